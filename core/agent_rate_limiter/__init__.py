@@ -1,0 +1,89 @@
+"""Limits, retries and budgets for AI agents: calls are admitted exactly as fast as every limit allows."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from agent_rate_limiter.budgets import Budget as Budget
+    from agent_rate_limiter.cost_tracker import CostReport as CostReport
+    from agent_rate_limiter.cost_tracker import CostTracker as CostTracker
+    from agent_rate_limiter.decision import Decision as Decision
+    from agent_rate_limiter.errors import AcquireTimeout as AcquireTimeout
+    from agent_rate_limiter.errors import AllTargetsFailed as AllTargetsFailed
+    from agent_rate_limiter.errors import BudgetExceeded as BudgetExceeded
+    from agent_rate_limiter.errors import ConfigError as ConfigError
+    from agent_rate_limiter.errors import LimiterClosed as LimiterClosed
+    from agent_rate_limiter.errors import LimitExceeded as LimitExceeded
+    from agent_rate_limiter.errors import QuotaExhausted as QuotaExhausted
+    from agent_rate_limiter.errors import RateLimiterError as RateLimiterError
+    from agent_rate_limiter.errors import RequestTooLarge as RequestTooLarge
+    from agent_rate_limiter.errors import ReservationError as ReservationError
+    from agent_rate_limiter.errors import StoreUnavailable as StoreUnavailable
+    from agent_rate_limiter.limiter import RateLimiter as RateLimiter
+    from agent_rate_limiter.limits import EACH as EACH
+    from agent_rate_limiter.limits import Limit as Limit
+    from agent_rate_limiter.limits import Priority as Priority
+    from agent_rate_limiter.limits import Resource as Resource
+    from agent_rate_limiter.limits import Scope as Scope
+    from agent_rate_limiter.limits import Target as Target
+    from agent_rate_limiter.monitoring.alerts import Alert as Alert
+    from agent_rate_limiter.multi_provider import MultiProviderLimiter as MultiProviderLimiter
+    from agent_rate_limiter.pricing import Price as Price
+    from agent_rate_limiter.provider import Model as Model
+    from agent_rate_limiter.provider import Provider as Provider
+    from agent_rate_limiter.report import Explanation as Explanation
+    from agent_rate_limiter.report import LimitStatus as LimitStatus
+    from agent_rate_limiter.report import Snapshot as Snapshot
+    from agent_rate_limiter.reservation import Reservation as Reservation
+    from agent_rate_limiter.usage import Estimate as Estimate
+    from agent_rate_limiter.usage import Usage as Usage
+
+_HOME = {
+    "budgets": ("Budget",),
+    "cost_tracker": ("CostReport", "CostTracker"),
+    "decision": ("Decision",),
+    "errors": (
+        "AcquireTimeout",
+        "AllTargetsFailed",
+        "BudgetExceeded",
+        "ConfigError",
+        "LimitExceeded",
+        "LimiterClosed",
+        "QuotaExhausted",
+        "RateLimiterError",
+        "RequestTooLarge",
+        "ReservationError",
+        "StoreUnavailable",
+    ),
+    "limiter": ("RateLimiter",),
+    "limits": ("EACH", "Limit", "Priority", "Resource", "Scope", "Target"),
+    "monitoring.alerts": ("Alert",),
+    "multi_provider": ("MultiProviderLimiter",),
+    "pricing": ("Price",),
+    "provider": ("Model", "Provider"),
+    "report": ("Explanation", "LimitStatus", "Snapshot"),
+    "reservation": ("Reservation",),
+    "usage": ("Estimate", "Usage"),
+}
+_MODULE = {name: module for module, names in _HOME.items() for name in names}
+
+__version__ = "0.1.0"
+__all__ = [*sorted(_MODULE), "__version__"]  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name when it is first used: the root itself costs nothing."""
+    module = _MODULE.get(name)
+    if module is None:
+        message = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(message)
+    found: object = getattr(import_module(f"{__name__}.{module}"), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return sorted(__all__)

@@ -1,0 +1,98 @@
+"""Many limits, all or nothing: a call takes from every limit on its path, or changes none of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from agent_rate_limiter.limits import Limit
+from agent_rate_limiter.strategies import Strategy, strategy_for
+
+
+class Bucket:
+    """One limit for one scope, and its state.
+
+    Args:
+        key: its name in the store.
+        limit: the rule.
+        scope: whom it applies to, in words; empty for everybody.
+        now: epoch milliseconds.
+    """
+
+    __slots__ = ("__weakref__", "key", "limit", "queue", "scope", "state", "strategy", "take")
+
+    def __init__(self, key: str, limit: Limit, scope: str, now: int) -> None:
+        self.key = key
+        self.limit = limit
+        self.scope = scope
+        self.strategy: Strategy = strategy_for(limit)
+        self.take = self.strategy.take  # bound once: the hot path calls nothing else
+        self.state: Any = self.strategy.initial(now)
+        self.queue: Any = None  # the engine's: who waits for this bucket
+
+    def __repr__(self) -> str:
+        """Name the limit and whom it is for."""
+        return f"Bucket({self.key!r})"
+
+
+class Refusal(NamedTuple):
+    """Why a call does not fit, from the same step that found out.
+
+    Args:
+        bucket: the limit that binds: the one that frees last.
+        requested: units asked of it.
+        available: units it has.
+        wait: milliseconds until it frees if nobody else takes; None: only once somebody gives back.
+        never: True when the request is larger than the limit itself.
+        may_free: True when calls in flight may give back enough before time does.
+    """
+
+    bucket: Bucket
+    requested: int
+    available: int
+    wait: int | None
+    never: bool
+    may_free: bool
+
+
+Path = tuple[Bucket, ...]
+
+
+def admit(path: Path, amounts: Sequence[int], now: int) -> list[Any] | None:
+    """Return each bucket's state after the takes, or None when one of them refuses. Changes nothing."""
+    states = []
+    for bucket, amount in zip(path, amounts):  # noqa: B905 - equal by construction, and this is the hot path
+        if amount:
+            state = bucket.take(bucket.state, amount, now)
+            if state is None:
+                return None
+            states.append(state)
+        else:
+            states.append(bucket.state)
+    return states
+
+
+def refuse(path: Path, amounts: Sequence[int], now: int) -> Refusal:
+    """Say which of the limits binds, and how long."""
+    refusals = [
+        _refusal(bucket, amount, now)
+        for bucket, amount in zip(path, amounts)  # noqa: B905
+        if amount and bucket.take(bucket.state, amount, now) is None
+    ]
+    return max(refusals, key=_severity)
+
+
+def _refusal(bucket: Bucket, amount: int, now: int) -> Refusal:
+    strategy, state = bucket.strategy, bucket.state
+    return Refusal(
+        bucket,
+        amount,
+        strategy.available(state, now),
+        strategy.wait(state, amount, now),
+        never=amount > strategy.capacity,
+        may_free=strategy.may_free(state, amount, now),
+    )
+
+
+def _severity(refusal: Refusal) -> tuple[bool, bool, int]:
+    return (refusal.never, refusal.wait is None, refusal.wait or 0)

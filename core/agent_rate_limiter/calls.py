@@ -1,0 +1,229 @@
+"""The life of a call: reserve, wait, settle. Shared by every limiter; sync and async differ in two lines."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from agent_rate_limiter import context
+from agent_rate_limiter.admission import Refusal
+from agent_rate_limiter.decision import Decision
+from agent_rate_limiter.engine.drivers import MakeWaiter, wait_in_loop, wait_in_thread
+from agent_rate_limiter.engine.engine import Engine
+from agent_rate_limiter.engine.port import Hold
+from agent_rate_limiter.engine.queue import ADMITTED, Waiter
+from agent_rate_limiter.errors import ConfigError, LimiterClosed, ReservationError
+from agent_rate_limiter.limits import Priority, Resource, Target
+from agent_rate_limiter.reservation import Reservation
+from agent_rate_limiter.routing import Declared, Route, Router
+from agent_rate_limiter.usage import Estimate, Usage
+from agent_rate_limiter.verdict import decision_of, error_of
+
+if TYPE_CHECKING:
+    from agent_rate_limiter.cost_tracker import CostTracker
+    from agent_rate_limiter.monitoring.alerts import Alerts
+
+
+class Calls:
+    """Takes calls through the engine.
+
+    Args:
+        engine: queues and reservations.
+        declared: what is known of a target.
+        costs: the books.
+    """
+
+    def __init__(self, engine: Engine, declared: Callable[[Target], Declared], costs: CostTracker) -> None:
+        self.engine = engine
+        self.costs = costs
+        self.alerts: Alerts | None = None
+        self._router = Router(declared, engine.store.bucket)
+
+    # -- before --------------------------------------------------------------------------------------------
+
+    def try_acquire(self, target: Target, estimate: Estimate, priority: int | None) -> Reservation | Decision:
+        """Admit now or say why not."""
+        route, hold, priority = self._prepare(target, estimate, priority)
+        refusal = self.engine.reserve(hold, priority)
+        if refusal is None:
+            return Reservation(self, route, hold, estimate)
+        return decision_of(target, refusal, self.engine.clock.now())
+
+    def acquire(self, target: Target, estimate: Estimate, priority: int | None, timeout: float | None) -> Reservation:
+        """Admit now or after a wait that blocks the thread."""
+        patience = None if timeout is None else check_timeout(timeout)
+        route, hold, priority = self._prepare(target, estimate, priority)
+        if self.engine.reserve(hold, priority) is None:
+            return Reservation(self, route, hold, estimate)
+        make = self._waiter(route, hold, estimate, priority, patience)
+        return self._conclude(route, estimate, wait_in_thread(self.engine, make))
+
+    async def acquire_async(
+        self, target: Target, estimate: Estimate, priority: int | None, timeout: float | None
+    ) -> Reservation:
+        """Admit now or after a wait that lets the event loop run."""
+        patience = None if timeout is None else check_timeout(timeout)
+        route, hold, priority = self._prepare(target, estimate, priority)
+        if self.engine.reserve(hold, priority) is None:
+            return Reservation(self, route, hold, estimate)
+        make = self._waiter(route, hold, estimate, priority, patience)
+        return self._conclude(route, estimate, await wait_in_loop(self.engine, make))
+
+    def claim(self, target: Target) -> Reservation | None:
+        """Take over the reservation that an outer layer holds for this very call, if there is one."""
+        for reservation in reversed(context.current_reservations()):
+            if reservation.target == target and reservation._calls is self and reservation.claim():  # noqa: SLF001
+                return reservation
+        return None
+
+    # -- after ---------------------------------------------------------------------------------------------
+
+    def settle(self, route: Route, hold: Hold, estimate: Estimate, usage: Usage) -> float:
+        """Charge what was used; return its dollars."""
+        nano = self._nano(route, usage)
+        used = route.used(estimate, usage, nano)
+        if not usage.exact:
+            used = [max(taken, amount) for taken, amount in zip(hold.amounts, used, strict=True)]
+        self.engine.settle(hold, used)
+        if self.alerts is not None:
+            self.alerts.check(route.path, self.engine.clock.now())
+        return self.costs.record(route.target, route.labels, usage, nano, hold.taken_at)
+
+    def cancel(self, hold: Hold) -> None:
+        """Give everything back."""
+        self.engine.settle(hold, hold.nothing)
+
+    def abandon(self, hold: Hold) -> None:
+        """Nobody can settle this one any more."""
+        self.engine.abandon(hold)
+
+    # -- how -----------------------------------------------------------------------------------------------
+
+    def route(self, target: Target, scope: context.CallScope | None = None) -> Route:
+        """Return the limits that a call to the target from this scope is under."""
+        if scope is None:
+            scope = context.current_scope()
+        route = self._router.find(target, scope)
+        if route is None:
+            route = self.engine.read(lambda now: self._router.compile(target, scope, now))
+        return route
+
+    def _prepare(self, target: Target, estimate: Estimate, priority: int | None) -> tuple[Route, Hold, int]:
+        scope = context.current_scope()
+        route = self._router.find(target, scope) or self.route(target, scope)
+        if priority is None:
+            priority = _NORMAL if scope.priority is None else scope.priority
+        elif priority.__class__ is not int or priority < 0:
+            priority = check_priority(priority)
+        return route, Hold(route.path, route.reserved(estimate)), priority
+
+    def _waiter(
+        self, route: Route, hold: Hold, estimate: Estimate, priority: int, patience: int | None
+    ) -> MakeWaiter:
+        self._check_reentrancy(route, hold)
+        since = self.engine.clock.now()
+        deadline = None if patience is None else since + patience
+        weight = estimate.input_tokens + estimate.expected_output_tokens or estimate.requests
+
+        def make(signal: Callable[[], bool]) -> Waiter:
+            return Waiter(
+                hold,
+                priority=priority,
+                flow=route.flow,
+                weight=weight,
+                since=since,
+                deadline=deadline,
+                signal=signal,
+            )
+
+        return make
+
+    def _conclude(self, route: Route, estimate: Estimate, waiter: Waiter) -> Reservation:
+        now = self.engine.clock.now()
+        if waiter.outcome is ADMITTED:
+            return Reservation(self, route, waiter.hold, estimate, waited=max(0, now - waiter.since) / 1000)
+        if isinstance(waiter.outcome, Refusal):
+            raise error_of(route.target, waiter.outcome, now)
+        raise LimiterClosed(str(waiter.outcome))
+
+    def _check_reentrancy(self, route: Route, hold: Hold) -> None:
+        """Refuse to wait for a slot whose every holder is the caller itself: it would wait for ever."""
+        outer = [r._hold for r in context.current_reservations() if r._calls is self and r._hold.open]  # noqa: SLF001
+        for bucket, amount in zip(hold.path, hold.amounts, strict=True) if outer else ():
+            if bucket.limit.resource is Resource.CONCURRENCY and amount:
+                own = sum(other.amounts[other.path.index(bucket)] for other in outer if bucket in other.path)
+                if own >= bucket.strategy.capacity:
+                    message = (
+                        f"A call to {route.target} would wait for ever: '{bucket.limit.name}' is held by the call "
+                        "that it is made from. Settle the outer call first, or raise the concurrency."
+                    )
+                    raise ReservationError(message)
+
+    @staticmethod
+    def _nano(route: Route, usage: Usage) -> int:
+        if usage.cost is not None:
+            return round(usage.cost * 1_000_000_000)
+        return 0 if route.price is None else route.price.nano(usage)
+
+    @staticmethod
+    def read_usage(response: object) -> Usage | None:
+        """Find the usage in whatever an SDK returned."""
+        from agent_rate_limiter.providers import read_usage  # noqa: PLC0415 - keeps the root import light
+
+        return read_usage(response)
+
+    def usage_after(self, error: BaseException) -> Usage | None:
+        """Return what a call that failed used: no request if it was never sent; None when nobody knows."""
+        from agent_rate_limiter.providers import FailureKind, read_failure  # noqa: PLC0415
+
+        failure = read_failure(error, None, self.engine.clock.now() / 1000)
+        if failure is None:
+            return None
+        if not failure.sent:
+            return Usage(requests=0)
+        refused = failure.kind is not FailureKind.TRANSIENT or failure.status is not None
+        return Usage() if refused else None
+
+
+def check_priority(priority: int) -> int:
+    """Return a priority as a whole number.
+
+    Raises:
+        ConfigError: it is none, or below 0.
+    """
+    if isinstance(priority, int) and not isinstance(priority, bool) and priority >= 0:
+        return int(priority)
+    message = f"priority is {priority!r}: give a whole number of at least 0, lower goes first (Priority.HIGH is 1)."
+    raise ConfigError(message)
+
+
+def check_timeout(timeout: float) -> int:
+    """Return a timeout in milliseconds.
+
+    Raises:
+        ConfigError: it is no finite number of seconds, or below 0.
+    """
+    number = isinstance(timeout, (int, float)) and not isinstance(timeout, bool)
+    if number and math.isfinite(timeout) and timeout >= 0:
+        return round(timeout * 1000)
+    message = f"timeout is {timeout!r}: give seconds as a finite number of at least 0, or None to wait for ever."
+    raise ConfigError(message)
+
+
+def make_estimate(estimate: Estimate | None, counts: Mapping[str, int]) -> Estimate:
+    """Return the estimate, or the one that keyword counts stand for.
+
+    Raises:
+        ConfigError: both are given.
+    """
+    if estimate is None:
+        return Estimate(**counts) if counts else ONE_REQUEST
+    if counts:
+        message = f"{next(iter(counts))} is given beside an Estimate: put it into the Estimate."
+        raise ConfigError(message)
+    return estimate
+
+
+ONE_REQUEST = Estimate()
+_NORMAL = int(Priority.NORMAL)

@@ -1,0 +1,104 @@
+"""What surrounds a call: its labels, and the reservation that an outer layer already made for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+from agent_rate_limiter.errors import ConfigError
+from agent_rate_limiter.limits import Limit, Resource
+
+if TYPE_CHECKING:
+    from agent_rate_limiter.reservation import Reservation
+
+
+class CallScope:
+    """The labels, limits and priority that apply inside `limiter.scope(...)`, outer scopes included.
+
+    Args:
+        labels: who is calling: agent, run, team, …
+        limits: limits that all calls of a scope share, each with a name of its own.
+        priority: for calls that do not state one.
+    """
+
+    __slots__ = ("key", "labels", "limits", "priority")
+
+    def __init__(
+        self, labels: Mapping[str, str], limits: tuple[tuple[str, Limit], ...] = (), priority: int | None = None
+    ) -> None:
+        self.labels = labels
+        self.limits = limits
+        self.priority = priority
+        self.key = (tuple(sorted(labels.items())), tuple(name for name, _ in limits))
+
+    def inner(self, labels: Mapping[str, str], limits: tuple[tuple[str, Limit], ...], priority: int | None) -> CallScope:
+        """Return the scope nested in this one: more labels (the inner value wins), more limits."""
+        return CallScope(
+            {**self.labels, **labels}, self.limits + limits, self.priority if priority is None else priority
+        )
+
+
+NO_SCOPE = CallScope({})
+_scope: ContextVar[CallScope] = ContextVar("agent_rate_limiter_scope", default=NO_SCOPE)
+_reservations: ContextVar[tuple[Reservation, ...]] = ContextVar("agent_rate_limiter_reservations", default=())
+
+current_scope = _scope.get
+current_reservations = _reservations.get
+
+
+@contextmanager
+def enter_scope(scope: CallScope) -> Iterator[None]:
+    """Apply a scope to everything in the block, threads excluded and tasks included, as contextvars do."""
+    token = _scope.set(scope)
+    try:
+        yield
+    finally:
+        _scope.reset(token)
+
+
+def hold_reservation(reservation: Reservation) -> None:
+    """Let inner layers find the reservation, and claim it instead of making one for the same call."""
+    _reservations.set((*_reservations.get(), reservation))
+
+
+def drop_reservation(reservation: Reservation) -> None:
+    """Take it away again; by identity, as a generator may end in another context than it began in."""
+    _reservations.set(tuple(other for other in _reservations.get() if other is not reservation))
+
+
+@contextmanager
+def holding(reservation: Reservation) -> Iterator[None]:
+    """Let inner layers find the reservation during the block."""
+    hold_reservation(reservation)
+    try:
+        yield
+    finally:
+        drop_reservation(reservation)
+
+
+def scope_labels(labels: Mapping[str, object]) -> dict[str, str]:
+    """Check and normalise labels.
+
+    Raises:
+        ConfigError: a label has no value.
+    """
+    for name, value in labels.items():
+        if value is None or value == "":
+            message = f"scope label {name} is {value!r}: give it a value, or leave it out."
+            raise ConfigError(message)
+    return {name: str(value) for name, value in labels.items()}
+
+
+def scope_budget(dollars: float) -> Limit:
+    """Return the limit that `scope(budget=dollars)` stands for: a total that never resets.
+
+    Raises:
+        ConfigError: the dollars make no sense.
+    """
+    try:
+        return Limit(Resource.COST, dollars, None, name=f"scope budget ${dollars}")
+    except ConfigError as error:
+        message = str(error).replace("amount", "budget", 1)
+        raise ConfigError(message) from None

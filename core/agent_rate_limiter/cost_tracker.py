@@ -1,0 +1,151 @@
+"""The books: what was sent, to whom, by whom, and what it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from threading import Lock
+
+from agent_rate_limiter.errors import ConfigError
+from agent_rate_limiter.limits import NANO_PER_DOLLAR, Target
+from agent_rate_limiter.usage import Usage
+
+_HOUR = 3_600_000
+_COLUMNS = ("requests", "input_tokens", "output_tokens", "cached_input_tokens", "cost")
+
+Row = dict[str, object]
+_Cell = tuple[int, Target, tuple[tuple[str, str], ...]]
+
+
+@dataclass(frozen=True)
+class CostReport:
+    """Rows of spend, one per group.
+
+    Args:
+        by: the labels that it is grouped by.
+        rows: each with those labels, `requests`, the tokens, and `cost` in dollars; the dearest first.
+    """
+
+    by: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+    def to_dicts(self) -> list[Row]:
+        """Return the rows as plain dictionaries."""
+        return [dict(row) for row in self.rows]
+
+    def __iter__(self) -> Iterator[Row]:
+        return iter(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __str__(self) -> str:
+        """As a table for a terminal."""
+        head = [*self.by, *_COLUMNS]
+        lines = [head, *([_cell(name, row[name]) for name in head] for row in self.rows)]
+        widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+        return "\n".join(
+            "  ".join(
+                text.ljust(width) if column < len(self.by) else text.rjust(width)
+                for column, (text, width) in enumerate(zip(line, widths, strict=True))
+            ).rstrip()
+            for line in lines
+        )
+
+
+class CostTracker:
+    """Adds up every settled call by hour, target and labels. In memory: it forgets when the process ends.
+
+    Usable alone: `CostTracker().record(Target("openai", "gpt-4"), {}, usage, nano, now)`.
+    """
+
+    def __init__(self) -> None:
+        self._cells: dict[_Cell, list[int]] = {}
+        self._lock = Lock()
+
+    def record(self, target: Target, labels: Mapping[str, str], usage: Usage, nano: int, now: int) -> float:
+        """Book one call; return its cost in dollars.
+
+        Args:
+            target: where it went.
+            labels: who made it.
+            usage: what it used.
+            nano: what it cost, in nano-dollars.
+            now: epoch milliseconds at which it was admitted.
+        """
+        cell = (now // _HOUR, target, tuple(sorted(labels.items())) if labels else ())
+        with self._lock:
+            sums = self._cells.get(cell)
+            if sums is None:
+                sums = self._cells[cell] = [0, 0, 0, 0, 0]
+            sums[0] += usage.requests
+            sums[1] += usage.input_tokens
+            sums[2] += usage.output_tokens
+            sums[3] += usage.cached_input_tokens
+            sums[4] += nano
+        return nano / NANO_PER_DOLLAR
+
+    def report(
+        self,
+        by: Sequence[str] = ("provider", "model"),
+        since: float | datetime | None = None,
+        until: float | datetime | None = None,
+    ) -> CostReport:
+        """Sum up by labels: "provider", "model", or any label of a scope; calls without one count under "".
+
+        Args:
+            by: the labels to group by.
+            since: epoch seconds or a datetime; the hour it lies in is included.
+            until: epoch seconds or a datetime; the hour it lies in is included.
+
+        Raises:
+            ConfigError: `by` is a plain string.
+        """
+        if isinstance(by, str):
+            message = f"by is {by!r}: give a sequence of labels, for example ({by!r},)."
+            raise ConfigError(message)
+        first, last = _hour(since), _hour(until)
+        groups: dict[tuple[str, ...], list[int]] = {}
+        for (hour, target, labels), sums in self._snapshot():
+            if (first is not None and hour < first) or (last is not None and hour > last):
+                continue
+            names = {"provider": target.provider, "model": target.model, **dict(labels)}
+            total = groups.setdefault(tuple(names.get(label, "") for label in by), [0] * len(_COLUMNS))
+            for place, amount in enumerate(sums):
+                total[place] += amount
+        ordered = sorted(groups.items(), key=lambda group: (-group[1][4], group[0]))
+        return CostReport(tuple(by), tuple(_row(by, group, sums) for group, sums in ordered))
+
+    @property
+    def total(self) -> float:
+        """Dollars spent so far."""
+        return sum(sums[4] for _, sums in self._snapshot()) / NANO_PER_DOLLAR
+
+    def _snapshot(self) -> Iterable[tuple[_Cell, list[int]]]:
+        with self._lock:
+            return [(cell, list(sums)) for cell, sums in self._cells.items()]
+
+    def __repr__(self) -> str:
+        """State the total."""
+        return f"<CostTracker ${self.total:.6f}>"
+
+
+def _row(by: Sequence[str], group: tuple[str, ...], sums: list[int]) -> Row:
+    row: Row = dict(zip(by, group, strict=True))
+    row.update(zip(_COLUMNS, sums, strict=True))
+    row["cost"] = sums[4] / NANO_PER_DOLLAR
+    return row
+
+
+def _hour(moment: float | datetime | None) -> int | None:
+    if moment is None:
+        return None
+    seconds = moment.timestamp() if isinstance(moment, datetime) else moment
+    return int(seconds * 1000) // _HOUR
+
+
+def _cell(name: str, value: object) -> str:
+    if name == "cost":
+        return f"${value:,.4f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -1,0 +1,154 @@
+"""`@limiter.limit(...)`: one decorator for functions, coroutines, generators and async generators."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from agent_rate_limiter import context
+from agent_rate_limiter.limits import Target
+from agent_rate_limiter.usage import Estimate, Usage
+
+if TYPE_CHECKING:
+    from agent_rate_limiter.calls import Calls
+    from agent_rate_limiter.reservation import Reservation
+
+F = TypeVar("F", bound=Callable[..., Any])
+Start = Callable[["Reservation", tuple[Any, ...], dict[str, Any]], Any]
+"""Starts the user's function for one admitted call."""
+
+
+class Terms:
+    """How the calls of one decorated function are admitted.
+
+    Args:
+        calls: who admits them.
+        target: where they go.
+        estimate: what each is expected to use, or a function of the call's arguments that says so.
+        priority: lower goes first; None takes the scope's.
+        timeout: seconds a call may wait; None waits for ever.
+    """
+
+    def __init__(
+        self,
+        calls: Calls,
+        target: Target,
+        estimate: Estimate | Callable[..., Estimate],
+        priority: int | None,
+        timeout: float | None,
+    ) -> None:
+        self._calls = calls
+        self._target = target
+        self._estimate = estimate
+        self._priority = priority
+        self._timeout = timeout
+
+    def acquire(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Reservation:
+        """Admit one call, blocking."""
+        estimate = self._size(args, kwargs)
+        return self._calls.acquire(self._target, estimate, self._priority, self._timeout)
+
+    async def acquire_async(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Reservation:
+        """Admit one call, awaiting."""
+        estimate = self._size(args, kwargs)
+        return await self._calls.acquire_async(self._target, estimate, self._priority, self._timeout)
+
+    def _size(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Estimate:
+        return self._estimate if isinstance(self._estimate, Estimate) else self._estimate(*args, **kwargs)
+
+
+def limited(function: F, terms: Terms) -> F:
+    """Wrap a function of any of the four kinds; its result settles the call if it states its usage."""
+    for is_kind, wrapper in _KINDS:
+        if is_kind(function):
+            return cast("F", functools.wraps(function)(wrapper(_prepared(function), terms)))
+    return cast("F", functools.wraps(function)(_function(_prepared(function), terms)))
+
+
+def _function(start: Start, terms: Terms) -> Callable[..., Any]:
+    def call_sync(*args: Any, **kwargs: Any) -> Any:
+        with terms.acquire(args, kwargs) as call:
+            result = start(call, args, kwargs)
+            _conclude(call, result)
+            return result
+
+    return call_sync
+
+
+def _coroutine(start: Start, terms: Terms) -> Callable[..., Any]:
+    async def call_async(*args: Any, **kwargs: Any) -> Any:
+        async with await terms.acquire_async(args, kwargs) as call:
+            result = await start(call, args, kwargs)
+            _conclude(call, result)
+            return result
+
+    return call_async
+
+
+def _generator(start: Start, terms: Terms) -> Callable[..., Any]:
+    def stream(*args: Any, **kwargs: Any) -> Iterator[Any]:
+        call, item = terms.acquire(args, kwargs), None
+        with call.ending():
+            items = start(call, args, kwargs)
+            while True:
+                with context.holding(call):  # not while suspended: the caller's other calls are not this one
+                    following = next(items, _END)
+                if following is _END:
+                    break
+                item = following
+                yield item
+            _conclude(call, item)
+
+    return stream
+
+
+def _async_generator(start: Start, terms: Terms) -> Callable[..., Any]:
+    async def stream_async(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+        call, item = await terms.acquire_async(args, kwargs), None
+        with call.ending():
+            items = start(call, args, kwargs)
+            while True:
+                with context.holding(call):  # as above
+                    following = await anext(items, _END)
+                if following is _END:
+                    break
+                item = following
+                yield item
+            _conclude(call, item)
+
+    return stream_async
+
+
+_END = object()
+_KINDS = (
+    (inspect.isasyncgenfunction, _async_generator),
+    (inspect.iscoroutinefunction, _coroutine),
+    (inspect.isgeneratorfunction, _generator),
+)
+
+
+def _conclude(call: Reservation, result: object) -> None:
+    """Settle with the result if it says what was used; else leave that to the end of the block."""
+    if call.done or result is None or isinstance(result, (str, bytes, int, float)):
+        return
+    usage = result if isinstance(result, Usage) else call.read(result)
+    if usage is not None:
+        call.settle(usage)
+
+
+def _prepared(function: Callable[..., Any]) -> Start:
+    """A parameter named target, model or provider is given the one chosen."""
+    signature = inspect.signature(function)
+    wanted = [name for name in ("target", "model", "provider") if name in signature.parameters]
+    if not wanted:
+        return lambda _, args, kwargs: function(*args, **kwargs)
+
+    def start(call: Reservation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        chosen = {"target": str(call.target), "model": call.model, "provider": call.provider}
+        bound = signature.bind_partial(*args, **kwargs)
+        bound.arguments.update({name: chosen[name] for name in wanted})
+        return function(*bound.args, **bound.kwargs)
+
+    return start

@@ -1,0 +1,221 @@
+"""Who goes next: priority, then fair share among agents by tokens, then arrival.
+
+A waiter stands in the queue of the limit that binds it. Within a priority the order is start-time fair
+queueing (Goyal, Vin, Cheng: "Start-time Fair Queueing", 1996): each flow (agent) owns a line of tags that
+advances by what its calls weigh, and the lowest tag goes first. Whoever is at the head stays there until
+served, so a big call is not overtaken by small ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from heapq import heappop, heappush
+from itertools import count
+from typing import Final
+
+from agent_rate_limiter.admission import Bucket, Refusal
+from agent_rate_limiter.engine.port import Hold
+
+ADMITTED: Final = "admitted"
+
+Outcome = str | Refusal
+"""ADMITTED, a refusal, or why the limiter was closed."""
+
+_sequence = count().__next__
+
+
+class Waiter:
+    """One call in a queue.
+
+    Args:
+        hold: what it wants to take.
+        priority: lower goes first.
+        flow: whose fair share it draws on; the agent's name.
+        weight: tokens (or requests) that it draws.
+        since: epoch milliseconds at which it began to wait.
+        deadline: epoch milliseconds at which it gives up; None waits for ever.
+        signal: called once, when the outcome is known; False when nobody is there any more to hear it.
+    """
+
+    __slots__ = (
+        "amount",
+        "deadline",
+        "flow",
+        "hold",
+        "moved",
+        "outcome",
+        "priority",
+        "queue",
+        "sequence",
+        "signal",
+        "since",
+        "start",
+        "weight",
+    )
+
+    def __init__(  # noqa: PLR0913
+        self,
+        hold: Hold,
+        *,
+        priority: int,
+        flow: str,
+        weight: int,
+        since: int,
+        deadline: int | None,
+        signal: Callable[[], bool],
+    ) -> None:
+        self.hold = hold
+        self.priority = priority
+        self.flow = flow
+        self.weight = weight
+        self.since = since
+        self.deadline = deadline
+        self.signal = signal
+        self.sequence = _sequence()
+        self.outcome: Outcome | None = None
+        self.moved = False  # it has been at the head of another queue before
+        self.queue: WaitQueue | None = None
+        self.start = 0
+        self.amount = 0  # units of the bucket whose queue it stands in
+
+
+class WaitQueue:
+    """Everybody who waits for one bucket.
+
+    Args:
+        bucket: the limit that they wait for.
+        ageing: milliseconds after which a priority that was passed over counts as one level more urgent;
+            so the least urgent still progress, and the urgent hardly notice.
+    """
+
+    __slots__ = ("_ageing", "_classes", "bucket", "retry_at")
+
+    def __init__(self, bucket: Bucket, ageing: int) -> None:
+        self.bucket = bucket
+        self.retry_at: int | None = None  # when the head may fit by time alone
+        self._ageing = ageing
+        self._classes: dict[int, _PriorityClass] = {}
+
+    @property
+    def empty(self) -> bool:
+        """Nobody waits here."""
+        return not self._classes
+
+    @property
+    def waiting(self) -> int:
+        """How many wait here."""
+        return sum(group.waiting for group in self._classes.values())
+
+    def push(self, waiter: Waiter) -> None:
+        """Let a waiter in; one that comes from another queue has had its turn, and goes to the front."""
+        path, amounts = waiter.hold.path, waiter.hold.amounts
+        waiter.queue, waiter.amount = self, amounts[path.index(self.bucket)]
+        group = self._classes.get(waiter.priority)
+        if group is None:
+            group = self._classes[waiter.priority] = _PriorityClass(waiter.priority)
+        group.push(waiter)
+
+    def head(self, now: int) -> Waiter | None:
+        """Return who goes next."""
+        group = self._leading(now)
+        return None if group is None else group.head()
+
+    def remove(self, waiter: Waiter, now: int, *, served: bool) -> None:
+        """Let a waiter out: it was served, or gave up, or moved on."""
+        waiter.queue = None
+        group = self._classes[waiter.priority]
+        group.remove(waiter, now, served=served)
+        if not group.waiting:
+            del self._classes[waiter.priority]
+
+    def ahead_of(self, priority: int, flow: str) -> int:
+        """Estimate the units that a newcomer has to let pass first."""
+        units = 0
+        for group in self._classes.values():
+            if group.priority < priority:
+                units += group.units
+            elif group.priority == priority:
+                units += group.ahead_of(flow)
+        return units
+
+    def blocks(self, priority: int, now: int) -> bool:
+        """Whether somebody is waiting who goes before a newcomer of that priority."""
+        group = self._leading(now)
+        return group is not None and group.rank(now, self._ageing) <= (priority, priority)
+
+    def _leading(self, now: int) -> _PriorityClass | None:
+        if len(self._classes) <= 1:  # the usual case
+            return next(iter(self._classes.values()), None)
+        return min(self._classes.values(), key=lambda group: group.rank(now, self._ageing))
+
+
+class _PriorityClass:
+    """The waiters of one priority, in fair order."""
+
+    __slots__ = ("_clock", "_finish", "_flows", "_head", "_heap", "_served_at", "priority", "units", "waiting")
+
+    def __init__(self, priority: int) -> None:
+        self.priority = priority
+        self.waiting = 0
+        self.units = 0
+        self._heap: list[tuple[int, int, Waiter]] = []
+        self._head: Waiter | None = None
+        self._clock = 0  # virtual time: how far every active flow has been served
+        self._finish: dict[str, int] = {}  # where each flow's next tag begins
+        self._flows: dict[str, list[int]] = {}  # each flow's waiters and their units
+        self._served_at = 0
+
+    def push(self, waiter: Waiter) -> None:
+        if waiter.moved:
+            waiter.start = -1
+        else:
+            waiter.start = max(self._clock, self._finish.get(waiter.flow, 0))
+            self._finish[waiter.flow] = waiter.start + max(1, waiter.weight)
+        heappush(self._heap, (waiter.start, waiter.sequence, waiter))
+        flow = self._flows.setdefault(waiter.flow, [0, 0])
+        flow[0] += 1
+        flow[1] += waiter.amount
+        self.waiting += 1
+        self.units += waiter.amount
+
+    def head(self) -> Waiter:
+        """The one whose turn it is. It keeps its place, even if a lower tag comes in later."""
+        while self._head is None:
+            waiter = heappop(self._heap)[2]
+            if waiter.queue is not None:  # the others have left, from the middle
+                self._head = waiter
+        return self._head
+
+    def remove(self, waiter: Waiter, now: int, *, served: bool) -> None:
+        if self._head is waiter:
+            self._head = None
+        self.waiting -= 1
+        self.units -= waiter.amount
+        if served:
+            self._served_at = now
+            self._clock = max(self._clock + max(1, waiter.weight) // len(self._flows), waiter.start)
+        flow = self._flows[waiter.flow]
+        flow[0] -= 1
+        flow[1] -= waiter.amount
+        if not flow[0]:
+            del self._flows[waiter.flow]
+        self._tidy()
+
+    def rank(self, now: int, ageing: int) -> tuple[int, int]:
+        """How urgent the class is: its priority, less a level for each `ageing` ms that it was passed over."""
+        passed_over = now - max(self._served_at, self.head().since)
+        return (self.priority - max(0, passed_over) // ageing, self.priority)
+
+    def ahead_of(self, flow: str) -> int:
+        """Fair order lets each other flow pass as much as this one has waiting, and the head in any case."""
+        waiting = self._flows.get(flow)
+        if waiting is None:
+            return self.head().amount
+        return min(self.units, waiting[1] * len(self._flows))
+
+    def _tidy(self) -> None:
+        # Those who left from the middle stay in the heap until they come up, unless they become the most of it.
+        if len(self._heap) > 64 and len(self._heap) > 2 * self.waiting:  # noqa: PLR2004
+            self._heap = sorted(entry for entry in self._heap if entry[2].queue is not None and entry[2] is not self._head)
+        if len(self._finish) > 64 and len(self._finish) > 2 * len(self._flows):  # noqa: PLR2004
+            self._finish = {f: tag for f, tag in self._finish.items() if f in self._flows or tag > self._clock}

@@ -1,0 +1,312 @@
+"""What every limiter offers, and `RateLimiter`: the limits of one provider's one model."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Protocol, TypeVar
+
+from agent_rate_limiter import context
+from agent_rate_limiter.calls import Calls, check_priority, check_timeout, make_estimate
+from agent_rate_limiter.clock import SystemClock
+from agent_rate_limiter.cost_tracker import CostTracker
+from agent_rate_limiter.decision import Decision
+from agent_rate_limiter.decorator import Terms, limited
+from agent_rate_limiter.engine.engine import Engine
+from agent_rate_limiter.engine.port import Clock, Hold, Store
+from agent_rate_limiter.errors import ConfigError
+from agent_rate_limiter.limits import Limit, Target, shorthand
+from agent_rate_limiter.pending import Pending
+from agent_rate_limiter.pricing import Price
+from agent_rate_limiter.report import Explanation, Snapshot, status_of
+from agent_rate_limiter.reservation import Reservation
+from agent_rate_limiter.routing import Declared
+from agent_rate_limiter.stores import open_store
+from agent_rate_limiter.usage import Estimate
+from agent_rate_limiter.verdict import decision_of
+
+F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
+Size = Estimate | Callable[..., Estimate] | None
+"""What a decorated call is expected to use, or a function of its arguments that says so."""
+
+_scope_numbers = itertools.count(1).__next__
+
+
+class Limiter:
+    """The machinery that all limiters share: scopes, the books, reports, the end.
+
+    Args:
+        declared: what is known of a target; raises ConfigError for one that is not known.
+        store: where the limits live: a URI such as "memory://", or a store.
+        clock: tells the time; the system's unless given.
+        lease: seconds after which a reservation that nobody ends is taken for lost: its slot comes back and
+            its estimate stays charged.
+        ageing: seconds after which a priority that was passed over counts as one level more urgent.
+    """
+
+    def __init__(
+        self,
+        declared: Callable[[Target], Declared],
+        *,
+        store: str | Store = "memory://",
+        clock: Clock | None = None,
+        lease: float = 600.0,
+        ageing: float = 1.0,
+    ) -> None:
+        engine = Engine(
+            open_store(store) if isinstance(store, str) else store,
+            clock or SystemClock(),
+            lease=_span("lease", lease),
+            ageing=_span("ageing", ageing),
+        )
+        self.costs = CostTracker()
+        self._calls = Calls(engine, declared, self.costs)
+        self._targets: dict[str | Target, Target] = {}  # as written → checked
+
+    # -- scopes --------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def scope(self, *, budget: float | None = None, priority: int | None = None, **labels: object) -> Iterator[None]:
+        """Label every call in the block, tasks started in it included; scopes nest.
+
+        Args:
+            budget: dollars that all calls in the block may cost together.
+            priority: for calls that do not state one.
+            labels: who is calling: agent, run, team, … Limits can be set for them, and costs are reported by them.
+
+        Raises:
+            ConfigError: a label without a value, a budget or a priority that makes no sense.
+        """
+        limits = () if budget is None else ((f"scope-{_scope_numbers()}", context.scope_budget(budget)),)
+        urgency = None if priority is None else check_priority(priority)
+        inner = context.current_scope().inner(context.scope_labels(labels), limits, urgency)
+        with context.enter_scope(inner):
+            yield
+
+    # -- reports -------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> Snapshot:
+        """Say how every limit stands, and how many calls are in flight and waiting."""
+        engine = self._calls.engine
+        spend = self.costs.total
+
+        def look(now: int) -> Snapshot:
+            limits = tuple(sorted((status_of(b, now) for b in engine.store.buckets()), key=lambda s: (s.owner, s.name)))
+            return Snapshot(now / 1000, limits, engine.in_flight, engine.waiting, spend)
+
+        return engine.read(look)
+
+    def _explain(self, target: Target, estimate: Estimate) -> Explanation:
+        calls = self._calls
+        route = calls.route(target)
+        hold = Hold(route.path, route.reserved(estimate))
+
+        def look(now: int) -> Explanation:
+            refusal = calls.engine.verdict(hold, now)
+            decision = Decision(True, str(target)) if refusal is None else decision_of(target, refusal, now)  # noqa: FBT003
+            return Explanation(str(target), decision, tuple(status_of(bucket, now) for bucket in route.path))
+
+        return calls.engine.read(look)
+
+    # -- for adapters --------------------------------------------------------------------------------------
+
+    def target_for(self, provider: str, model: str) -> Target:
+        """Return the target of a call that an adapter sees go to a provider's model.
+
+        Raises:
+            ConfigError: it is not configured.
+        """
+        raise NotImplementedError
+
+    def claim(self, target: Target) -> Reservation | None:
+        """Take over the reservation that an outer layer (decorator, `with` block, other adapter) has made for
+        this very call; None when there is none, or another inner call took it: then make your own.
+
+        Whoever claims a reservation settles it.
+        """  # noqa: D205 - one sentence needs two lines
+        return self._calls.claim(target)
+
+    def admit(
+        self, target: Target, estimate: Estimate, *, priority: int | None = None, timeout: float | None = None
+    ) -> Pending:
+        """Return a call to a target of `target_for`, to be entered with `with` or `async with`."""
+        return Pending(self._calls, target, estimate, priority, timeout)
+
+    # -- wrapping and the end ------------------------------------------------------------------------------
+
+    def wrap(self, client: T, **options: Any) -> T:
+        """Return a limited twin of an SDK client, a model, an agent or a crew; the original stays as it is.
+
+        Args:
+            client: anything that an installed adapter knows.
+            options: the adapter's own, such as `priority` and `timeout`.
+
+        Raises:
+            ConfigError: no adapter knows it.
+        """
+        from agent_rate_limiter.wrapping import adapter_for  # noqa: PLC0415 - only wrapping pays for it
+
+        wrapped: T = adapter_for(client)(client, self, **options)
+        return wrapped
+
+    def close(self) -> None:
+        """Refuse every further call, and those that wait. Calls in flight can still be settled."""
+        self._calls.engine.close()
+
+    def __enter__(self: T) -> T:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class RateLimiter(Limiter):
+    """The limits of one provider's one model.
+
+    Example: `RateLimiter(rpm=500, tpm=10_000)`, then `with limiter.reserve(input_tokens=800) as call: ...`
+
+    Args:
+        limits: `Limit`s, or texts such as "40 requests/week".
+        target: what messages and reports call it, as `provider:model`.
+        price: for limits on cost and for reports.
+        store: see Limiter; so are clock, lease and ageing.
+        shorthands: rpm, rps, rpd, tpm, tpd, itpm, otpm, concurrency.
+
+    Raises:
+        ConfigError: a value makes no sense; the message names it and the fix.
+    """
+
+    def __init__(
+        self,
+        limits: Iterable[Limit | str] | Limit | str = (),
+        *,
+        target: str | Target = "default:default",
+        price: Price | None = None,
+        store: str | Store = "memory://",
+        clock: Clock | None = None,
+        lease: float = 600.0,
+        ageing: float = 1.0,
+        **shorthands: float,
+    ) -> None:
+        self.target = Target.parse(target)
+        given = [limits] if isinstance(limits, (Limit, str)) else list(limits)
+        parsed = [Limit.parse(limit) if isinstance(limit, str) else limit for limit in given]
+        parsed += [shorthand(name, amount) for name, amount in shorthands.items()]
+        self.limits = tuple(parsed)
+        self.price = price
+        known = _Known(tuple((str(self.target), limit) for limit in self.limits), price)
+        super().__init__(lambda _: known, store=store, clock=clock, lease=lease, ageing=ageing)
+
+    def acquire(
+        self,
+        estimate: Estimate | None = None,
+        *,
+        priority: int | None = None,
+        timeout: float | None = None,
+        **counts: int,
+    ) -> Reservation:
+        """Wait until the call is admitted, blocking the thread.
+
+        Args:
+            estimate: what the call will use; or give its counts as keywords (input_tokens=…).
+            priority: lower goes first.
+            timeout: seconds it may wait; None waits for ever.
+            counts: requests, input_tokens, output_tokens, max_output_tokens.
+
+        Raises:
+            LimitExceeded: it can never be admitted, or not within the timeout.
+        """
+        return self._calls.acquire(self.target, make_estimate(estimate, counts), priority, timeout)
+
+    async def acquire_async(
+        self,
+        estimate: Estimate | None = None,
+        *,
+        priority: int | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - refuses at once what cannot make it
+        **counts: int,
+    ) -> Reservation:
+        """Wait until the call is admitted, letting the event loop run. As `acquire`."""
+        return await self._calls.acquire_async(self.target, make_estimate(estimate, counts), priority, timeout)
+
+    def try_acquire(
+        self, estimate: Estimate | None = None, *, priority: int | None = None, **counts: int
+    ) -> Reservation | Decision:
+        """Admit the call now, or return a falsy Decision that says which limit refuses, and when it frees."""
+        return self._calls.try_acquire(self.target, make_estimate(estimate, counts), priority)
+
+    def reserve(
+        self,
+        estimate: Estimate | None = None,
+        *,
+        priority: int | None = None,
+        timeout: float | None = None,
+        **counts: int,
+    ) -> Pending:
+        """Admit the call on entering the block (`with` or `async with`), and end it on leaving. As `acquire`."""
+        return Pending(self._calls, self.target, make_estimate(estimate, counts), priority, timeout)
+
+    def limit(
+        self, *, estimate: Size = None, priority: int | None = None, timeout: float | None = None, **counts: int
+    ) -> Callable[[F], F]:
+        """Decorate a function, coroutine, generator or async generator: each call is admitted first.
+
+        Args:
+            estimate: what each call will use, or a function of its arguments that says so.
+            priority: lower goes first.
+            timeout: seconds a call may wait.
+            counts: requests, input_tokens, output_tokens, max_output_tokens.
+        """
+        terms = make_terms(self._calls, self.target, estimate, priority, timeout, counts)
+        return lambda function: limited(function, terms)
+
+    def target_for(self, provider: str, model: str) -> Target:  # noqa: ARG002 - one target serves all
+        """Return this limiter's one target."""
+        return self.target
+
+    def explain(self, estimate: Estimate | None = None, **counts: int) -> Explanation:
+        """Say whether such a call would be admitted now, and what binds."""
+        return self._explain(self.target, make_estimate(estimate, counts))
+
+    def __repr__(self) -> str:
+        """State the limits."""
+        return f"RateLimiter({', '.join(str(limit) for limit in self.limits) or 'no limits'})"
+
+
+class _Known:
+    def __init__(self, limits: tuple[tuple[str, Limit], ...], price: Price | None) -> None:
+        self.limits = limits
+        self.price = price
+
+
+def make_terms(
+    calls: Calls,
+    target: Target,
+    estimate: Size,
+    priority: int | None,
+    timeout: float | None,
+    counts: Mapping[str, int],
+) -> Terms:
+    """Check a decorator's arguments when it is applied, not when it is first called."""
+    if priority is not None:
+        check_priority(priority)
+    if timeout is not None:
+        check_timeout(timeout)
+    size = estimate if callable(estimate) else make_estimate(estimate, counts)
+    return Terms(calls, target, size, priority, timeout)
+
+
+def _span(field: str, seconds: float) -> int:
+    try:
+        milliseconds = check_timeout(seconds)
+    except ConfigError:
+        milliseconds = 0
+    if milliseconds < 1:
+        message = f"{field} is {seconds!r}: give seconds as a finite number above 0."
+        raise ConfigError(message)
+    return milliseconds

@@ -1,0 +1,344 @@
+"""The vocabulary of limits: what is counted, how much, per what time, for whom."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple, NoReturn
+
+from agent_rate_limiter.errors import ConfigError
+
+NANO_PER_DOLLAR = 1_000_000_000
+EACH = "each"
+"""As a label's value in a scope: one limit for every value that the label takes."""
+
+
+class Resource(str, Enum):
+    """What a limit counts."""
+
+    REQUESTS = "requests"
+    INPUT_TOKENS = "input_tokens"
+    OUTPUT_TOKENS = "output_tokens"
+    TOKENS = "tokens"
+    COST = "cost"
+    CONCURRENCY = "concurrency"
+
+
+class Priority(int, Enum):
+    """How urgent a call is; lower goes first. Any whole number of at least 0 does."""
+
+    CRITICAL = 0
+    HIGH = 1
+    NORMAL = 5
+    LOW = 10
+
+
+PERIOD_SECONDS: Mapping[str, int] = {
+    "second": 1,
+    "minute": 60,
+    "hour": 3_600,
+    "day": 86_400,
+    "week": 7 * 86_400,
+    "month": 30 * 86_400,
+}
+"""Seconds in a period's word; only calendar windows know how long a month really is."""
+
+STRATEGIES = ("token_bucket", "sliding_window", "fixed_window", "concurrency")
+COUNTS = ("actual", "max_tokens")
+
+SHORTHANDS: Mapping[str, tuple[Resource, str | None]] = {
+    "rps": (Resource.REQUESTS, "second"),
+    "rpm": (Resource.REQUESTS, "minute"),
+    "rpd": (Resource.REQUESTS, "day"),
+    "tpm": (Resource.TOKENS, "minute"),
+    "tpd": (Resource.TOKENS, "day"),
+    "itpm": (Resource.INPUT_TOKENS, "minute"),
+    "otpm": (Resource.OUTPUT_TOKENS, "minute"),
+    "concurrency": (Resource.CONCURRENCY, None),
+}
+
+
+class Target(NamedTuple):
+    """Where a call goes: a provider and one of its models, written `provider:model`."""
+
+    provider: str
+    model: str
+
+    def __str__(self) -> str:
+        """As users write it."""
+        return f"{self.provider}:{self.model}"
+
+    @classmethod
+    def parse(cls, text: str | Target) -> Target:
+        """Read `provider:model`; a model's name may hold further colons.
+
+        Raises:
+            ConfigError: there is no provider or no model in it.
+        """
+        if isinstance(text, Target):
+            return text
+        provider, colon, model = str(text).partition(":")
+        if not (colon and provider and model):
+            message = f"target is {text!r}: write it as 'provider:model', for example 'openai:gpt-4'."
+            raise ConfigError(message)
+        return cls(provider, model)
+
+
+@dataclass(frozen=True, init=False)
+class Scope:
+    """Whom a limit applies to: labels that a call must carry.
+
+    `Scope()` is everybody together, `Scope(agent="researcher")` that agent alone, and
+    `Scope(agent="each")` gives every agent a limit of its own. A call without the label is not limited by it.
+
+    Args:
+        labels: label name → its value, or "each".
+    """
+
+    labels: tuple[tuple[str, str], ...]
+
+    def __init__(self, **labels: str) -> None:
+        object.__setattr__(self, "labels", tuple(sorted((name, str(value)) for name, value in labels.items())))
+
+    def key(self, labels: Mapping[str, str]) -> str | None:
+        """Name the share of the limit that a call with these labels draws on; None when it draws on none."""
+        parts = []
+        for name, wanted in self.labels:
+            value = labels.get(name)
+            if value is None or (wanted != EACH and value != wanted):
+                return None
+            parts.append(f"{name}={value}")
+        return ",".join(parts)
+
+    def __str__(self) -> str:
+        """As `agent=each,run=42`; empty for everybody."""
+        return ",".join(f"{name}={value}" for name, value in self.labels)
+
+
+EVERYBODY = Scope()
+
+
+@dataclass(frozen=True)
+class Limit:
+    """So much of a resource per so much time.
+
+    Args:
+        resource: what is counted.
+        amount: how much of it: requests, tokens, calls at once, or dollars.
+        per: seconds, or a word ("second" … "month"); None for concurrency and for a total that never resets.
+        burst: how much may be taken at once (token bucket only); the whole amount unless given.
+        strategy: "token_bucket" (refilled continuously; the default), "sliding_window" (never more than the
+            amount in any window), "fixed_window" (emptied at each period's start; the default for dollars and
+            totals) or "concurrency".
+        scope: whom it applies to.
+        timezone: where a fixed window's day, week or month begins, as an IANA name.
+        counts: how output is charged when a call is admitted: "actual" (the expected output, corrected later)
+            or "max_tokens" (the request's maximum, kept: OpenAI, Azure).
+        name: what messages call it; made from the rest unless given.
+
+    Raises:
+        ConfigError: a value makes no sense; the message names it and the fix.
+    """
+
+    resource: Resource
+    amount: float
+    per: float | str | None = None
+    burst: float | None = None
+    strategy: str = ""
+    scope: Scope = EVERYBODY
+    timezone: str = "UTC"
+    counts: str = "actual"
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense, and fill in what was left open."""
+        fill = object.__setattr__  # frozen: this is the only place that writes
+        fill(self, "resource", _member(self.resource))
+        _positive("amount", self.amount)
+        fill(self, "per", _period(self.resource, self.per))
+        fill(self, "strategy", self._default_strategy() if not self.strategy else self.strategy)
+        self._check_strategy()
+        if self.resource is not Resource.COST and self.amount != int(self.amount):
+            _refuse("amount", self.amount, f"{self.resource.value} are counted in whole numbers")
+        _one_of("counts", self.counts, COUNTS)
+        _timezone(self.timezone)
+        if not self.name:
+            fill(self, "name", self._describe())
+
+    def _default_strategy(self) -> str:
+        if self.resource is Resource.CONCURRENCY:
+            return "concurrency"
+        return "fixed_window" if self.resource is Resource.COST or self.per is None else "token_bucket"
+
+    def _check_strategy(self) -> None:
+        _one_of("strategy", self.strategy, STRATEGIES)
+        if (self.strategy == "concurrency") != (self.resource is Resource.CONCURRENCY):
+            _refuse("strategy", self.strategy, "'concurrency' goes with the resource 'concurrency', and only with it")
+        if self.per is None and self.strategy not in {"fixed_window", "concurrency"}:
+            _refuse("per", self.per, "give seconds or a word such as 'minute'")
+        if self.burst is not None:
+            _positive("burst", self.burst)
+            if self.strategy != "token_bucket":
+                _refuse("burst", self.burst, "only a token bucket has a burst; remove it")
+            if self.resource is not Resource.COST and self.burst != int(self.burst):
+                _refuse("burst", self.burst, f"{self.resource.value} are counted in whole numbers")
+
+    def _describe(self) -> str:
+        if self.resource is Resource.COST:
+            what = f"${self.amount:,.2f}" if self.amount >= 0.01 else f"${self.amount:g}"  # noqa: PLR2004 - a cent
+        elif self.resource is Resource.CONCURRENCY:
+            return f"{self.amount:,.0f} at once"
+        else:
+            what = f"{self.amount:,.0f} {self.resource.value.replace('_', ' ')}"
+        if self.per is None:
+            return f"{what} in total"
+        return f"{what}/{self.per}" if isinstance(self.per, str) else f"{what}/{self.per:g} s"
+
+    @property
+    def period_ms(self) -> int | None:
+        """The period in milliseconds, a month taken as 30 days; None when it never resets."""
+        if self.per is None:
+            return None
+        seconds = PERIOD_SECONDS[self.per] if isinstance(self.per, str) else self.per
+        return max(1, round(seconds * 1000))
+
+    @property
+    def units(self) -> int:
+        """The amount in the integers used inside: nano-dollars for cost, else what is counted."""
+        return to_units(self.resource, self.amount)
+
+    @property
+    def burst_units(self) -> int:
+        """The burst in the integers used inside."""
+        return self.units if self.burst is None else to_units(self.resource, self.burst)
+
+    def __str__(self) -> str:
+        """The name, with the scope where there is one."""
+        return f"{self.name} ({self.scope})" if self.scope.labels else self.name
+
+    @classmethod
+    def parse(cls, text: str) -> Limit:
+        """Read "40 requests/week", "1M tokens/day", "$5/day" or "10 concurrent".
+
+        Raises:
+            ConfigError: the text is none of these.
+        """
+        found = _LIMIT_TEXT.fullmatch(text.strip())
+        if found is None:
+            _refuse("limit", text, "write it like '40 requests/week', '1M tokens/day', '$5/day' or '10 concurrent'")
+        amount = float(found["amount"].replace(",", "").replace("_", "")) * _SUFFIX[(found["suffix"] or "").upper()]
+        amount = int(amount) if amount == int(amount) else amount
+        resource = _resource_word(text, found["dollar"], found["resource"])
+        return cls(resource, amount, None if found["period"] is None else _period_word(text, found))
+
+
+def to_units(resource: Resource, amount: float) -> int:
+    """Turn an amount as users write it into the integers used inside (nano-dollars for cost)."""
+    return round(amount * NANO_PER_DOLLAR) if resource is Resource.COST else int(amount)
+
+
+def from_units(resource: Resource, units: int) -> float:
+    """Turn integer units back into what users write (dollars for cost)."""
+    return units / NANO_PER_DOLLAR if resource is Resource.COST else units
+
+
+def shorthand(name: str, amount: float, *, counts: str = "actual", strategy: str = "") -> Limit:
+    """Make the limit that a shorthand such as `rpm` or `tpm` stands for.
+
+    Raises:
+        ConfigError: the shorthand is unknown or the amount makes no sense.
+    """
+    if name not in SHORTHANDS:
+        _refuse("shorthand", name, f"it is one of {', '.join(SHORTHANDS)}")
+    resource, per = SHORTHANDS[name]
+    _positive(name, amount)
+    if amount != int(amount):
+        _refuse(name, amount, "give a whole number")
+    strategy = "" if resource is Resource.CONCURRENCY else strategy
+    return Limit(resource, amount, per, counts=counts, strategy=strategy)
+
+
+_SUFFIX = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "G": 10**9}
+_LIMIT_TEXT = re.compile(
+    r"(?P<dollar>\$)?\s*(?P<amount>[\d][\d_,]*(?:\.\d+)?)\s*(?P<suffix>[kKmMbBgG](?![a-zA-Z]))?"
+    r"\s*(?P<resource>[a-zA-Z_]+(?: tokens?)?)?"
+    r"(?:\s*(?:/|\bper\b)\s*(?P<every>\d+(?:\.\d+)?)?\s*(?P<period>[a-zA-Z]+))?"
+)
+_RESOURCE_WORDS = {
+    "request": Resource.REQUESTS,
+    "call": Resource.REQUESTS,
+    "token": Resource.TOKENS,
+    "input token": Resource.INPUT_TOKENS,
+    "output token": Resource.OUTPUT_TOKENS,
+    "dollar": Resource.COST,
+    "usd": Resource.COST,
+    "cost": Resource.COST,
+    "concurrent": Resource.CONCURRENCY,
+    "concurrency": Resource.CONCURRENCY,
+}
+_PERIOD_WORDS = {"s": "second", "sec": "second", "m": "minute", "min": "minute", "h": "hour", "hr": "hour", "d": "day"}
+
+
+def _resource_word(text: str, dollar: str | None, word: str | None) -> Resource:
+    if dollar and not word:
+        return Resource.COST
+    singular = (word or "").lower().replace("_", " ").removesuffix("s")
+    if singular not in _RESOURCE_WORDS or (dollar and _RESOURCE_WORDS[singular] is not Resource.COST):
+        _refuse("limit", text, "count requests, tokens, input tokens, output tokens, dollars ('$5/day') or concurrent")
+    return _RESOURCE_WORDS[singular]
+
+
+def _period_word(text: str, found: re.Match[str]) -> float | str:
+    word = found["period"].lower()
+    word = _PERIOD_WORDS.get(word, word.removesuffix("s"))
+    if word not in PERIOD_SECONDS:
+        _refuse("limit", text, f"the time is one of {', '.join(PERIOD_SECONDS)}, or a number of them ('/30 seconds')")
+    return word if found["every"] is None else float(found["every"]) * PERIOD_SECONDS[word]
+
+
+def _member(resource: Resource | str) -> Resource:
+    try:
+        return Resource(resource)
+    except ValueError:
+        _refuse("resource", resource, f"it is one of {', '.join(r.value for r in Resource)}")
+
+
+def _period(resource: Resource, per: float | str | None) -> float | str | None:
+    if resource is Resource.CONCURRENCY:
+        return None if per is None else _refuse("per", per, "concurrency has no period; remove it")
+    if per is None:
+        return None
+    if isinstance(per, str):
+        return per if per in PERIOD_SECONDS else _refuse("per", per, f"one of {', '.join(PERIOD_SECONDS)}, or seconds")
+    _positive("per", per)
+    return per
+
+
+def _positive(field: str, value: object) -> None:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not math.isfinite(value) or value <= 0:  # type: ignore[arg-type,operator]
+        _refuse(field, value, "give a finite number above 0")
+
+
+def _one_of(field: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        _refuse(field, value, f"it is one of {', '.join(allowed)}")
+
+
+def _timezone(name: str) -> None:
+    if name == "UTC":
+        return
+    from zoneinfo import ZoneInfo  # noqa: PLC0415 - only limits with a zone pay for it
+
+    try:
+        ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        _refuse("timezone", name, "give an IANA name such as 'America/Los_Angeles'")
+
+
+def _refuse(field: str, value: object, fix: str) -> NoReturn:
+    message = f"{field} is {value!r}: {fix}."
+    raise ConfigError(message)

@@ -1,0 +1,254 @@
+"""`MultiProviderLimiter`: many providers and models, their limits and budgets, in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from agent_rate_limiter.budgets import DEFAULT_THRESHOLDS, Budget, check_thresholds
+from agent_rate_limiter.calls import make_estimate
+from agent_rate_limiter.decision import Decision
+from agent_rate_limiter.decorator import limited
+from agent_rate_limiter.engine.port import Clock, Store
+from agent_rate_limiter.errors import ConfigError
+from agent_rate_limiter.limiter import F, Limiter, Size, make_terms
+from agent_rate_limiter.limits import Limit, Target
+from agent_rate_limiter.monitoring.alerts import Alert, Alerts
+from agent_rate_limiter.pending import Pending
+from agent_rate_limiter.pricing import Price
+from agent_rate_limiter.provider import Provider
+from agent_rate_limiter.report import Explanation
+from agent_rate_limiter.reservation import Reservation
+from agent_rate_limiter.routing import unknown_target
+from agent_rate_limiter.usage import Estimate
+
+
+class MultiProviderLimiter(Limiter):
+    """The limits and budgets of all providers that a program calls.
+
+    Example:
+        ```python
+        limiter = MultiProviderLimiter([Provider("openai", {"gpt-4": {"rpm": 500, "tpm": 10_000}})], budget_limit=100)
+        with limiter.reserve("openai:gpt-4", input_tokens=800, max_output_tokens=400) as call:
+            call.settle(client.chat.completions.create(model=call.model, ...))
+        ```
+
+    Args:
+        providers: what is called; without any, every target is allowed and only budgets bind.
+        budget_limit: dollars that all calls may cost per `budget_period`.
+        budget_period: "day" unless said; "week", "month", "total", another word, or seconds.
+        timezone: where the budget's periods begin, as an IANA name.
+        alert_threshold: the share of a budget at which to alert, or several.
+        budgets: further budgets, for scopes or other periods.
+        on_alert: called with an `Alert`; alerts are logged in any case.
+        store: where the limits live; "memory://" is this process.
+        clock: tells the time; the system's unless given.
+        lease: seconds after which a reservation that nobody ends is taken for lost.
+        ageing: seconds after which a priority that was passed over counts as one level more urgent.
+
+    Raises:
+        ConfigError: a value makes no sense; the message names it and the fix.
+    """
+
+    def __init__(  # noqa: PLR0913 - all optional, and the names are the documentation
+        self,
+        providers: Iterable[Provider] = (),
+        *,
+        budget_limit: float | None = None,
+        budget_period: float | str = "day",
+        timezone: str = "UTC",
+        alert_threshold: float | Sequence[float] = DEFAULT_THRESHOLDS,
+        budgets: Iterable[Budget | Mapping[str, Any]] = (),
+        on_alert: Callable[[Alert], object] | None = None,
+        store: str | Store = "memory://",
+        clock: Clock | None = None,
+        lease: float = 600.0,
+        ageing: float = 1.0,
+    ) -> None:
+        self.providers = _by_name(providers)
+        thresholds = check_thresholds(alert_threshold if isinstance(alert_threshold, (int, float)) else tuple(alert_threshold))
+        wanted = [budget if isinstance(budget, Budget) else Budget(**budget) for budget in budgets]
+        if budget_limit is not None:
+            wanted.insert(0, Budget(budget_limit, budget_period, timezone=timezone))
+        self.budgets = tuple(_with_thresholds(budget, thresholds) for budget in wanted)
+        self._budget_limits = tuple(("budget", budget.as_limit()) for budget in self.budgets if budget.action == "block")
+        super().__init__(self._declared, store=store, clock=clock, lease=lease, ageing=ageing)
+        names = {budget.as_limit().name: budget.thresholds for budget in self.budgets}
+        if names:
+            self._calls.alerts = Alerts(names, on_alert)
+
+    @classmethod
+    def from_config(cls, source: str | Path | Mapping[str, Any], **overrides: Any) -> MultiProviderLimiter:
+        """Make a limiter of a YAML or JSON file, or of a mapping with the same keys.
+
+        Args:
+            source: the file's path, or the mapping.
+            overrides: arguments that a file cannot hold (`on_alert`, `clock`) or that win over it.
+
+        Raises:
+            ConfigError: something in it is unknown or makes no sense; every problem is named with its place.
+        """
+        from agent_rate_limiter.config import load_config  # noqa: PLC0415 - pydantic is slow to import
+
+        return cls(**{**load_config(source).to_options(), **overrides})
+
+    def acquire(
+        self,
+        target: str | Target,
+        estimate: Estimate | None = None,
+        *,
+        priority: int | None = None,
+        timeout: float | None = None,
+        **counts: int,
+    ) -> Reservation:
+        """Wait until the call is admitted, blocking the thread.
+
+        Args:
+            target: where it goes, as `provider:model`.
+            estimate: what the call will use; or give its counts as keywords (input_tokens=…).
+            priority: lower goes first.
+            timeout: seconds it may wait; None waits for ever.
+            counts: requests, input_tokens, output_tokens, max_output_tokens.
+
+        Raises:
+            ConfigError: the target is not configured, or a number makes no sense.
+            LimitExceeded: it can never be admitted, or not within the timeout.
+        """
+        return self._calls.acquire(self._target(target), make_estimate(estimate, counts), priority, timeout)
+
+    async def acquire_async(
+        self,
+        target: str | Target,
+        estimate: Estimate | None = None,
+        *,
+        priority: int | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - refuses at once what cannot make it
+        **counts: int,
+    ) -> Reservation:
+        """Wait until the call is admitted, letting the event loop run. As `acquire`."""
+        estimate = make_estimate(estimate, counts)
+        return await self._calls.acquire_async(self._target(target), estimate, priority, timeout)
+
+    def try_acquire(
+        self, target: str | Target, estimate: Estimate | None = None, *, priority: int | None = None, **counts: int
+    ) -> Reservation | Decision:
+        """Admit the call now, or return a falsy Decision that says which limit refuses, and when it frees."""
+        return self._calls.try_acquire(self._target(target), make_estimate(estimate, counts), priority)
+
+    def reserve(
+        self,
+        target: str | Target,
+        estimate: Estimate | None = None,
+        *,
+        priority: int | None = None,
+        timeout: float | None = None,
+        **counts: int,
+    ) -> Pending:
+        """Admit the call on entering the block (`with` or `async with`), and end it on leaving. As `acquire`."""
+        return Pending(self._calls, self._target(target), make_estimate(estimate, counts), priority, timeout)
+
+    def limit(
+        self,
+        *,
+        target: str | Target | None = None,
+        provider: str | None = None,
+        model: str | None = None,
+        estimate: Size = None,
+        priority: int | None = None,
+        timeout: float | None = None,
+        **counts: int,
+    ) -> Callable[[F], F]:
+        """Decorate a function, coroutine, generator or async generator: each call is admitted first.
+
+        A parameter of it named `target`, `model` or `provider` is given the one chosen. A result that states
+        its usage (an SDK's response, or a `Usage`) settles the call; otherwise the estimate is charged.
+
+        Args:
+            target: where calls go, as `provider:model`; or give both of the next two.
+            provider: the provider's name.
+            model: the model's name.
+            estimate: what each call will use, or a function of its arguments that says so.
+            priority: lower goes first.
+            timeout: seconds a call may wait.
+            counts: requests, input_tokens, output_tokens, max_output_tokens.
+
+        Raises:
+            ConfigError: the target is missing or not configured.
+        """
+        where = self._target(_one_target(target, provider, model))
+        terms = make_terms(self._calls, where, estimate, priority, timeout, counts)
+        return lambda function: limited(function, terms)
+
+    def target_for(self, provider: str, model: str) -> Target:
+        """Return the target, if it is configured.
+
+        Raises:
+            ConfigError: it is not.
+        """
+        return self._target(Target(provider, model))
+
+    def explain(self, target: str | Target, estimate: Estimate | None = None, **counts: int) -> Explanation:
+        """Say whether such a call would be admitted now, and what binds."""
+        return self._explain(self._target(target), make_estimate(estimate, counts))
+
+    def _target(self, text: str | Target) -> Target:
+        target = self._targets.get(text)  # type: ignore[call-overload]
+        if target is None:
+            target = Target.parse(text)
+            self._declared(target)  # refuse unknown ones before anything waits
+            self._targets[text] = self._targets[target] = target
+        return target
+
+    def _declared(self, target: Target) -> _Declared:
+        if not self.providers:
+            return _Declared(self._budget_limits, None)
+        provider = self.providers.get(target.provider)
+        model = None if provider is None else provider.model(target.model)
+        if provider is None or model is None:
+            known = [f"{p.name}:{name}" for p in self.providers.values() for name in p.models]
+            raise unknown_target(target, known)
+        own = [(str(target), limit) for limit in model.limits]
+        shared = [(provider.name, limit) for limit in provider.limits]
+        return _Declared((*own, *shared, *self._budget_limits), model.price)
+
+    def __repr__(self) -> str:
+        """State providers and budgets."""
+        providers = ", ".join(f"{p.name} ({len(p.models)})" for p in self.providers.values()) or "any provider"
+        budgets = "".join(f", {budget.as_limit().name}" for budget in self.budgets)
+        return f"MultiProviderLimiter({providers}{budgets})"
+
+
+class _Declared:
+    __slots__ = ("limits", "price")
+
+    def __init__(self, limits: Sequence[tuple[str, Limit]], price: Price | None) -> None:
+        self.limits = limits
+        self.price = price
+
+
+def _by_name(providers: Iterable[Provider]) -> dict[str, Provider]:
+    found: dict[str, Provider] = {}
+    for provider in providers:
+        if provider.name in found:
+            message = f"providers name {provider.name!r} twice: merge their models into one Provider."
+            raise ConfigError(message)
+        found[provider.name] = provider
+    return found
+
+
+def _with_thresholds(budget: Budget, thresholds: tuple[float, ...]) -> Budget:
+    return replace(budget, thresholds=thresholds) if budget.thresholds == DEFAULT_THRESHOLDS else budget
+
+
+def _one_target(target: str | Target | None, provider: str | None, model: str | None) -> str | Target:
+    if target is not None and provider is None and model is None:
+        return target
+    if target is None and provider is not None and model is not None:
+        return Target(provider, model)
+    message = (
+        f"target is {target!r}, provider {provider!r}, model {model!r}: "
+        "give target='provider:model', or both provider= and model=."
+    )
+    raise ConfigError(message)

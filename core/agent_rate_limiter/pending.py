@@ -1,0 +1,63 @@
+"""`limiter.reserve(...)`: a call that is admitted when its block is entered."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from agent_rate_limiter.calls import Calls
+from agent_rate_limiter.errors import ReservationError
+from agent_rate_limiter.limits import Target
+from agent_rate_limiter.reservation import Reservation
+from agent_rate_limiter.usage import Estimate
+
+
+class Pending:
+    """Enter it with `with` (waits in the thread) or `async with` (waits in the event loop), once."""
+
+    __slots__ = ("_calls", "_estimate", "_priority", "_reservation", "_target", "_timeout")
+
+    def __init__(
+        self, calls: Calls, target: Target, estimate: Estimate, priority: int | None, timeout: float | None
+    ) -> None:
+        self._calls = calls
+        self._target = target
+        self._estimate = estimate
+        self._priority = priority
+        self._timeout = timeout
+        self._reservation: Reservation | None = None
+
+    def __enter__(self) -> Reservation:
+        """Wait until the call is admitted."""
+        self._once()
+        self._reservation = self._calls.acquire(self._target, self._estimate, self._priority, self._timeout)
+        return self._reservation.__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the call, if the block has not."""
+        assert self._reservation is not None  # noqa: S101 - entered before
+        self._reservation.__exit__(kind, error, trace)
+
+    async def __aenter__(self) -> Reservation:
+        """Wait until the call is admitted."""
+        self._once()
+        self._reservation = await self._calls.acquire_async(
+            self._target, self._estimate, self._priority, self._timeout
+        )
+        return self._reservation.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the call, if the block has not."""
+        self.__exit__(kind, error, trace)
+
+    def _once(self) -> None:
+        if self._reservation is not None:
+            message = f"This reserve() for {self._target} was entered before. Call reserve() anew for each call."
+            raise ReservationError(message)
+
+    def __repr__(self) -> str:
+        """State the target."""
+        return f"<reserve {self._target}: enter it with 'with' or 'async with'>"

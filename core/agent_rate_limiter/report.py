@@ -1,0 +1,115 @@
+"""What a limiter says about itself: `snapshot()` and `explain()`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from agent_rate_limiter.admission import Bucket
+from agent_rate_limiter.decision import Decision
+from agent_rate_limiter.limits import from_units
+
+
+
+@dataclass(frozen=True)
+class LimitStatus:
+    """One limit as it stands.
+
+    Args:
+        owner: what it belongs to: a target, a provider, a budget, a scope.
+        name: the limit, as messages call it.
+        scope: whom it is for; empty for everybody.
+        resource: what it counts.
+        amount: how much it holds: requests, tokens, slots or dollars.
+        available: how much of that is free now; negative while more was used than estimated.
+        used_share: 0 to 1, or above while in debt.
+        waiting: calls that wait for it.
+        idle_in: seconds until all of it is free, if nobody takes more; None: not by time alone.
+    """
+
+    owner: str
+    name: str
+    scope: str
+    resource: str
+    amount: float
+    available: float
+    used_share: float
+    waiting: int
+    idle_in: float | None
+
+    def __str__(self) -> str:
+        """On one line."""
+        bar = "█" * round(10 * min(1, max(0, self.used_share)))
+        who = f" ({self.scope})" if self.scope else ""
+        waiting = f", {self.waiting} waiting" if self.waiting else ""
+        free = f"{self.available:,.4g}" if self.resource == "cost" else f"{self.available:,.0f}"
+        return f"{self.owner:<24} {self.name + who:<32} {bar:<10} {self.used_share:>4.0%} used, {free} free{waiting}"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Everything at one moment.
+
+    Args:
+        at: epoch seconds.
+        limits: every limit that has been drawn on.
+        in_flight: calls admitted and not settled yet.
+        waiting: calls in the queue.
+        spend: dollars spent since the limiter was made.
+    """
+
+    at: float
+    limits: tuple[LimitStatus, ...]
+    in_flight: int
+    waiting: int
+    spend: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        """As lines for a terminal."""
+        head = f"{self.in_flight} in flight, {self.waiting} waiting, ${self.spend:,.4f} spent"
+        return "\n".join([head, *(f"  {limit}" for limit in self.limits)])
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why a call would, or would not, be admitted now.
+
+    Args:
+        target: where it would go.
+        decision: the verdict for one such call.
+        limits: every limit on its path.
+    """
+
+    target: str
+    decision: Decision
+    limits: tuple[LimitStatus, ...]
+
+    def __str__(self) -> str:
+        """As a paragraph."""
+        verdict = "A call would be admitted at once." if self.decision.admitted else self.decision.reason
+        lines = [f"{self.target}: {verdict}", *(f"  {limit}" for limit in self.limits)]
+        return "\n".join(lines if self.limits else [*lines, "  no limits are configured for it"])
+
+
+def status_of(bucket: Bucket, now: int) -> LimitStatus:
+    """Read one bucket."""
+    limit, strategy, state = bucket.limit, bucket.strategy, bucket.state
+    available = strategy.available(state, now)
+    idle = strategy.idle_in(state, now)
+    return LimitStatus(
+        owner=bucket.key.split("/", 1)[0],
+        name=limit.name,
+        scope=bucket.scope,
+        resource=limit.resource.value,
+        amount=limit.amount,
+        available=from_units(limit.resource, available),
+        used_share=(strategy.capacity - available) / strategy.capacity,
+        waiting=0 if bucket.queue is None else bucket.queue.waiting,
+        idle_in=None if idle is None else idle / 1000,
+    )
+
+

@@ -1,0 +1,204 @@
+"""The handle of one admitted call."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from agent_rate_limiter import context
+from agent_rate_limiter.engine.port import Hold
+from agent_rate_limiter.errors import ReservationError
+from agent_rate_limiter.limits import Target
+from agent_rate_limiter.usage import Estimate, Usage
+
+if TYPE_CHECKING:
+    from agent_rate_limiter.calls import Calls
+    from agent_rate_limiter.routing import Route
+
+_log = logging.getLogger("agent_rate_limiter")
+
+
+class Reservation:
+    """An admitted call: what it may use is taken from every limit on its path until it is settled.
+
+    Settle it once with what really happened, or cancel it if it was never sent. As a context manager
+    (`with` or `async with`) it does so by itself: the estimate is charged when the block ends without a
+    settlement, and an exception is looked at first. A reservation that is dropped is charged its estimate.
+
+    Attributes:
+        target: where the call goes; send it to `model`.
+        estimate: what was reserved.
+        waited: seconds that the call queued.
+        usage: what it was settled with; None before.
+        cost: dollars it was settled with; None before.
+    """
+
+    __slots__ = ("_calls", "_claimed", "_done", "_hold", "_route", "cost", "estimate", "target", "usage", "waited")
+
+    def __init__(self, calls: Calls, route: Route, hold: Hold, estimate: Estimate, waited: float = 0.0) -> None:
+        self._calls = calls
+        self._route = route
+        self._hold = hold
+        self._claimed = False
+        self._done = False
+        self.target: Target = route.target
+        self.estimate = estimate
+        self.waited = waited
+        self.usage: Usage | None = None
+        self.cost: float | None = None
+
+    @property
+    def id(self) -> int:
+        """Its number, unique in this limiter."""
+        return self._hold.id
+
+    @property
+    def model(self) -> str:
+        """The model to send the call to."""
+        return self.target.model
+
+    @property
+    def provider(self) -> str:
+        """The provider to send the call to."""
+        return self.target.provider
+
+    @property
+    def done(self) -> bool:
+        """Whether it is settled or cancelled."""
+        return self._done
+
+    def settle(self, response: object = None) -> None:
+        """End the call with what it used; what was reserved too much comes back, more is owed.
+
+        Args:
+            response: an SDK's response, its dict, or a `Usage`. None, or a response that states no usage,
+                charges the estimate.
+
+        Raises:
+            ReservationError: it has ended already.
+        """
+        if self._done:
+            if self._claimed:  # a layer inside has settled the same call
+                return
+            raise ReservationError(self._ended("settle"))
+        self._done = True
+        usage = response if isinstance(response, Usage) else self._usage_of(response)
+        self.usage = usage
+        self.cost = self._calls.settle(self._route, self._hold, self.estimate, usage)
+
+    def cancel(self) -> None:
+        """End the call as never sent: everything it reserved comes back.
+
+        Raises:
+            ReservationError: it has ended already.
+        """
+        if self._done:
+            if self._claimed:
+                return
+            raise ReservationError(self._ended("cancel"))
+        self._done = True
+        self.cost = 0.0
+        self._calls.cancel(self._hold)
+
+    def claim(self) -> bool:
+        """Take over this reservation for an inner layer that makes the same call. True only the first time."""
+        claimed, self._claimed = self._claimed, True
+        return not claimed and not self._done
+
+    def fail(self, error: BaseException) -> None:
+        """End the call after an error: as never sent, as refused by the provider, or else with the estimate."""
+        usage = self._calls.usage_after(error)
+        if usage is None:
+            self.settle()
+        elif usage.requests:
+            self.settle(usage)
+        else:
+            self.cancel()
+
+    def read(self, response: object) -> Usage | None:
+        """Find the usage in an SDK's response or its dict; None when it states none."""
+        return self._calls.read_usage(response)
+
+    def _usage_of(self, response: object) -> Usage:
+        usage = None if response is None else self.read(response)
+        if usage is None:
+            if response is not None:
+                _log.warning(
+                    "%s: no usage found in a %s; its estimate is charged. Pass a Usage(...) to settle().",
+                    self.target,
+                    type(response).__name__,
+                )
+            estimate = self.estimate
+            usage = Usage(estimate.requests, estimate.input_tokens, estimate.expected_output_tokens, exact=False)
+        return usage
+
+    def _ended(self, attempt: str) -> str:
+        how = "cancelled" if self.usage is None else f"settled with {self.usage.total_tokens} tokens"
+        return f"Cannot {attempt} reservation {self.id} for {self.target}: it was {how} before. End each once."
+
+    @contextmanager
+    def ending(self) -> Iterator[Reservation]:
+        """End the call with the block, if the block has not."""
+        try:
+            yield self
+        except BaseException as error:
+            if not self._done:
+                self.fail(error)
+            raise
+        if not self._done:
+            self.settle()
+
+    def __enter__(self) -> Reservation:
+        """Let inner layers find it."""
+        context.hold_reservation(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End it, if the block has not."""
+        context.drop_reservation(self)
+        if self._done:
+            return
+        if error is None:
+            self.settle()
+        else:
+            self.fail(error)
+
+    async def __aenter__(self) -> Reservation:
+        """Let inner layers find it."""
+        return self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End it, if the block has not."""
+        self.__exit__(kind, error, trace)
+
+    def __del__(self) -> None:
+        """Dropped without an end: it may have been sent, so its estimate stays charged and its slot comes back."""
+        hold: Hold | None = getattr(self, "_hold", None)
+        if hold is not None and hold.open:
+            self._calls.abandon(hold)
+
+    def __repr__(self) -> str:
+        """State the target and how it stands."""
+        if not self._done:
+            state = "open"
+        elif self.usage is None:
+            state = "cancelled"
+        else:
+            state = f"settled: {self.usage.input_tokens}+{self.usage.output_tokens} tokens, ${self.cost:.6f}"
+        return f"<Reservation {self.id} {self.target} {state}>"
+
+    def __bool__(self) -> bool:
+        """Admitted, so truthy: the other outcome of `try_acquire` is a falsy Decision."""
+        return True
+
+    def __reduce__(self) -> Any:
+        """Refuse: a reservation belongs to the limiter that made it."""
+        message = "A Reservation cannot be pickled or copied: settle it in the process that made it."
+        raise ReservationError(message)

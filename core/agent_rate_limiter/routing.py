@@ -1,0 +1,154 @@
+"""From a target and a scope to the limits on the call's path."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from operator import itemgetter
+from typing import Protocol
+
+from agent_rate_limiter.admission import Bucket, Path
+from agent_rate_limiter.context import CallScope
+from agent_rate_limiter.errors import ConfigError
+from agent_rate_limiter.limits import Limit, Resource, Target
+from agent_rate_limiter.pricing import Price
+from agent_rate_limiter.usage import Estimate, Usage
+
+_ROUTES = 4_096
+"""Compiled routes that are kept; beyond, those whose limits are all idle are forgotten."""
+
+_FIELD = {
+    Resource.REQUESTS: 0,
+    Resource.INPUT_TOKENS: 1,
+    Resource.OUTPUT_TOKENS: 2,
+    Resource.TOKENS: 3,
+    Resource.COST: 4,
+    Resource.CONCURRENCY: 5,
+}
+_AT_MOST = {Resource.OUTPUT_TOKENS: 6, Resource.TOKENS: 7}
+"""Where limits that count `max_tokens` look."""
+
+
+class Declared(Protocol):
+    """What a limiter knows of one target."""
+
+    @property
+    def limits(self) -> Sequence[tuple[str, Limit]]:
+        """Every limit that a call to it is under, each with the name of what it belongs to."""
+        ...
+
+    @property
+    def price(self) -> Price | None:
+        """What it costs, if that is known."""
+        ...
+
+
+class Route:
+    """One target, called from one scope: the limits on its path, and how a call's size maps onto them.
+
+    Args:
+        target: where calls go.
+        scope: who makes them.
+        path: the limits, in no particular order.
+        price: for limits on cost and for the books.
+    """
+
+    __slots__ = ("_pick", "flow", "labels", "path", "price", "target")
+
+    def __init__(self, target: Target, scope: CallScope, path: Path, price: Price | None) -> None:
+        self.target = target
+        self.labels = scope.labels
+        self.path = path
+        self.price = price
+        self.flow = scope.labels.get("agent", "")
+        self._pick = _picker([_field(bucket.limit) for bucket in path])
+
+    def reserved(self, estimate: Estimate) -> Sequence[int]:
+        """Units to take from each limit on the path: what is expected, and of money the worst case."""
+        requests, given, cost = estimate.requests, estimate.input_tokens, 0
+        expected = estimate.output_tokens or estimate.max_output_tokens
+        at_most = estimate.max_output_tokens if estimate.max_output_tokens > expected else expected
+        if estimate.cost is not None:
+            cost = round(estimate.cost * 1_000_000_000)
+        elif self.price is not None:
+            cost = self.price.worst_nano(requests, given, at_most)
+        return self._pick((requests, given, expected, given + expected, cost, 1, at_most, given + at_most))
+
+    def used(self, estimate: Estimate, usage: Usage, nano: int) -> Sequence[int]:
+        """Units that a call really used of each limit; those that count `max_tokens` keep that."""
+        given, produced = usage.input_tokens, usage.output_tokens
+        at_most = max(produced, estimate.max_output_tokens or estimate.output_tokens)
+        charged = max(given, estimate.input_tokens) + at_most
+        return self._pick((usage.requests, given, produced, given + produced, nano, 1, at_most, charged))
+
+
+class Router:
+    """Compiles routes, and keeps them.
+
+    Args:
+        declared: what is known of a target; raises ConfigError for one that is not known.
+        bucket: the store's bucket of a key.
+    """
+
+    def __init__(
+        self, declared: Callable[[Target], Declared], bucket: Callable[[str, Limit, str, int], Bucket]
+    ) -> None:
+        self._declared = declared
+        self._bucket = bucket
+        self._routes: dict[tuple[Target, object], Route] = {}
+
+    def find(self, target: Target, scope: CallScope) -> Route | None:
+        """Return the route if it is compiled."""
+        return self._routes.get((target, scope.key))
+
+    def compile(self, target: Target, scope: CallScope, now: int) -> Route:
+        """Return the route, made on first use. The engine's lock must be held.
+
+        Raises:
+            ConfigError: the target is not configured.
+        """
+        declared = self._declared(target)
+        labels = {"provider": target.provider, "model": target.model, **scope.labels}
+        path = []
+        for owner, limit in (*declared.limits, *scope.limits):
+            share = limit.scope.key(labels)
+            if share is not None:
+                key = f"{owner}/{limit.name}" + (f"/{share}" if share else "")
+                path.append(self._bucket(key, limit, share, now))
+        if len(self._routes) >= _ROUTES:
+            self._forget_idle(now)
+        route = Route(target, scope, tuple(path), declared.price)
+        self._routes[target, scope.key] = route
+        return route
+
+    def _forget_idle(self, now: int) -> None:
+        self._routes = {
+            key: route
+            for key, route in self._routes.items()
+            if any(bucket.queue is not None or bucket.strategy.idle_in(bucket.state, now) != 0 for bucket in route.path)
+        }
+
+
+def _field(limit: Limit) -> int:
+    if limit.counts == "max_tokens":
+        return _AT_MOST.get(limit.resource, _FIELD[limit.resource])
+    return _FIELD[limit.resource]
+
+
+def _picker(fields: list[int]) -> Callable[[tuple[int, ...]], Sequence[int]]:
+    if len(fields) > 1:
+        return itemgetter(*fields)
+    if fields:
+        return itemgetter(slice(fields[0], fields[0] + 1))
+    return lambda _: ()
+
+
+def unknown_target(target: Target, known: Sequence[str]) -> ConfigError:
+    """Return the error for a target that nobody configured, with the nearest names."""
+    from difflib import get_close_matches  # noqa: PLC0415 - only errors pay for it
+
+    near = get_close_matches(str(target), known, n=1, cutoff=0.5)
+    hint = f"did you mean '{near[0]}'? " if near else ""
+    have = ", ".join(f"'{name}'" for name in known[:8]) + (", …" if len(known) > 8 else "")  # noqa: PLR2004
+    return ConfigError(
+        f"target is '{target}': {hint}It is not configured. Configured: {have}. Add it to its Provider's models, or a model '*' for all others."
+    )

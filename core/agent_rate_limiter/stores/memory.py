@@ -1,0 +1,53 @@
+"""One process's limits, in its memory. The engine's lock makes each step atomic."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from weakref import WeakValueDictionary
+
+from agent_rate_limiter.admission import Bucket, Refusal, admit, refuse
+from agent_rate_limiter.engine.port import Hold
+from agent_rate_limiter.limits import Limit
+
+
+class MemoryStore:
+    """Buckets by name. They live as long as a route, a call in flight or a waiter refers to them."""
+
+    def __init__(self) -> None:
+        self._buckets: WeakValueDictionary[str, Bucket] = WeakValueDictionary()
+
+    def bucket(self, key: str, limit: Limit, scope: str, now: int) -> Bucket:
+        """Return the bucket of that key, made on first use."""
+        found = self._buckets.get(key)
+        if found is None:
+            found = self._buckets[key] = Bucket(key, limit, scope, now)
+        return found
+
+    def reserve(self, hold: Hold, now: int) -> Refusal | None:
+        """Take the hold's amounts from all of its path, or nothing; then say what binds."""
+        path = hold.path
+        states = admit(path, hold.amounts, now)
+        if states is None:
+            return refuse(path, hold.amounts, now)
+        for bucket, state in zip(path, states):  # noqa: B905 - equal by construction, and this is the hot path
+            bucket.state = state
+        return None
+
+    def settle(self, hold: Hold, used: Sequence[int], now: int) -> None:
+        """Replace what the hold has taken by what was used."""
+        at = hold.taken_at
+        for bucket, taken, amount in zip(hold.path, hold.amounts, used):  # noqa: B905 - hot path
+            bucket.state = bucket.strategy.settle(bucket.state, taken, amount, at, now)
+
+    def correct(self, hold: Hold, changes: Sequence[int], now: int) -> None:
+        """Add to what a hold was settled with."""
+        for bucket, change in zip(hold.path, changes):  # noqa: B905
+            bucket.state = bucket.strategy.settle(bucket.state, 0, change, hold.taken_at, now)
+
+    def refusal(self, hold: Hold, now: int) -> Refusal | None:
+        """Say what would bind if the hold were reserved now."""
+        return refuse(hold.path, hold.amounts, now) if admit(hold.path, hold.amounts, now) is None else None
+
+    def buckets(self) -> Iterable[Bucket]:
+        """Every bucket there is, for reports."""
+        return list(self._buckets.values())

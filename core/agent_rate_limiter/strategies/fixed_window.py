@@ -1,0 +1,70 @@
+"""A counter that starts anew with each period: Azure's minutes, Gemini's days, everybody's budgets."""
+
+from __future__ import annotations
+
+from agent_rate_limiter.strategies.calendar import FOREVER, window
+
+State = tuple[int, int, int, int]
+"""Start and end of the window in epoch milliseconds, units used for good, units held by calls in flight."""
+
+
+class FixedWindow:
+    """At most `amount` in each window of the clock or calendar.
+
+    What calls in flight hold is counted apart from what is used for good: a budget knows what may still
+    come back.
+
+    Args:
+        amount: units per window.
+        per: seconds, a word ("minute" … "month"), or None for one window without end.
+        timezone: whose days, weeks and months.
+    """
+
+    __slots__ = ("_per", "_timezone", "capacity")
+
+    def __init__(self, amount: int, per: float | str | None, timezone: str = "UTC") -> None:
+        self.capacity = amount
+        self._per = per
+        self._timezone = timezone
+
+    def initial(self, now: int) -> State:
+        """Nothing used in the window that `now` is in."""
+        return (*window(now, self._per, self._timezone), 0, 0)
+
+    def take(self, state: State, amount: int, now: int) -> State | None:
+        """Hold `amount`, if the window has room."""
+        start, end, used, held = state if now < state[1] else self.initial(now)
+        held += amount
+        return (start, end, used, held) if used + held <= self.capacity else None
+
+    def settle(self, state: State, taken: int, used: int, taken_at: int, now: int) -> State:
+        """Turn the hold into use. A call that outlived its window was counted there; only excess counts here."""
+        start, end, total, held = state if now < state[1] else self.initial(now)
+        if taken_at >= start:
+            return (start, end, total + used, held - taken)
+        return (start, end, total + max(0, used - taken), held)
+
+    def wait(self, state: State, amount: int, now: int) -> int | None:
+        """Milliseconds until a window has room; None when no window ever will by itself."""
+        start, end, used, held = state if now < state[1] else self.initial(now)
+        excess = used + held + amount - self.capacity
+        if excess <= 0:
+            return 0
+        if end >= FOREVER:
+            return None
+        windows_after = max(0, -(-amount // self.capacity) - 1)
+        return end - now + windows_after * (end - start)
+
+    def may_free(self, state: State, amount: int, now: int) -> bool:
+        """Whether it fits once every call in flight has given back all it holds."""
+        return now < state[1] and state[3] > 0 and state[2] + amount <= self.capacity
+
+    def available(self, state: State, now: int) -> int:
+        """Units that fit now."""
+        return self.capacity - state[2] - state[3] if now < state[1] else self.capacity
+
+    def idle_in(self, state: State, now: int) -> int | None:
+        """Milliseconds until the window ends; None for a window without end that has been drawn on."""
+        if state[2] == 0 and state[3] == 0:
+            return 0
+        return None if state[1] >= FOREVER else max(0, state[1] - now)

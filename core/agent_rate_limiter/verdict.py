@@ -1,0 +1,106 @@
+"""Turn the engine's refusals into words and errors."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+
+from agent_rate_limiter.admission import Refusal
+from agent_rate_limiter.decision import Decision
+from agent_rate_limiter.errors import AcquireTimeout, BudgetExceeded, LimitExceeded, RequestTooLarge
+from agent_rate_limiter.limits import Resource, from_units
+
+_UNIT = {
+    Resource.REQUESTS: "requests",
+    Resource.INPUT_TOKENS: "input tokens",
+    Resource.OUTPUT_TOKENS: "output tokens",
+    Resource.TOKENS: "tokens",
+    Resource.CONCURRENCY: "slots",
+}
+_DAY = 86_400
+
+
+def decision_of(target: object, refusal: Refusal, now: int) -> Decision:
+    """Say it for people: which limit, how much was asked and is there, when it frees, what to do.
+
+    Args:
+        target: where the call wanted to go.
+        refusal: the engine's verdict.
+        now: epoch milliseconds at which it was given.
+    """
+    limit = refusal.bucket.limit
+    requested = from_units(limit.resource, refusal.requested)
+    available = from_units(limit.resource, max(0, refusal.available))
+    wait = None if refusal.never or refusal.wait is None else refusal.wait / 1000
+    return Decision(
+        admitted=False,
+        target=str(target),
+        limit=limit,
+        scope=refusal.bucket.scope,
+        requested=requested,
+        available=available,
+        retry_after=wait,
+        available_at=None if wait is None else now / 1000 + wait,
+        reason=_sentence(target, refusal, now),
+    )
+
+
+def error_of(target: object, refusal: Refusal, now: int) -> LimitExceeded:
+    """Return the error that a refusal for good is raised as."""
+    decision = decision_of(target, refusal, now)
+    if refusal.bucket.limit.resource is Resource.COST:
+        return BudgetExceeded(decision)
+    return RequestTooLarge(decision) if refusal.never else AcquireTimeout(decision)
+
+
+def _sentence(target: object, refusal: Refusal, now: int) -> str:
+    limit = refusal.bucket.limit
+    name = f"'{limit.name}'" + (f" ({refusal.bucket.scope})" if refusal.bucket.scope else "")
+    asked = amount_text(limit.resource, refusal.requested)
+    if refusal.never:
+        most = amount_text(limit.resource, refusal.bucket.strategy.capacity)
+        return f"{target} is refused by {name}: {asked} requested, but it never holds more than {most}. {_smaller(limit.resource)}"
+    there = amount_text(limit.resource, max(0, refusal.available))
+    return f"{target} is refused by {name}: {asked} requested, {there} available. {_when(refusal, now)}"
+
+
+def _smaller(resource: Resource) -> str:
+    if resource is Resource.COST:
+        return "Lower max_tokens, take a cheaper model, or raise the budget."
+    return "Shorten the prompt, lower max_tokens, or raise the limit."
+
+
+def _when(refusal: Refusal, now: int) -> str:
+    if refusal.wait is None:
+        if refusal.bucket.limit.resource is Resource.CONCURRENCY:
+            return "It frees when a call in flight ends: wait longer (timeout), or raise the limit."
+        return "It does not reset by itself: raise it, or start a new scope."
+    frees = f"It frees in {duration_text(refusal.wait / 1000)}, at {moment_text(now + refusal.wait)}"
+    if refusal.bucket.limit.resource is Resource.COST:
+        return f"{frees}: wait that long (timeout), raise the budget, or take a cheaper model."
+    return f"{frees}: wait that long (timeout), or use a fallback."
+
+
+def amount_text(resource: Resource, units: int) -> str:
+    """Return "800 tokens", "1 slot" or "$0.1250"."""
+    if resource is Resource.COST:
+        dollars = from_units(resource, units)
+        return f"${dollars:,.2f}" if round(dollars, 2) == round(dollars, 6) else f"${dollars:,.6f}".rstrip("0")
+    word = _UNIT[resource]
+    return f"{units:,} {word.removesuffix('s') if units == 1 else word}"
+
+
+def duration_text(seconds: float) -> str:
+    """Return "0.25 s", "12 s", "4 min 5 s", "3 h 20 min" or "2 d 4 h"."""
+    if seconds < 10:  # noqa: PLR2004 - below, tenths matter
+        return f"{seconds:.2f}".rstrip("0").rstrip(".") + " s"
+    whole = round(seconds)
+    for size, word, below, part in ((_DAY, "d", 3_600, "h"), (3_600, "h", 60, "min"), (60, "min", 1, "s")):
+        if whole >= size:
+            rest = whole % size // below
+            return f"{whole // size} {word}" + (f" {rest} {part}" if rest else "")
+    return f"{whole} s"
+
+
+def moment_text(at: int) -> str:
+    """Return an epoch millisecond as "2026-11-23 15:40:00 UTC"."""
+    return datetime.fromtimestamp(at / 1000, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -1,0 +1,35 @@
+"""Find the adapter for whatever a user wants limited."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from typing import Any
+
+from agent_rate_limiter.errors import ConfigError
+
+GROUP = "agent_rate_limiter.adapters"
+"""Entry points of this group: the name is the top-level module of the classes that the adapter knows
+(`openai`, `httpx`, …), the value a function `(client, limiter, **options) → limited twin`."""
+
+Adapter = Callable[..., Any]
+
+
+def adapter_for(client: object) -> Adapter:
+    """Return the adapter of the client's class or of one of its bases, the nearest first.
+
+    Raises:
+        ConfigError: no installed adapter knows it.
+    """
+    known = {point.name: point for point in entry_points(group=GROUP)}
+    for cls in type(client).__mro__:
+        point = known.get(cls.__module__.partition(".")[0])
+        if point is not None:
+            adapter: Adapter = point.load()
+            return adapter
+    kind = type(client)
+    message = (
+        f"client is a {kind.__module__}.{kind.__qualname__}: no adapter knows it. Known: {', '.join(sorted(known))}. "
+        "Decorate the function that makes the call with @limiter.limit(...) instead."
+    )
+    raise ConfigError(message)
