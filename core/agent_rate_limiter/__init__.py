@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from agent_rate_limiter.limits import Resource as Resource
     from agent_rate_limiter.limits import Scope as Scope
     from agent_rate_limiter.limits import Target as Target
-    from agent_rate_limiter.monitoring.alerts import Alert as Alert
+    from agent_rate_limiter.alerts import Alert as Alert
     from agent_rate_limiter.multi_provider import MultiProviderLimiter as MultiProviderLimiter
     from agent_rate_limiter.pricing import Price as Price
     from agent_rate_limiter.provider import Model as Model
@@ -59,7 +59,7 @@ _HOME = {
     ),
     "limiter": ("RateLimiter",),
     "limits": ("EACH", "Limit", "Priority", "Resource", "Scope", "Target"),
-    "monitoring.alerts": ("Alert",),
+    "alerts": ("Alert",),
     "multi_provider": ("MultiProviderLimiter",),
     "pricing": ("Price",),
     "provider": ("Model", "Provider"),

@@ -22,7 +22,7 @@ from agent_rate_limiter.verdict import decision_of, error_of
 
 if TYPE_CHECKING:
     from agent_rate_limiter.cost_tracker import CostTracker
-    from agent_rate_limiter.monitoring.alerts import Alerts
+    from agent_rate_limiter.alerts import Alerts
 
 
 class Calls:

@@ -15,7 +15,7 @@ from agent_rate_limiter.engine.port import Clock, Store
 from agent_rate_limiter.errors import ConfigError
 from agent_rate_limiter.limiter import F, Limiter, Size, make_terms
 from agent_rate_limiter.limits import Limit, Target
-from agent_rate_limiter.monitoring.alerts import Alert, Alerts
+from agent_rate_limiter.alerts import Alert, Alerts
 from agent_rate_limiter.pending import Pending
 from agent_rate_limiter.pricing import Price
 from agent_rate_limiter.provider import Provider

@@ -1,1 +1,0 @@
-"""Watching the limiter: alerts."""
