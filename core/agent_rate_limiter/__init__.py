@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from agent_rate_limiter.alerts import Alert as Alert
     from agent_rate_limiter.budgets import Budget as Budget
     from agent_rate_limiter.cost_tracker import CostReport as CostReport
     from agent_rate_limiter.cost_tracker import CostTracker as CostTracker
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from agent_rate_limiter.limits import Resource as Resource
     from agent_rate_limiter.limits import Scope as Scope
     from agent_rate_limiter.limits import Target as Target
-    from agent_rate_limiter.alerts import Alert as Alert
     from agent_rate_limiter.multi_provider import MultiProviderLimiter as MultiProviderLimiter
     from agent_rate_limiter.pricing import Price as Price
     from agent_rate_limiter.provider import Model as Model

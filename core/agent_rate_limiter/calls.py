@@ -21,8 +21,8 @@ from agent_rate_limiter.usage import Estimate, Usage
 from agent_rate_limiter.verdict import decision_of, error_of
 
 if TYPE_CHECKING:
-    from agent_rate_limiter.cost_tracker import CostTracker
     from agent_rate_limiter.alerts import Alerts
+    from agent_rate_limiter.cost_tracker import CostTracker
 
 
 class Calls:
@@ -118,9 +118,7 @@ class Calls:
             priority = check_priority(priority)
         return route, Hold(route.path, route.reserved(estimate)), priority
 
-    def _waiter(
-        self, route: Route, hold: Hold, estimate: Estimate, priority: int, patience: int | None
-    ) -> MakeWaiter:
+    def _waiter(self, route: Route, hold: Hold, estimate: Estimate, priority: int, patience: int | None) -> MakeWaiter:
         self._check_reentrancy(route, hold)
         since = self.engine.clock.now()
         deadline = None if patience is None else since + patience
@@ -169,13 +167,13 @@ class Calls:
     @staticmethod
     def read_usage(response: object) -> Usage | None:
         """Find the usage in whatever an SDK returned."""
-        from agent_rate_limiter.providers import read_usage  # noqa: PLC0415 - keeps the root import light
+        from agent_rate_limiter.providers import read_usage
 
         return read_usage(response)
 
     def usage_after(self, error: BaseException) -> Usage | None:
         """Return what a call that failed used: no request if it was never sent; None when nobody knows."""
-        from agent_rate_limiter.providers import FailureKind, read_failure  # noqa: PLC0415
+        from agent_rate_limiter.providers import FailureKind, read_failure
 
         failure = read_failure(error, None, self.engine.clock.now() / 1000)
         if failure is None:

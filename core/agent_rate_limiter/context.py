@@ -33,7 +33,9 @@ class CallScope:
         self.priority = priority
         self.key = (tuple(sorted(labels.items())), tuple(name for name, _ in limits))
 
-    def inner(self, labels: Mapping[str, str], limits: tuple[tuple[str, Limit], ...], priority: int | None) -> CallScope:
+    def inner(
+        self, labels: Mapping[str, str], limits: tuple[tuple[str, Limit], ...], priority: int | None
+    ) -> CallScope:
         """Return the scope nested in this one: more labels (the inner value wins), more limits."""
         return CallScope(
             {**self.labels, **labels}, self.limits + limits, self.priority if priority is None else priority

@@ -6,7 +6,9 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
+
+from typing_extensions import Self
 
 from agent_rate_limiter import context
 from agent_rate_limiter.calls import Calls, check_priority, check_timeout, make_estimate
@@ -151,7 +153,7 @@ class Limiter:
         estimate: Estimate,
         *,
         priority: int | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109 - refuses at once what cannot make it
+        timeout: float | None = None,
     ) -> Reservation:
         """Wait, letting the event loop run, until a call to a target of `target_for` is admitted."""
         return await self._calls.acquire_async(target, estimate, priority, timeout)
@@ -168,7 +170,7 @@ class Limiter:
         Raises:
             ConfigError: no adapter knows it.
         """
-        from agent_rate_limiter.wrapping import adapter_for  # noqa: PLC0415 - only wrapping pays for it
+        from agent_rate_limiter.wrapping import adapter_for
 
         wrapped: T = adapter_for(client)(client, self, **options)
         return wrapped
@@ -177,7 +179,7 @@ class Limiter:
         """Refuse every further call, and those that wait. Calls in flight can still be settled."""
         self._calls.engine.close()
 
-    def __enter__(self: T) -> T:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -249,7 +251,7 @@ class RateLimiter(Limiter):
         estimate: Estimate | None = None,
         *,
         priority: int | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109 - refuses at once what cannot make it
+        timeout: float | None = None,
         **counts: int,
     ) -> Reservation:
         """Wait until the call is admitted, letting the event loop run. As `acquire`."""

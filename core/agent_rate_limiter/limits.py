@@ -331,7 +331,7 @@ def _one_of(field: str, value: str, allowed: tuple[str, ...]) -> None:
 def _timezone(name: str) -> None:
     if name == "UTC":
         return
-    from zoneinfo import ZoneInfo  # noqa: PLC0415 - only limits with a zone pay for it
+    from zoneinfo import ZoneInfo
 
     try:
         ZoneInfo(name)

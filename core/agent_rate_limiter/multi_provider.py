@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from agent_rate_limiter.alerts import Alert, Alerts
 from agent_rate_limiter.budgets import DEFAULT_THRESHOLDS, Budget, check_thresholds
 from agent_rate_limiter.calls import make_estimate
 from agent_rate_limiter.decision import Decision
@@ -15,7 +16,6 @@ from agent_rate_limiter.engine.port import Clock, Store
 from agent_rate_limiter.errors import ConfigError
 from agent_rate_limiter.limiter import F, Limiter, Size, make_terms
 from agent_rate_limiter.limits import Limit, Target
-from agent_rate_limiter.alerts import Alert, Alerts
 from agent_rate_limiter.pending import Pending
 from agent_rate_limiter.pricing import Price
 from agent_rate_limiter.provider import Provider
@@ -52,7 +52,7 @@ class MultiProviderLimiter(Limiter):
         ConfigError: a value makes no sense; the message names it and the fix.
     """
 
-    def __init__(  # noqa: PLR0913 - all optional, and the names are the documentation
+    def __init__(
         self,
         providers: Iterable[Provider] = (),
         *,
@@ -68,12 +68,16 @@ class MultiProviderLimiter(Limiter):
         ageing: float = 1.0,
     ) -> None:
         self.providers = _by_name(providers)
-        thresholds = check_thresholds(alert_threshold if isinstance(alert_threshold, (int, float)) else tuple(alert_threshold))
+        thresholds = check_thresholds(
+            alert_threshold if isinstance(alert_threshold, (int, float)) else tuple(alert_threshold)
+        )
         wanted = [budget if isinstance(budget, Budget) else Budget(**budget) for budget in budgets]
         if budget_limit is not None:
             wanted.insert(0, Budget(budget_limit, budget_period, timezone=timezone))
         self.budgets = tuple(_with_thresholds(budget, thresholds) for budget in wanted)
-        self._budget_limits = tuple(("budget", budget.as_limit()) for budget in self.budgets if budget.action == "block")
+        self._budget_limits = tuple(
+            ("budget", budget.as_limit()) for budget in self.budgets if budget.action == "block"
+        )
         super().__init__(self._declared, store=store, clock=clock, lease=lease, ageing=ageing)
         names = {budget.as_limit().name: budget.thresholds for budget in self.budgets}
         if names:
@@ -90,7 +94,7 @@ class MultiProviderLimiter(Limiter):
         Raises:
             ConfigError: something in it is unknown or makes no sense; every problem is named with its place.
         """
-        from agent_rate_limiter.config import load_config  # noqa: PLC0415 - pydantic is slow to import
+        from agent_rate_limiter.config import load_config
 
         return cls(**{**load_config(source).to_options(), **overrides})
 
@@ -124,7 +128,7 @@ class MultiProviderLimiter(Limiter):
         estimate: Estimate | None = None,
         *,
         priority: int | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109 - refuses at once what cannot make it
+        timeout: float | None = None,
         **counts: int,
     ) -> Reservation:
         """Wait until the call is admitted, letting the event loop run. As `acquire`."""

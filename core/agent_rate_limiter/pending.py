@@ -42,9 +42,7 @@ class Pending:
     async def __aenter__(self) -> Reservation:
         """Wait until the call is admitted."""
         self._once()
-        self._reservation = await self._calls.acquire_async(
-            self._target, self._estimate, self._priority, self._timeout
-        )
+        self._reservation = await self._calls.acquire_async(self._target, self._estimate, self._priority, self._timeout)
         return self._reservation.__enter__()
 
     async def __aexit__(

@@ -10,7 +10,6 @@ from agent_rate_limiter.decision import Decision
 from agent_rate_limiter.limits import from_units
 
 
-
 @dataclass(frozen=True)
 class LimitStatus:
     """One limit as it stands.
@@ -111,5 +110,3 @@ def status_of(bucket: Bucket, now: int) -> LimitStatus:
         waiting=0 if bucket.queue is None else bucket.queue.waiting,
         idle_in=None if idle is None else idle / 1000,
     )
-
-

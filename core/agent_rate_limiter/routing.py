@@ -66,7 +66,7 @@ class Route:
         """Units to take from each limit on the path: what is expected, and of money the worst case."""
         requests, given, cost = estimate.requests, estimate.input_tokens, 0
         expected = estimate.output_tokens or estimate.max_output_tokens
-        at_most = estimate.max_output_tokens if estimate.max_output_tokens > expected else expected
+        at_most = max(expected, estimate.max_output_tokens)
         if estimate.cost is not None:
             cost = round(estimate.cost * 1_000_000_000)
         elif self.price is not None:
@@ -144,7 +144,7 @@ def _picker(fields: list[int]) -> Callable[[tuple[int, ...]], Sequence[int]]:
 
 def unknown_target(target: Target, known: Sequence[str]) -> ConfigError:
     """Return the error for a target that nobody configured, with the nearest names."""
-    from difflib import get_close_matches  # noqa: PLC0415 - only errors pay for it
+    from difflib import get_close_matches
 
     near = get_close_matches(str(target), known, n=1, cutoff=0.5)
     hint = f"did you mean '{near[0]}'? " if near else ""

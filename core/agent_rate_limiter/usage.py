@@ -95,7 +95,7 @@ class Usage:
     cost: float | None
     exact: bool
 
-    def __init__(  # noqa: PLR0913 - one argument per kind of token that providers report
+    def __init__(
         self,
         requests: int = 1,
         input_tokens: int = 0,

@@ -9,14 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from threading import Lock, get_ident
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from agent_rate_limiter.engine.engine import Engine
 from agent_rate_limiter.engine.queue import Waiter
-
-if TYPE_CHECKING:
-    from agent_rate_limiter.engine.port import Waker
 
 MakeWaiter = Callable[[Callable[[], bool]], Waiter]
 """Builds the waiter, given how to signal it."""
@@ -64,10 +62,8 @@ async def wait_in_loop(engine: Engine, make: MakeWaiter) -> Waiter:
 
 def _ring(bell: Lock) -> bool:
     # A bare lock and not an Event: a finalizer may ring it in the middle of anything.
-    try:
+    with suppress(RuntimeError):  # rung already
         bell.release()
-    except RuntimeError:
-        pass  # rung already
     return True
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol, runtime_checkable
 
 from agent_rate_limiter.admission import Bucket, Path, Refusal
 from agent_rate_limiter.limits import Limit
@@ -63,10 +63,19 @@ class Store(Protocol):
 
 
 class Clock(Protocol):
-    """Tells the time. A clock with a method `waker(advance) -> Waker` also makes it: nothing else wakes then."""
+    """Tells the time."""
 
     def now(self) -> int:
         """Epoch milliseconds; it may jump, in either direction."""
+        ...
+
+
+@runtime_checkable
+class VirtualClock(Clock, Protocol):
+    """A clock that makes time, too: it does the waking, and nothing waits for real time."""
+
+    def waker(self, advance: Callable[[], None]) -> Waker:
+        """Return a timer that calls `advance` when virtual time has come."""
         ...
 
 

@@ -53,7 +53,7 @@ class Waiter:
         "weight",
     )
 
-    def __init__(  # noqa: PLR0913
+    def __init__(
         self,
         hold: Hold,
         *,
@@ -216,6 +216,8 @@ class _PriorityClass:
     def _tidy(self) -> None:
         # Those who left from the middle stay in the heap until they come up, unless they become the most of it.
         if len(self._heap) > 64 and len(self._heap) > 2 * self.waiting:  # noqa: PLR2004
-            self._heap = sorted(entry for entry in self._heap if entry[2].queue is not None and entry[2] is not self._head)
+            self._heap = sorted(
+                entry for entry in self._heap if entry[2].queue is not None and entry[2] is not self._head
+            )
         if len(self._finish) > 64 and len(self._finish) > 2 * len(self._flows):  # noqa: PLR2004
             self._finish = {f: tag for f, tag in self._finish.items() if f in self._flows or tag > self._clock}

@@ -17,7 +17,7 @@ def open_store(uri: str) -> Store:
         ConfigError: the URI names none.
     """
     if uri in {"memory", "memory:", "memory://"}:
-        from agent_rate_limiter.stores.memory import MemoryStore  # noqa: PLC0415 - one store is enough
+        from agent_rate_limiter.stores.memory import MemoryStore
 
         return MemoryStore()
     message = f"store is {uri!r}: it is 'memory://' (one process)."

@@ -40,8 +40,7 @@ class TokenBucket:
         debt, last = state
         if now > last:
             debt -= (now - last) * self._leak
-            if debt < 0:
-                debt = 0
+            debt = max(debt, 0)
         debt += amount * self._unit
         return (debt, now) if debt <= self._ceiling else None
 
@@ -50,10 +49,9 @@ class TokenBucket:
         debt, last = state
         if now > last:
             debt -= (now - last) * self._leak
-            if debt < 0:
-                debt = 0
+            debt = max(debt, 0)
         debt += (used - taken) * self._unit
-        return (debt if debt > 0 else 0, now)
+        return (max(0, debt), now)
 
     def wait(self, state: State, amount: int, now: int) -> int:
         """Milliseconds until the leak has made room: `deficit / rate`, rounded up."""

@@ -1,0 +1,190 @@
+"""Configuration: one schema for files, mappings and `Provider(...)`, and clear words for what is wrong."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping
+from typing import Annotated, Any, TypeVar, cast
+
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError, model_validator
+
+from agent_rate_limiter.config import fields as kinds
+from agent_rate_limiter.config.entries import (
+    DegradeEntry,
+    Entry,
+    LimitEntry,
+    ModelEntry,
+    ProviderEntry,
+    provider_item,
+    refuse,
+)
+from agent_rate_limiter.config.problems import Path, problem, problems_in, shown
+from agent_rate_limiter.config.text import Expanded, expanded, read_file
+from agent_rate_limiter.errors import ConfigError
+from agent_rate_limiter.provider import Provider
+
+__all__ = ["LimiterConfig", "config_schema", "load_config", "provider_fields"]
+
+_Schema = TypeVar("_Schema", bound=BaseModel)
+_ProviderItem = Annotated[Provider, kinds.Read(provider_item)]
+_NAMED = TypeAdapter(dict[Any, _ProviderItem])
+_LISTED = TypeAdapter(list[_ProviderItem])
+
+
+def _providers(value: object) -> tuple[Provider, ...]:
+    """Read a list of providers, or a mapping of their names to the rest."""
+    if isinstance(value, Mapping):
+        entries = cast("Mapping[object, object]", value)
+        named = _NAMED.validate_python({name: _named(name, entry) for name, entry in entries.items()})
+        for name, provider in named.items():
+            if provider.name != name:
+                refuse((name, "name"), provider.name, "its key says another name; remove one")
+        return tuple(named.values())
+    listed = _LISTED.validate_python(value)
+    names = [provider.name for provider in listed]
+    for place, name in enumerate(names):
+        if name in names[:place]:
+            refuse((place, "name"), name, "it is listed already; put all its models in one entry")
+    return tuple(listed)
+
+
+def _named(name: object, entry: object) -> object:
+    if isinstance(entry, Mapping):
+        return {"name": name, **cast("Mapping[str, object]", entry)}
+    return {"name": name} if entry is None else entry
+
+
+class BudgetEntry(Entry):
+    """A limit on what is spent."""
+
+    limit: kinds.Positive = Field(description="dollars")
+    per: kinds.BudgetPeriod | None = Field(None, description="a word, or seconds; 'total' never starts again")
+    scope: kinds.ScopeLabels | None = Field(None, description="whose spending, as {agent: each}")
+    action: kinds.Action | None = Field(None, description="what happens to a call that does not fit")
+    timezone: kinds.Timezone | None = Field(None, description="where a day begins, as an IANA name")
+    thresholds: kinds.Shares | None = Field(None, description="the shares at which to alert")
+    name: kinds.Text | None = Field(None, description="what messages call it")
+
+
+class RetryEntry(Entry, extra="allow"):
+    """How failed calls are tried again: the arguments of `RetryStrategy`."""
+
+    __pydantic_extra__: dict[str, kinds.Option]  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    max_attempts: kinds.Count | None = None
+    max_time: kinds.Positive | None = Field(None, description="seconds")
+
+
+class LimiterConfig(Entry):
+    """All that a limiter can be told by a file; what is left open is up to `MultiProviderLimiter`."""
+
+    providers: Annotated[
+        tuple[Provider, ...],
+        kinds.Read(_providers, list[ProviderEntry] | dict[str, ProviderEntry | None]),
+    ] = Field((), description="a list, or a mapping of their names")
+    budget_limit: kinds.Positive | None = Field(None, description="dollars per budget_period")
+    budget_period: kinds.BudgetPeriod = Field("day", description="a word, or seconds; 'total' never starts again")
+    timezone: kinds.Timezone | None = Field(None, description="where a day begins, as an IANA name")
+    alert_threshold: kinds.Shares | None = Field(None, description="the shares of a budget at which to alert")
+    budgets: tuple[BudgetEntry, ...] = Field((), description="further budgets, for agents, runs, …")
+    fallbacks: dict[kinds.FullTarget, list[kinds.FullTarget]] = Field({}, description="where calls go instead")
+    retry: RetryEntry | None = None
+    store: kinds.StoreUri | None = Field(None, description="where the state lives: memory://, sqlite:///…, redis://…")
+    lease: kinds.Positive | None = Field(None, description="seconds until an abandoned reservation comes back")
+    ageing: kinds.Positive | None = Field(None, description="seconds of waiting that raise a priority by one")
+    max_queue: kinds.Count | None = Field(None, description="calls that may wait")
+
+    @model_validator(mode="after")
+    def _no_loops(self) -> LimiterConfig:
+        for target, others in self.fallbacks.items():
+            if target in others:
+                refuse(("fallbacks", target, others.index(target)), target, "it is the target itself; remove it")
+        return self
+
+    def to_options(self) -> dict[str, Any]:
+        """Make the arguments of `MultiProviderLimiter`: the providers, and whatever else was written."""
+        options = self.given() | {"providers": list(self.providers)}
+        if self.budgets:
+            options["budgets"] = [budget.given() for budget in self.budgets]
+        if self.retry is not None:
+            options["retry"] = self.retry.given() | (self.retry.model_extra or {})
+        return options
+
+
+def load_config(source: str | os.PathLike[str] | Mapping[str, Any]) -> LimiterConfig:
+    """Read the configuration of a limiter.
+
+    `${NAME}` in any text is replaced by that environment variable, `${NAME:-text}` by it or the text.
+
+    Args:
+        source: a .yaml, .yml or .json file, or a mapping.
+
+    Raises:
+        ConfigError: it cannot be read or makes no sense; a line for everything that is wrong, with the fix.
+    """
+    if isinstance(source, Mapping):
+        return _load("config", source)
+    if not isinstance(source, (str, os.PathLike)):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ConfigError(f"config is {shown(source)}: give the name of a file, or a mapping.")
+    return _load(os.fspath(source), read_file(source))
+
+
+def _load(where: str, written: object) -> LimiterConfig:
+    if isinstance(written, Mapping):
+        entries = cast("Mapping[str, object]", written)
+        written = {key: value for key, value in entries.items() if key != "$schema"}  # that is for editors
+    try:
+        content = expanded({} if written is None else written)
+    except RecursionError:
+        raise ConfigError(f"{where}: it is nested too deeply.") from None
+    return _checked(LimiterConfig, where, content)
+
+
+def config_schema() -> dict[str, Any]:
+    """Make the JSON schema of configuration files, with which editors complete and check them."""
+    schema = LimiterConfig.model_json_schema()
+    schema["properties"]["$schema"] = {"type": "string"}
+    return schema
+
+
+def provider_fields(written: Mapping[str, object]) -> dict[str, object]:
+    """Check the arguments of `Provider`, and make what it holds.
+
+    Raises:
+        ConfigError: they make no sense; a line for everything that is wrong, with the fix.
+    """
+    where = f"Provider {shown(written['name'])}"
+    return _checked(ProviderEntry, where, Expanded(written, {}, {})).fields()
+
+
+def _checked(schema: type[_Schema], where: str, content: Expanded) -> _Schema:
+    found: dict[Path, str] = {}
+    try:
+        valid = schema.model_validate(content.data)
+    except ValidationError as error:
+        valid = None
+        details = error.errors(include_url=False)
+        found = problems_in(details, lambda path: _keys_at(schema, path), content.originals)
+    found |= {path: problem(path, content.originals[path], fix) for path, fix in content.problems.items()}
+    if valid is None or found:  # raised out here, so that no context of it repeats what was written
+        raise ConfigError("\n".join(f"{where}: {text}" for text in found.values()))
+    return valid
+
+
+_ENTRIES: Mapping[int | str, type[BaseModel]] = {
+    "providers": ProviderEntry,
+    "models": ModelEntry,
+    "limits": LimitEntry,
+    "degrade_to": DegradeEntry,
+    "budgets": BudgetEntry,
+}
+
+
+def _keys_at(schema: type[BaseModel], path: Path) -> Collection[str]:
+    """Find the keys that are known at a place."""
+    parts = iter(path)
+    for part in parts:
+        schema = _ENTRIES.get(part, schema)
+        if part != "degrade_to":
+            next(parts, None)  # a name or a position
+    return schema.model_fields

@@ -1,0 +1,263 @@
+"""What configuration says of limits, models and providers, and what is made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Annotated, Any, NoReturn
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from agent_rate_limiter.config import fields as kinds
+from agent_rate_limiter.config.problems import Path
+from agent_rate_limiter.errors import ConfigError
+from agent_rate_limiter.limits import SHORTHANDS, Limit, Target, shorthand
+from agent_rate_limiter.pricing import Price
+from agent_rate_limiter.provider import DEGRADE_AT, Model, Provider
+
+_PRICES = (
+    "input_per_1m",
+    "output_per_1m",
+    "cached_input_per_1m",
+    "cache_write_per_1m",
+    "cache_write_1h_per_1m",
+    "reasoning_per_1m",
+    "input_audio_per_1m",
+    "output_audio_per_1m",
+    "per_request",
+)
+
+
+class Entry(BaseModel):
+    """A mapping with known keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    def given(self) -> dict[str, Any]:
+        """Tell what was written, without what was left open."""
+        written = {name: getattr(self, name) for name in type(self).model_fields if name in self.model_fields_set}
+        return {name: value for name, value in written.items() if value is not None}
+
+
+class LimitEntry(Entry):
+    """A limit, as the fields of `Limit`."""
+
+    resource: kinds.ResourceWord = Field(description="what is counted")
+    amount: kinds.Positive = Field(description="how much of it, in whole numbers; dollars for cost")
+    per: kinds.LimitPeriod | None = Field(None, description="seconds or a word; without it, a total")
+    burst: kinds.Positive | None = Field(None, description="how much at once (token bucket only)")
+    strategy: kinds.Strategy | None = None
+    scope: kinds.ScopeLabels | None = Field(None, description="whom it limits, as {agent: each}")
+    timezone: kinds.Timezone | None = Field(None, description="where a day begins, as an IANA name")
+    counts: kinds.Counts | None = Field(None, description="how output is charged when a call is admitted")
+    name: kinds.Text | None = Field(None, description="what messages call it")
+
+    def limit(self, counts: str = "actual") -> Limit:
+        """Make the limit; `counts` stands in where it says nothing itself."""
+        given: dict[str, Any] = {"counts": counts, **self.given()}
+        return Limit(**given)
+
+    @model_validator(mode="after")
+    def _sound(self) -> LimitEntry:
+        self.limit()
+        return self
+
+
+def _limit_item(value: object) -> Limit | LimitEntry | str:
+    if isinstance(value, Limit):
+        return value
+    if isinstance(value, Mapping):
+        return LimitEntry.model_validate(value)
+    if not isinstance(value, str):
+        raise ValueError("write '40 requests/week', or the fields of a limit")  # noqa: TRY004 - pydantic wants it
+    kinds.check_limit_text(value)
+    return value
+
+
+LimitItem = Annotated[Limit | LimitEntry | str, kinds.Read(_limit_item, str | LimitEntry)]
+
+
+class _Limited(Entry):
+    rps: kinds.Count | None = Field(None, description="requests per second")
+    rpm: kinds.Count | None = Field(None, description="requests per minute")
+    rpd: kinds.Count | None = Field(None, description="requests per day")
+    tpm: kinds.Count | None = Field(None, description="tokens per minute, input and output together")
+    tpd: kinds.Count | None = Field(None, description="tokens per day, input and output together")
+    itpm: kinds.Count | None = Field(None, description="input tokens per minute")
+    otpm: kinds.Count | None = Field(None, description="output tokens per minute")
+    concurrency: kinds.Count | None = Field(None, description="calls at once")
+    limits: list[LimitItem] | None = Field(None, description="more limits, as '40 requests/week' or their fields")
+
+    def all_limits(self, counts: str = "actual", strategy: str = "") -> tuple[Limit, ...]:
+        """Make every limit of the entry, equal ones once."""
+        amounts = {name: getattr(self, name) for name in SHORTHANDS}
+        made = [
+            shorthand(name, amount, counts=counts, strategy=strategy)
+            for name, amount in amounts.items()
+            if amount is not None
+        ]
+        made += [_limit_of(item, counts, strategy) for item in self.limits or ()]
+        limits = tuple(dict.fromkeys(made))
+        _check_names(limits)
+        return limits
+
+
+def _check_names(limits: tuple[Limit, ...]) -> None:
+    """Refuse limits that no message and no store could tell apart."""
+    names = [(limit.name, limit.scope) for limit in limits]
+    for name, scope in names:
+        if names.count((name, scope)) > 1:
+            raise ConfigError(f"limits is {name}: two different ones are called {name!r}; give one a name of its own.")
+
+
+def _limit_of(item: Limit | LimitEntry | str, counts: str, strategy: str) -> Limit:
+    if isinstance(item, Limit):
+        return item
+    if isinstance(item, LimitEntry):
+        return item.limit(counts)
+    limit = Limit.parse(item)
+    rate = limit.per is not None  # totals and concurrency go by one strategy only
+    return replace(limit, counts=counts, strategy=strategy if strategy and rate else limit.strategy)
+
+
+class DegradeEntry(Entry):
+    """The cheaper target that takes over when a budget runs low."""
+
+    target: kinds.ModelTarget
+    at: kinds.Share | None = Field(None, description="the share of the budget at which it does")
+
+
+def _degrade(value: object) -> DegradeEntry:
+    if isinstance(value, (str, Target)):
+        return DegradeEntry.model_validate({"target": value})
+    if not isinstance(value, Mapping):
+        raise ValueError("write 'provider:model', or {target: 'provider:model', at: 0.8}")  # noqa: TRY004 - as above
+    return DegradeEntry.model_validate(value)
+
+
+class ModelEntry(_Limited):
+    """A model: its limits, its prices, and where its calls may go instead."""
+
+    counts: kinds.Counts | None = Field(None, description="how the provider charges output when it admits a call")
+    strategy: kinds.RateStrategy | None = Field(None, description="for the limits above that are not mappings")
+    cost_per_1k: kinds.Dollars | None = Field(None, description="dollars per 1,000 tokens, in both directions")
+    input_per_1m: kinds.Dollars | None = Field(None, description="dollars per million tokens sent")
+    output_per_1m: kinds.Dollars | None = Field(None, description="dollars per million tokens produced")
+    cached_input_per_1m: kinds.Dollars | None = Field(None, description="dollars per million read from a cache")
+    cache_write_per_1m: kinds.Dollars | None = Field(None, description="dollars per million written to a cache")
+    cache_write_1h_per_1m: kinds.Dollars | None = Field(None, description="the same, kept for an hour")
+    reasoning_per_1m: kinds.Dollars | None = None
+    input_audio_per_1m: kinds.Dollars | None = None
+    output_audio_per_1m: kinds.Dollars | None = None
+    per_request: kinds.Dollars | None = Field(None, description="dollars per request, whatever its tokens")
+    fallbacks: list[kinds.ModelTarget] | None = Field(None, description="where its calls go instead, in order")
+    degrade_to: Annotated[DegradeEntry, kinds.Read(_degrade, str | DegradeEntry)] | None = Field(
+        None, description="the cheaper target that takes over when a budget runs low"
+    )
+    degrade_at: kinds.Share | None = Field(None, description="the share of the budget at which it does")
+
+    def own_limits(self) -> tuple[Limit, ...]:
+        """Make every limit of the model."""
+        return self.all_limits(self.counts or "actual", self.strategy or "")
+
+    def price(self) -> Price | None:
+        """Make the price; None when none is given."""
+        given = self.given()
+        prices = {name: given[name] for name in _PRICES if name in given}
+        both = [name for name in _PRICES[:2] if name in prices]
+        if self.cost_per_1k is not None:
+            if both:
+                raise ConfigError(f"cost_per_1k is {self.cost_per_1k}: give it or {both[0]}, not both.")
+            return replace(Price.per_1k(self.cost_per_1k), **prices)
+        for name in _PRICES[:2]:
+            if prices and name not in prices:
+                raise ConfigError(f"{name} is missing: add it (0 where it is free).")
+        return Price(**prices) if prices else None
+
+    def share(self) -> float:
+        """Tell from which share of a budget on the cheaper target takes over."""
+        within = self.degrade_to.at if self.degrade_to else None
+        if self.degrade_at is not None and (within is not None or self.degrade_to is None):
+            fix = "it is in degrade_to already; remove one" if self.degrade_to else "add degrade_to, or remove this"
+            raise ConfigError(f"degrade_at is {self.degrade_at}: {fix}.")
+        return self.degrade_at or within or DEGRADE_AT
+
+    @model_validator(mode="after")
+    def _sound(self) -> ModelEntry:
+        self.own_limits()
+        self.price()
+        self.share()
+        return self
+
+
+def _model_item(value: object) -> Model | ModelEntry:
+    return value if isinstance(value, Model) else ModelEntry.model_validate({} if value is None else value)
+
+
+ModelItem = Annotated[Model | ModelEntry, kinds.Read(_model_item, ModelEntry | None)]
+
+
+class ProviderEntry(_Limited):
+    """A provider: its models, and the limits that they share."""
+
+    name: kinds.ProviderName = Field(description="what targets call it, as in openai:gpt-4")
+    models: dict[kinds.Text, ModelItem] | None = Field(None, description="'*' stands for models not listed")
+    base_url: kinds.BaseUrl | None = Field(None, description="where its API is, when not at the usual place")
+    api_key: kinds.ApiKey | None = Field(None, description="the environment variable with the key: ${NAME}")
+    kind: kinds.Text | None = Field(None, description="whose API it speaks, where the name does not tell")
+
+    def fields(self) -> dict[str, object]:
+        """Make what a `Provider` holds."""
+        return {
+            "name": self.name,
+            "models": {name: self._model(name, item) for name, item in (self.models or {}).items()},
+            "limits": self.all_limits(),
+            "base_url": self.base_url,
+            "kind": self.kind,
+            "_api_key": self.api_key,
+        }
+
+    def _model(self, name: str, item: Model | ModelEntry) -> Model:
+        if isinstance(item, Model):
+            return item
+        degrade = item.degrade_to
+        return Model(
+            name,
+            limits=item.own_limits(),
+            price=item.price(),
+            fallbacks=tuple(map(self._target, item.fallbacks or ())),
+            degrade_to=None if degrade is None else self._target(degrade.target),
+            degrade_at=item.share(),
+        )
+
+    def _target(self, written: str | Target) -> Target:
+        if isinstance(written, Target):
+            return written
+        own = ":" not in written or written in (self.models or {})  # a model's name may hold a colon
+        return Target(self.name, written) if own else Target.parse(written)
+
+    @model_validator(mode="after")
+    def _models_sound(self) -> ProviderEntry:
+        for name, item in (self.models or {}).items():
+            model = self._model(name, item)
+            if model.name != name:
+                refuse(("models", name), model.name, "its name differs from its key; make them the same")
+            itself = Target(self.name, name)
+            if itself in model.fallbacks:
+                place = model.fallbacks.index(itself)
+                refuse(("models", name, "fallbacks", place), str(itself), "it is the model itself; remove it")
+            if itself == model.degrade_to:
+                refuse(("models", name, "degrade_to"), str(itself), "it is the model itself; name a cheaper one")
+        return self
+
+
+def provider_item(value: object) -> Provider:
+    """Make a provider of its entry; a `Provider` stays as it is."""
+    return value if isinstance(value, Provider) else Provider.from_fields(ProviderEntry.model_validate(value).fields())
+
+
+def refuse(path: Path, value: object, fix: str) -> NoReturn:
+    """Refuse a value further inside the entry that is checked."""
+    problem = PydanticCustomError("refused", "{fix}", {"fix": fix})
+    raise ValidationError.from_exception_data("refused", [InitErrorDetails(type=problem, loc=path, input=value)])

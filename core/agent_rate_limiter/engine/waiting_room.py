@@ -1,0 +1,211 @@
+"""Everybody who waits, in the queues of the limits that bind them. Used under the engine's lock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from heapq import heappop, heappush
+
+from agent_rate_limiter.admission import Bucket, Refusal
+from agent_rate_limiter.engine.port import Hold, Store
+from agent_rate_limiter.engine.queue import ADMITTED, Outcome, Waiter, WaitQueue
+from agent_rate_limiter.limits import Resource
+
+
+class WaitingRoom:
+    """Places waiters, serves them in order, and knows when to look again.
+
+    Args:
+        store: where the limits' states live.
+        ageing: milliseconds after which a waiting priority rises by one level.
+        admit: told of each hold that was reserved for a waiter, with the time.
+        undo: gives back the hold of a waiter that nobody heard being admitted.
+    """
+
+    __slots__ = ("_admit", "_ageing", "_deadlines", "_queues", "_retries", "_store", "_undo", "waiting")
+
+    def __init__(
+        self, store: Store, ageing: int, admit: Callable[[Hold, int], None], undo: Callable[[Hold, int], None]
+    ) -> None:
+        self.waiting = 0
+        self._store = store
+        self._ageing = ageing
+        self._admit = admit
+        self._undo = undo
+        self._queues: dict[WaitQueue, None] = {}
+        self._retries: list[tuple[int, int, WaitQueue]] = []
+        self._deadlines: list[tuple[int, int, Waiter]] = []
+
+    def place(self, waiter: Waiter, now: int) -> None:
+        """Let a call wait where it is bound; or decide it at once."""
+        refusal = self._store.refusal(waiter.hold, now)
+        if refusal is not None:
+            if _hopeless(waiter, refusal, now):
+                waiter.outcome = refusal
+            else:
+                self._park(waiter, refusal.bucket, now)
+        elif (busy := _busy(waiter.hold)) is not None:
+            self._park(waiter, busy, now)
+        else:
+            self._store.reserve(waiter.hold, now)
+            self._admit(waiter.hold, now)
+            waiter.outcome = ADMITTED
+
+    def withdraw(self, waiter: Waiter, now: int) -> None:
+        """Take out a waiter that has not been served."""
+        queue = waiter.queue
+        if queue is None:
+            return
+        was_head = queue.head(now) is waiter
+        self._leave(waiter, now, served=False)
+        if was_head:
+            self._pump(queue, now)
+
+    def freed(self, holds: Iterable[Hold], now: int) -> None:
+        """Serve the queues of limits that something was given back to."""
+        for hold in holds:
+            for bucket in hold.path:
+                if bucket.queue is not None:
+                    self._pump(bucket.queue, now)
+
+    def due(self, now: int) -> None:
+        """Serve the queues whose limits have room by now, and end the waits whose deadline has come."""
+        while self._retries and self._retries[0][0] <= now:
+            at, _, queue = heappop(self._retries)
+            if queue.retry_at == at:
+                queue.retry_at = None
+                self._pump(queue, now)
+        while self._deadlines and self._deadlines[0][0] <= now:
+            waiter = heappop(self._deadlines)[2]
+            if waiter.queue is not None:
+                self._time_out(waiter, waiter.queue, now)
+
+    def next_time(self) -> int | None:
+        """Epoch milliseconds at which `due` has something to do; None: time alone changes nothing."""
+        while self._retries and self._retries[0][2].retry_at != self._retries[0][0]:
+            heappop(self._retries)
+        while self._deadlines and self._deadlines[0][2].queue is None:
+            heappop(self._deadlines)
+        return min((heap[0][0] for heap in (self._retries, self._deadlines) if heap), default=None)
+
+    def behind(self, hold: Hold, priority: int, now: int) -> Refusal | None:
+        """Say whom a newcomer would overtake if it were admitted now."""
+        for bucket, amount in zip(hold.path, hold.amounts, strict=True):
+            queue: WaitQueue | None = bucket.queue
+            if amount and queue is not None and queue.blocks(priority, now):
+                return _queued(bucket, amount, queue.ahead_of(priority, ""), now)
+        return None
+
+    def clear(self, why: Outcome, now: int) -> None:
+        """Send everybody away."""
+        for queue in list(self._queues):
+            while (waiter := queue.head(now)) is not None:
+                self._finish(waiter, why, now)
+
+    def _park(self, waiter: Waiter, bucket: Bucket, now: int) -> None:
+        queue: WaitQueue | None = bucket.queue
+        if queue is None:
+            queue = bucket.queue = WaitQueue(bucket, self._ageing)
+            self._queues[queue] = None
+        elif not waiter.moved and (refusal := _too_late(waiter, queue, now)):
+            waiter.outcome = refusal
+            return
+        if waiter.deadline is not None and not waiter.moved:
+            heappush(self._deadlines, (waiter.deadline, waiter.sequence, waiter))
+        queue.push(waiter)
+        self.waiting += 1
+        if queue.head(now) is waiter:
+            self._pump(queue, now)
+
+    def _leave(self, waiter: Waiter, now: int, *, served: bool) -> None:
+        queue = waiter.queue
+        assert queue is not None  # noqa: S101 - callers have looked
+        queue.remove(waiter, now, served=served)
+        self.waiting -= 1
+        if queue.empty:
+            queue.bucket.queue = queue.retry_at = None
+            del self._queues[queue]
+
+    def _pump(self, queue: WaitQueue, now: int) -> None:
+        """Serve a queue from its head until the head has to wait."""
+        while (waiter := queue.head(now)) is not None:
+            if not waiter.moved and (busy := _busy(waiter.hold, queue)) is not None:
+                self._move(waiter, busy, now)
+                continue
+            refusal = self._store.reserve(waiter.hold, now)
+            if refusal is None:
+                self._admit(waiter.hold, now)
+                self._finish(waiter, ADMITTED, now)
+            elif _hopeless(waiter, refusal, now):
+                self._finish(waiter, refusal, now)
+            elif refusal.bucket is not queue.bucket:
+                self._move(waiter, refusal.bucket, now)
+            else:
+                self._retry_at(queue, None if refusal.wait is None else now + refusal.wait)
+                return
+
+    def _move(self, waiter: Waiter, bucket: Bucket, now: int) -> None:
+        """Let the head of one queue wait on for another limit, where it comes first: it has had its turn."""
+        self._leave(waiter, now, served=True)
+        waiter.moved = True
+        self._park(waiter, bucket, now)
+
+    def _retry_at(self, queue: WaitQueue, at: int | None) -> None:
+        if queue.retry_at != at:
+            queue.retry_at = at
+            if at is not None:
+                heappush(self._retries, (at, id(queue), queue))
+
+    def _finish(self, waiter: Waiter, outcome: Outcome, now: int) -> None:
+        self._leave(waiter, now, served=True)
+        waiter.outcome = outcome
+        if not waiter.signal() and outcome is ADMITTED:  # its event loop is gone: it will never be sent
+            self._undo(waiter.hold, now)
+
+    def _time_out(self, waiter: Waiter, queue: WaitQueue, now: int) -> None:
+        was_head = queue.head(now) is waiter
+        refusal = self._store.refusal(waiter.hold, now) or _queued(queue.bucket, waiter.amount, 0, now)
+        self._finish(waiter, refusal, now)
+        if was_head:
+            self._pump(queue, now)
+
+
+def _busy(hold: Hold, but: WaitQueue | None = None) -> Bucket | None:
+    """Return a limit on the path that others already wait for."""
+    for bucket, amount in zip(hold.path, hold.amounts, strict=True):
+        if amount and bucket.queue is not None and bucket.queue is not but:
+            return bucket
+    return None
+
+
+def _hopeless(waiter: Waiter, refusal: Refusal, now: int) -> bool:
+    """Whether waiting is in vain: it never fits, not before the deadline, or only after a budget's reset."""
+    if refusal.never:
+        return True
+    if refusal.may_free:
+        return False
+    if refusal.wait is None:
+        return True
+    if waiter.deadline is not None:
+        return now + refusal.wait > waiter.deadline
+    return refusal.bucket.limit.resource is Resource.COST
+
+
+def _too_late(waiter: Waiter, queue: WaitQueue, now: int) -> Refusal | None:
+    """Say so if those ahead alone take longer than the newcomer can wait."""
+    if waiter.deadline is None:
+        return None
+    amount = waiter.hold.amounts[waiter.hold.path.index(queue.bucket)]
+    refusal = _queued(queue.bucket, amount, queue.ahead_of(waiter.priority, waiter.flow), now)
+    return refusal if refusal.wait is not None and now + refusal.wait > waiter.deadline else None
+
+
+def _queued(bucket: Bucket, amount: int, ahead: int, now: int) -> Refusal:
+    strategy, state = bucket.strategy, bucket.state
+    return Refusal(
+        bucket,
+        amount,
+        strategy.available(state, now) - ahead,
+        strategy.wait(state, amount + ahead, now),
+        never=amount > strategy.capacity,
+        may_free=False,
+    )

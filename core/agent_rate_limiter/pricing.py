@@ -1,0 +1,152 @@
+"""What calls cost: prices as users write them, costs in whole nano-dollars."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from decimal import ROUND_CEILING, Decimal
+from typing import TYPE_CHECKING
+
+from agent_rate_limiter.errors import ConfigError
+
+if TYPE_CHECKING:
+    from agent_rate_limiter.usage import Usage
+
+_MILLION = 1_000_000
+
+
+@dataclass(frozen=True)
+class Price:
+    """What a model charges, in dollars per million tokens; None is charged like the kind it is part of.
+
+    Inside, a price is a whole number of nano-dollars per million: digits past the ninth decimal round it up.
+
+    Args:
+        input_per_1m: tokens sent.
+        output_per_1m: tokens produced.
+        cached_input_per_1m: input that was read from a cache.
+        cache_write_per_1m: input that was written to a cache.
+        reasoning_per_1m: output that was reasoning.
+        input_audio_per_1m: input that was audio.
+        output_audio_per_1m: output that was audio.
+        per_request: dollars for each request, whatever its tokens.
+        cache_write_1h_per_1m: the part of the cache writes that is kept for an hour.
+
+    Raises:
+        ConfigError: a price is not a finite number of at least 0 (0 is free).
+    """
+
+    input_per_1m: float
+    output_per_1m: float
+    cached_input_per_1m: float | None = None
+    cache_write_per_1m: float | None = None
+    reasoning_per_1m: float | None = None
+    input_audio_per_1m: float | None = None
+    output_audio_per_1m: float | None = None
+    per_request: float = 0.0
+    cache_write_1h_per_1m: float | None = None
+
+    # Nano-dollars per million tokens (or requests), computed once: calls are priced on the hot path.
+    _input: int = field(init=False, repr=False, compare=False)
+    _output: int = field(init=False, repr=False, compare=False)
+    _request: int = field(init=False, repr=False, compare=False)
+    _worst_input: int = field(init=False, repr=False, compare=False)
+    _worst_output: int = field(init=False, repr=False, compare=False)
+    _input_kinds: tuple[int, int, int, int] = field(init=False, repr=False, compare=False)
+    _output_kinds: tuple[int, int] = field(init=False, repr=False, compare=False)
+    _flat: bool = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense, and turn dollars into integers."""
+        sent, produced = self._rate("input_per_1m"), self._rate("output_per_1m")
+        write = self._rate("cache_write_per_1m", sent)
+        input_kinds = (
+            self._rate("cached_input_per_1m", sent),
+            write,
+            self._rate("cache_write_1h_per_1m", write),
+            self._rate("input_audio_per_1m", sent),
+        )
+        output_kinds = (self._rate("reasoning_per_1m", produced), self._rate("output_audio_per_1m", produced))
+        self.__dict__.update(  # frozen: this is the only place that writes
+            _input=sent,
+            _output=produced,
+            _request=self._rate("per_request") * _MILLION,
+            _worst_input=max(sent, *input_kinds),
+            _worst_output=max(produced, *output_kinds),
+            _input_kinds=input_kinds,
+            _output_kinds=output_kinds,
+            _flat={sent} == set(input_kinds) and {produced} == set(output_kinds),
+        )
+
+    def _rate(self, name: str, otherwise: int | None = None) -> int:
+        dollars: float | None = getattr(self, name)
+        if dollars is None and otherwise is not None:
+            return otherwise
+        return _nano(_checked(name, dollars))
+
+    @classmethod
+    def per_1k(cls, dollars: float) -> Price:
+        """Make the price that charges so many dollars per thousand tokens, in both directions.
+
+        Raises:
+            ConfigError: the price is not a finite number of at least 0.
+        """
+        per_1m = float(Decimal(str(_checked("cost_per_1k", dollars))) * 1000)  # floats make 700.0000000000001 of 0.7
+        return cls(per_1m, per_1m)
+
+    def nano(self, usage: Usage) -> int:
+        """Charge what a call used: nano-dollars, rounded up once; a cost that the provider stated wins."""
+        if usage.cost is not None:
+            return _nano(usage.cost)
+        if self._flat:
+            return self.expected_nano(usage.requests, usage.input_tokens, usage.output_tokens)
+        sent = _charge(usage.input_tokens, self._input, self._input_parts(usage))
+        produced = _charge(usage.output_tokens, self._output, self._output_parts(usage))
+        return -(-(sent + produced + usage.requests * self._request) // _MILLION)
+
+    def expected_nano(self, requests: int, input_tokens: int, output_tokens: int) -> int:
+        """What a call is expected to cost, in nano-dollars: every token at the plain price."""
+        millionths = requests * self._request + input_tokens * self._input + output_tokens * self._output
+        return -(-millionths // _MILLION)
+
+    def worst_nano(self, requests: int, input_tokens: int, output_tokens: int) -> int:
+        """Bound what a call can cost, in nano-dollars: every token at the dearest price of its direction."""
+        millionths = requests * self._request + input_tokens * self._worst_input + output_tokens * self._worst_output
+        return -(-millionths // _MILLION)
+
+    def _input_parts(self, usage: Usage) -> list[tuple[int, int]]:
+        cached, write, write_1h, audio = self._input_kinds
+        kept = min(usage.cache_write_1h_tokens, usage.cache_write_tokens)
+        return [
+            (cached, usage.cached_input_tokens),
+            (write, usage.cache_write_tokens - kept),
+            (write_1h, kept),
+            (audio, usage.input_audio_tokens),
+        ]
+
+    def _output_parts(self, usage: Usage) -> list[tuple[int, int]]:
+        reasoning, audio = self._output_kinds
+        return [(reasoning, usage.reasoning_tokens), (audio, usage.output_audio_tokens)]
+
+
+def _charge(tokens: int, rate: int, parts: list[tuple[int, int]]) -> int:
+    """Charge each part at its rate and the rest at the plain one.
+
+    Providers may report parts that overlap (cached audio): no token is charged twice, the dearest rate wins.
+    """
+    total = 0
+    for part_rate, part_tokens in sorted(parts, reverse=True):
+        charged = min(part_tokens, tokens)
+        tokens -= charged
+        total += charged * part_rate
+    return total + tokens * rate
+
+
+def _nano(dollars: float) -> int:
+    """Turn dollars into nano-dollars, as exactly as they were written, rounded up."""
+    return int(Decimal(str(dollars)).scaleb(9).to_integral_value(ROUND_CEILING))
+
+
+def _checked(name: str, dollars: object) -> float:
+    if isinstance(dollars, (int, float)) and not isinstance(dollars, bool) and 0 <= dollars < float("inf"):
+        return dollars
+    raise ConfigError(f"{name} is {dollars!r}: give dollars as a finite number of at least 0.")

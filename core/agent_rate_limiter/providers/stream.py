@@ -1,0 +1,223 @@
+"""Reading a stream's events, of any provider, for usage, failure and what has come so far."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from agent_rate_limiter.estimates import token_weight
+from agent_rate_limiter.providers.model import Failure
+from agent_rate_limiter.providers.responses import find_usage, get, normalised
+from agent_rate_limiter.usage import Usage
+
+# The events that end an answer, and their usage with it.
+_LAST = frozenset(
+    [
+        "response.completed",
+        "response.incomplete",
+        "response.failed",
+        "message_stop",
+        "message-end",
+        "stream-end",
+        "interaction.completed",
+        "transcript.text.done",
+        "image_generation.completed",
+        "image_edit.completed",
+    ]
+)
+_HOLDERS = frozenset(
+    [
+        "delta",
+        "choices",
+        "candidates",
+        "content",
+        "parts",
+        "message",
+        "tool_calls",
+        "function",
+        "functionCall",
+        "function_call",
+        "step",
+        "contentBlockDelta",
+        "toolUse",
+        "reasoningContent",
+    ]
+)
+_TEXTS = frozenset(
+    [
+        "text",
+        "content",
+        "refusal",
+        "reasoning",
+        "reasoning_content",
+        "thinking",
+        "partial_json",
+        "arguments",
+        "name",
+        "input",
+        "transcript",
+        "tool_plan",
+        "outputText",
+        "generation",
+        "completion",
+    ]
+)
+_BEGIN = ("delta", "choices", "candidates", "contentBlockDelta", "outputText", "generation", "completion")
+_CALLS = frozenset(("args", "arguments", "input"))
+
+
+class StreamReader:
+    """Reads one stream. Feed it every event; ask it when the stream has ended, or broken.
+
+    Args:
+        fail: what an event that holds an error means.
+    """
+
+    def __init__(self, fail: Callable[[Mapping[str, Any]], Failure]) -> None:
+        self._fail = fail
+        self._stated: dict[str, Any] = {}
+        self._weight = 0.0
+        self._answered = False
+        self._final = False
+        self.failure: Failure | None = None
+        """What an error inside the stream means; None while there is none."""
+
+    @property
+    def done(self) -> bool:
+        """Whether the provider has said that the answer is complete; usage may still follow."""
+        return self._answered or self._final or self.failure is not None
+
+    @property
+    def text_tokens(self) -> int:
+        """An estimate of the output tokens seen so far."""
+        return math.ceil(self._weight)
+
+    @property
+    def usage(self) -> Usage | None:
+        """What was used: exact once the provider has stated the final numbers; None when nothing is known."""
+        stated = normalised(self._stated)
+        if stated is not None and self._final:
+            return stated
+        if stated is None:
+            return Usage(output_tokens=self.text_tokens, exact=False) if self._weight else None
+        seen = max(stated.output_tokens, self.text_tokens)
+        return dataclasses.replace(stated, output_tokens=seen, exact=False)
+
+    def feed(self, event: object) -> None:
+        """Read one event: parsed SSE data, an EventStream event as `{type: payload}`, or an SDK's event object."""
+        if event == "[DONE]":
+            self._answered = True
+            return
+        event = _unwrapped(_fields(event))
+        if not event:
+            return
+        if self.failure is None and (error := _error_in(event)) is not None:
+            self.failure = self._fail(error)
+        self._weight += _delta_weight(event)
+        self._read_usage(event)
+
+    def _read_usage(self, event: Mapping[str, Any]) -> None:
+        last = (event.get("type") or event.get("event_type")) in _LAST
+        self._answered = self._answered or last or _finished(event)
+        found = find_usage(event)
+        if found is not None:
+            # Anthropic states the input first and the output later: what is new goes over what is known.
+            self._stated.update((name, value) for name, value in _fields(found).items() if value is not None)
+        whole = found is not None and (self._answered or _only_usage(event))
+        self._final = self._final or whole or (last and bool(self._stated))
+
+
+def _fields(thing: object) -> Mapping[str, Any]:
+    if isinstance(thing, Mapping):
+        return thing
+    try:
+        dumped = thing.model_dump() if hasattr(thing, "model_dump") else vars(thing)
+    except Exception:  # noqa: BLE001 - someone else's object: then it tells nothing
+        return {}
+    return dumped if isinstance(dumped, Mapping) else {}
+
+
+def _unwrapped(event: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Bedrock's InvokeModelWithResponseStream carries the model's own events as bytes, on the wire in base64."""
+    chunk = event.get("chunk")
+    content: object = chunk.get("bytes") if isinstance(chunk, Mapping) else event.get("bytes")
+    try:
+        if isinstance(content, str):
+            content = base64.b64decode(content, validate=True)
+        inner = json.loads(content) if isinstance(content, bytes) else None
+    except (ValueError, RecursionError, binascii.Error):
+        return event
+    return inner if isinstance(inner, Mapping) else event
+
+
+def _error_in(event: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The error that an event holds, in a form that `failure` reads."""
+    if event.get("error"):
+        return event
+    if event.get("type") == "error":  # OpenAI Responses: the error's fields are the event's
+        return event
+    error = get(event.get("response"), "error")
+    if isinstance(error, Mapping) and error:
+        return {"error": error}
+    for name, payload in event.items():
+        if isinstance(name, str) and name.endswith("Exception"):  # Bedrock
+            return {**_fields(payload), "__type": name}
+    return None
+
+
+def _finished(event: Mapping[str, Any]) -> bool:
+    """Whether an event says that an answer is complete."""
+    for choice in _listed(event, "choices"):
+        if get(choice, "finish_reason"):
+            return True
+    for candidate in _listed(event, "candidates"):
+        if get(candidate, "finish_reason"):
+            return True
+    blocked = get(get(event, "prompt_feedback"), "block_reason")
+    stopped = get(event.get("delta"), "stop_reason") if event.get("type") == "message_delta" else None
+    return bool(blocked or stopped or event.get("messageStop") or event.get("stop_reason"))
+
+
+def _only_usage(event: Mapping[str, Any]) -> bool:
+    """The chunk of an OpenAI-style stream that brings the usage has no choices; Bedrock's is `metadata`."""
+    return event.get("choices") == [] or "metadata" in event
+
+
+def _listed(event: Mapping[str, Any], name: str) -> list[Any]:
+    value = event.get(name)
+    return value if isinstance(value, list) else []
+
+
+def _delta_weight(event: Mapping[str, Any]) -> float:
+    """Add up the new text in an event, and only in the parts that bring text: final events repeat it all."""
+    kind = str(event.get("type") or event.get("event_type") or "")
+    if "audio" in kind or kind.endswith(("-start", "-end")):
+        return 0.0
+    weight = 0.0
+    parts = [event[name] for name in _BEGIN if name in event]
+    while parts:
+        part = parts.pop()
+        if isinstance(part, str):
+            weight += token_weight(part)
+        elif isinstance(part, list):
+            parts.extend(each for each in part if isinstance(each, Mapping))
+        elif isinstance(part, Mapping):
+            weight += _texts(part, parts)
+    return weight
+
+
+def _texts(part: Mapping[str, Any], parts: list[Any]) -> float:
+    weight = 0.0
+    for key, value in part.items():
+        if isinstance(value, str):
+            weight += token_weight(value) if key in _TEXTS else 0.0
+        elif key in _CALLS and isinstance(value, Mapping):
+            weight += token_weight(str(value))
+        elif key in _HOLDERS:
+            parts.append(value)
+    return weight
