@@ -6,8 +6,28 @@ import time
 
 
 class SystemClock:
-    """Wall-clock time: what calendars, processes and providers share. Every transition bears its jumps."""
+    """Wall-clock time, which calendars, processes and providers share; but it never goes back.
+
+    When the machine's clock is set back, time goes on from where it was, so that no limit freezes until the
+    old time is reached again; once the machine's clock has caught up, its time counts again.
+    """
+
+    def __init__(self) -> None:
+        self._latest = 0
+        self._ahead = 0
 
     def now(self) -> int:
         """Epoch milliseconds."""
-        return time.time_ns() // 1_000_000
+        now = time.time_ns() // 1_000_000 + self._ahead
+        if now < self._latest or self._ahead:
+            now = self._steady(now)
+        self._latest = now
+        return now
+
+    def _steady(self, now: int) -> int:
+        wall = now - self._ahead
+        if wall >= self._latest:
+            self._ahead = 0
+        elif now < self._latest:
+            self._ahead = self._latest - wall
+        return wall + self._ahead

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from decimal import ROUND_CEILING, Decimal
+from operator import attrgetter, mul
 from typing import TYPE_CHECKING
 
 from agent_rate_limiter.errors import ConfigError
@@ -12,6 +13,14 @@ if TYPE_CHECKING:
     from agent_rate_limiter.usage import Usage
 
 _MILLION = 1_000_000
+_parts_of = attrgetter(
+    "cached_input_tokens",
+    "cache_write_tokens",
+    "cache_write_1h_tokens",
+    "input_audio_tokens",
+    "reasoning_tokens",
+    "output_audio_tokens",
+)
 
 
 @dataclass(frozen=True)
@@ -99,8 +108,12 @@ class Price:
             return _nano(usage.cost)
         if self._flat:
             return self.expected_nano(usage.requests, usage.input_tokens, usage.output_tokens)
-        sent = _charge(usage.input_tokens, self._input, self._input_parts(usage))
-        produced = _charge(usage.output_tokens, self._output, self._output_parts(usage))
+        cached, write, write_1h, audio_in, reasoning, audio_out = _parts_of(usage)
+        write_1h = min(write_1h, write)
+        sent = _charge(
+            usage.input_tokens, self._input, (cached, write - write_1h, write_1h, audio_in), self._input_kinds
+        )
+        produced = _charge(usage.output_tokens, self._output, (reasoning, audio_out), self._output_kinds)
         return -(-(sent + produced + usage.requests * self._request) // _MILLION)
 
     def expected_nano(self, requests: int, input_tokens: int, output_tokens: int) -> int:
@@ -113,32 +126,22 @@ class Price:
         millionths = requests * self._request + input_tokens * self._worst_input + output_tokens * self._worst_output
         return -(-millionths // _MILLION)
 
-    def _input_parts(self, usage: Usage) -> list[tuple[int, int]]:
-        cached, write, write_1h, audio = self._input_kinds
-        kept = min(usage.cache_write_1h_tokens, usage.cache_write_tokens)
-        return [
-            (cached, usage.cached_input_tokens),
-            (write, usage.cache_write_tokens - kept),
-            (write_1h, kept),
-            (audio, usage.input_audio_tokens),
-        ]
 
-    def _output_parts(self, usage: Usage) -> list[tuple[int, int]]:
-        reasoning, audio = self._output_kinds
-        return [(reasoning, usage.reasoning_tokens), (audio, usage.output_audio_tokens)]
+def _charge(tokens: int, rate: int, parts: tuple[int, ...], rates: tuple[int, ...]) -> int:
+    """Charge each part of the tokens at its own rate, and the rest at the plain one.
 
-
-def _charge(tokens: int, rate: int, parts: list[tuple[int, int]]) -> int:
-    """Charge each part at its rate and the rest at the plain one.
-
-    Providers may report parts that overlap (cached audio): no token is charged twice, the dearest rate wins.
+    Parts that overlap (cached audio) can sum to more than there is: then the dearest are charged, no token twice.
     """
+    rest = tokens - sum(parts)
+    if rest >= 0:
+        total: int = rest * rate + sum(map(mul, parts, rates))
+        return total
     total = 0
-    for part_rate, part_tokens in sorted(parts, reverse=True):
-        charged = min(part_tokens, tokens)
+    for part_rate, part in sorted(zip(rates, parts, strict=True), reverse=True):
+        charged = min(part, tokens)
         tokens -= charged
         total += charged * part_rate
-    return total + tokens * rate
+    return total
 
 
 def _nano(dollars: float) -> int:

@@ -66,9 +66,12 @@ class Model:
         for place, limit in enumerate(self.limits):
             if not isinstance(limit, Limit):  # pyright: ignore[reportUnnecessaryIsInstance]
                 raise ConfigError(f"limits[{place}] is {limit!r}: give a Limit(...) or Limit.parse(...).")
-        share = self.degrade_at
-        if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share <= 1:  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ConfigError(f"degrade_at is {share!r}: give a share above 0 and up to 1, such as 0.8.")
+        _check_share(self.degrade_at)
+
+
+def _check_share(share: object) -> None:
+    if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share <= 1:
+        raise ConfigError(f"degrade_at is {share!r}: give a share above 0 and up to 1, such as 0.8.")
 
 
 @dataclass(frozen=True, init=False)

@@ -8,6 +8,7 @@ from typing import Annotated, Any, TypeVar, cast
 
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError, model_validator
 
+from agent_rate_limiter._environment import Expanded, expanded
 from agent_rate_limiter.config import fields as kinds
 from agent_rate_limiter.config.entries import (
     DegradeEntry,
@@ -19,7 +20,6 @@ from agent_rate_limiter.config.entries import (
     refuse,
 )
 from agent_rate_limiter.config.problems import Path, problem, problems_in, shown
-from agent_rate_limiter.config.text import Expanded, expanded, read_file
 from agent_rate_limiter.errors import ConfigError
 from agent_rate_limiter.provider import Provider
 
@@ -126,6 +126,8 @@ def load_config(source: str | os.PathLike[str] | Mapping[str, Any]) -> LimiterCo
         return _load("config", source)
     if not isinstance(source, (str, os.PathLike)):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ConfigError(f"config is {shown(source)}: give the name of a file, or a mapping.")
+    from agent_rate_limiter.config.text import read_file  # only files need YAML
+
     return _load(os.fspath(source), read_file(source))
 
 

@@ -168,11 +168,12 @@ def _base_url(value: object) -> str:
 
 def _api_key(value: object) -> str:
     """Check that the environment has the key; what is kept is the reference to it."""
-    if not isinstance(value, str) or not KEY_REFERENCE.fullmatch(value):
+    found = KEY_REFERENCE.fullmatch(value) if isinstance(value, str) else None
+    if found is None:
         raise ValueError("name an environment variable, as in '${OPENAI_API_KEY}'; the key itself is not written here")
-    if not expand(value) and ":-" not in value:
-        raise ValueError("its environment variable is empty: set it")
-    return value
+    if not found["optional"] and not expand(f"${{{found['name']}:-}}"):
+        raise ValueError(f"the environment variable {found['name']} is not set, or empty: set it")
+    return found[0]
 
 
 def _model_target(value: object) -> str | Target:

@@ -1,23 +1,18 @@
-"""Configuration files: YAML and JSON text into plain data, and `${NAME}` in it."""
+"""Configuration files: YAML and JSON text into plain data."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
-from collections.abc import Mapping
 from pathlib import Path as FilePath
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import Any
 
 import yaml
 from yaml.constructor import ConstructorError
 from yaml.reader import ReaderError
 
-from agent_rate_limiter._environment import expand
 from agent_rate_limiter.errors import ConfigError
-
-if TYPE_CHECKING:
-    from agent_rate_limiter.config.problems import Path
 
 _TAG = "tag:yaml.org,2002:"
 
@@ -135,37 +130,3 @@ for _kind, _pattern, _first in (
     _Loader.add_implicit_resolver(  # pyright: ignore[reportUnknownMemberType]
         f"{_TAG}{_kind}", re.compile(f"^(?:{_pattern})$"), _first
     )
-
-
-class Expanded(NamedTuple):
-    """Data with its `${NAME}` replaced; what was written there; and what is wrong with it, as fixes."""
-
-    data: Any
-    originals: dict[Path, str]
-    problems: dict[Path, str]
-
-
-def expanded(data: object) -> Expanded:
-    """Replace `${NAME}` in every text but keys and API keys, which stay references until they are needed."""
-    originals: dict[Path, str] = {}
-    problems: dict[Path, str] = {}
-
-    def walk(value: object, path: Path) -> object:
-        if isinstance(value, Mapping):
-            entries = cast("Mapping[str, object]", value)
-            return {key: walk(entry, (*path, key)) for key, entry in entries.items()}
-        if type(value) in {list, tuple}:  # a Target stays one
-            items = cast("list[object]", value)
-            return [walk(item, (*path, place)) for place, item in enumerate(items)]
-        return replaced(value, path) if isinstance(value, str) and path[-1:] != ("api_key",) else value
-
-    def replaced(text: str, path: Path) -> str:
-        try:
-            result = expand(text)
-        except ConfigError as error:
-            problems[path], result = str(error), text
-        if result != text or path in problems:
-            originals[path] = text
-        return result
-
-    return Expanded(walk(data, ()), originals, problems)

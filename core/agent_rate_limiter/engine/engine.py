@@ -12,7 +12,7 @@ from weakref import WeakSet
 
 from agent_rate_limiter.admission import Refusal
 from agent_rate_limiter.engine.port import Clock, Hold, Store, VirtualClock, Waker
-from agent_rate_limiter.engine.queue import ADMITTED, Waiter
+from agent_rate_limiter.engine.queue import Waiter
 from agent_rate_limiter.engine.waiting_room import WaitingRoom
 from agent_rate_limiter.errors import LimiterClosed, ReservationError
 
@@ -82,7 +82,7 @@ class Engine:
         """Take out a call that is no longer waited for. Leaves no trace, even if it was admitted meanwhile."""
         with self._lock:
             now = self._now()
-            if waiter.outcome is ADMITTED:
+            if waiter.hold.open:
                 self._undo(waiter.hold, now)
                 self._room.freed([waiter.hold], now)
             else:

@@ -170,7 +170,7 @@ class _PriorityClass:
             waiter.start = -1
         else:
             waiter.start = max(self._clock, self._finish.get(waiter.flow, 0))
-            self._finish[waiter.flow] = waiter.start + max(1, waiter.weight)
+            self._finish[waiter.flow] = waiter.start + _tag(waiter)
         heappush(self._heap, (waiter.start, waiter.sequence, waiter))
         flow = self._flows.setdefault(waiter.flow, [0, 0])
         flow[0] += 1
@@ -193,7 +193,7 @@ class _PriorityClass:
         self.units -= waiter.amount
         if served:
             self._served_at = now
-            self._clock = max(self._clock + max(1, waiter.weight) // len(self._flows), waiter.start)
+            self._clock = max(self._clock + _tag(waiter) // len(self._flows), waiter.start)
         flow = self._flows[waiter.flow]
         flow[0] -= 1
         flow[1] -= waiter.amount
@@ -221,3 +221,8 @@ class _PriorityClass:
             )
         if len(self._finish) > 64 and len(self._finish) > 2 * len(self._flows):  # noqa: PLR2004
             self._finish = {f: tag for f, tag in self._finish.items() if f in self._flows or tag > self._clock}
+
+
+def _tag(waiter: Waiter) -> int:
+    """What a call weighs in virtual time, in fractions fine enough to be shared among many flows."""
+    return max(1, waiter.weight) << 20

@@ -6,12 +6,22 @@ import math
 import re
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 
 MAX_SECONDS = 400 * 86_400.0
 """Longer waits than the longest quota (a month, a year of credit) are nonsense, and read as not told."""
 
-_UNIT_SECONDS = {"d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0, "ms": 1e-3}
-_UNIT_SECONDS |= {"us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ns": 1e-9}
+_UNIT_SECONDS = {
+    "d": 86_400.0,
+    "h": 3_600.0,
+    "m": 60.0,
+    "s": 1.0,
+    "ms": 1e-3,
+    "us": 1e-6,
+    "µs": 1e-6,
+    "μs": 1e-6,
+    "ns": 1e-9,
+}
 _NUMBER = r"\d{1,18}(?:\.\d{0,18})?|\.\d{1,18}"
 _PART = re.compile(rf"({_NUMBER})\s*(ms|us|µs|μs|ns|d|h|m|s)")
 _GO_DURATION = re.compile(rf"(?:(?:{_NUMBER})\s*(?:ms|us|µs|μs|ns|d|h|m|s)\s*)+")
@@ -45,9 +55,9 @@ def seconds(value: object) -> float | None:
         Seconds; 0 for one that has passed, None when it is not a sensible length of time.
     """
     plain = number(value)
-    if plain is None and isinstance(value, str) and _GO_DURATION.fullmatch(value.strip()):
-        plain = sum(float(amount) * _UNIT_SECONDS[unit] for amount, unit in _PART.findall(value))
-    return None if plain is None else sensible(plain)
+    if plain is not None:
+        return sensible(plain)
+    return _duration(value.strip()) if isinstance(value, str) else None
 
 
 def sensible(wait: float) -> float | None:
@@ -69,20 +79,13 @@ def epoch(value: object) -> float | None:
     return _calendar(value.strip()) if isinstance(value, str) else None
 
 
-def until(value: object, server_now: float) -> float | None:
-    """Read a wait in any form: a length of time, or a moment of the server's clock.
-
-    Args:
-        value: a header's or a field's value.
-        server_now: the server's time at the response (its `Date` header), in epoch seconds.
-
-    Returns:
-        Seconds to wait; None when nothing sensible is told.
-    """
-    moment = epoch(value)
-    return seconds(value) if moment is None else sensible(moment - server_now)
+def _duration(text: str) -> float | None:
+    if not _GO_DURATION.fullmatch(text):
+        return None
+    return sensible(sum(float(amount) * _UNIT_SECONDS[unit] for amount, unit in _PART.findall(text)))
 
 
+@lru_cache(maxsize=256)  # the same second's dates come back on many responses
 def _calendar(text: str) -> float | None:
     if len(text) > 64:  # noqa: PLR2004 - no date is longer, and the parser of dates is slow on rubbish
         return None

@@ -6,12 +6,12 @@ They are known by their attributes and their classes' names: no library is impor
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from agent_rate_limiter.errors import RateLimiterError
 from agent_rate_limiter.providers.kinds import detect, dialect, known_kind
 from agent_rate_limiter.providers.model import Failure, FailureKind, harmless
-from agent_rate_limiter.providers.responses import get
+from agent_rate_limiter.providers.shapes import get, is_mapping, mapping, words
 
 if TYPE_CHECKING:
     from agent_rate_limiter.providers.dialect import Dialect
@@ -30,54 +30,23 @@ _SDKS: Mapping[str, str] = {
     "together": "together",
     "litellm": "generic",
 }
-_HTTP = frozenset(["httpx", "httpx2", "httpcore", "httpcore2", "aiohttp", "requests", "urllib", "urllib3", "http"])
-_PLATFORM = frozenset(["builtins", "asyncio", "concurrent", "socket", "_socket", "ssl"])
+_HTTP = words("httpx httpx2 httpcore httpcore2 aiohttp requests urllib urllib3 http")
+_PLATFORM = words("builtins asyncio concurrent socket _socket ssl")
 
 # Exceptions without a response: the request had not been sent, or may have been.
-_NOT_SENT = frozenset(
-    [
-        "ConnectError",
-        "ConnectTimeout",
-        "PoolTimeout",
-        "ProxyError",
-        "ConnectionRefusedError",
-        "ClientConnectorError",
-        "ClientProxyConnectionError",
-        "ConnectionTimeoutError",
-        "NewConnectionError",
-        "NameResolutionError",
-        "ConnectTimeoutError",
-        "EndpointConnectionError",
-        "ProxyConnectionError",
-        "gaierror",
-        "SSLCertVerificationError",
-    ]
+_NOT_SENT = words(
+    "ConnectError ConnectTimeout PoolTimeout ProxyError ConnectionRefusedError ClientConnectorError "
+    "ClientProxyConnectionError ConnectionTimeoutError NewConnectionError NameResolutionError ConnectTimeoutError "
+    "EndpointConnectionError ProxyConnectionError gaierror SSLCertVerificationError"
 )
-_MAYBE_SENT = frozenset(
-    [
-        "TransportError",
-        "ClientConnectionError",
-        "ClientPayloadError",
-        "ChunkedEncodingError",
-        "ConnectionError",
-        "Timeout",
-        "TimeoutError",
-        "HTTPClientError",
-        "HTTPException",
-        "ProtocolError",
-        "ReadTimeoutError",
-        "URLError",
-        "APIConnectionError",
-        "APITimeoutError",
-        "NoResponseError",
-        "SSLError",
-        "ResponseStreamingError",
-        "IncompleteReadError",
-    ]
+_MAYBE_SENT = words(
+    "TransportError ClientConnectionError ClientPayloadError ChunkedEncodingError ConnectionError Timeout "
+    "TimeoutError HTTPClientError HTTPException ProtocolError ReadTimeoutError URLError APIConnectionError "
+    "APITimeoutError NoResponseError SSLError ResponseStreamingError IncompleteReadError"
 )
 # Also transport errors by their class, but the caller's mistake.
-_CALLERS = frozenset(["UnsupportedProtocol", "LocalProtocolError", "InvalidURL"])
-_HOPELESS = frozenset(("SSLCertVerificationError",))
+_CALLERS = words("UnsupportedProtocol LocalProtocolError InvalidURL")
+_HOPELESS = words("SSLCertVerificationError")
 
 
 class _Response(NamedTuple):
@@ -177,7 +146,7 @@ def _connection_failure(links: list[BaseException]) -> Failure | None:
 
 def _response(error: BaseException) -> _Response | None:
     response = get(error, "response")
-    if isinstance(response, Mapping):
+    if is_mapping(response):
         return _botocore(response)
     ours = any(_is_library(kind) for kind in type(error).__mro__)
     status = _status(error, response) if ours else _status_code(get(response, "status_code"))
@@ -190,11 +159,11 @@ def _response(error: BaseException) -> _Response | None:
 
 def _botocore(response: Mapping[str, Any]) -> _Response | None:
     """Read a ClientError: botocore parses the response and keeps the parts."""
-    error, metadata = response.get("Error"), response.get("ResponseMetadata")
-    if not isinstance(error, Mapping):
+    error, metadata = mapping(response.get("Error")), mapping(response.get("ResponseMetadata"))
+    if not error:
         return None
-    status = _status_code(get(metadata, "HTTPStatusCode"))
-    return _Response(status, get(metadata, "HTTPHeaders"), {"code": error.get("Code"), "message": error.get("Message")})
+    body = {"code": error.get("Code"), "message": error.get("Message")}
+    return _Response(_status_code(metadata.get("HTTPStatusCode")), metadata.get("HTTPHeaders"), body)
 
 
 def _status(error: BaseException, response: object) -> int | None:
@@ -204,13 +173,14 @@ def _status(error: BaseException, response: object) -> int | None:
 
 
 def _status_code(value: object) -> int | None:
-    valid = isinstance(value, int) and not isinstance(value, bool) and 100 <= value < 600  # noqa: PLR2004 - HTTP's range
-    return int(value) if valid else None  # type: ignore[call-overload]
+    if isinstance(value, int) and not isinstance(value, bool) and 100 <= value < 600:  # noqa: PLR2004 - HTTP's range
+        return int(value)
+    return None
 
 
 def _body(error: BaseException, response: object) -> object:
     """The error's body: parsed by the SDK, or as read, or at least its sentence."""
     for body in (get(error, "body"), get(error, "details"), get(response, "_content")):
         if body and isinstance(body, (Mapping, list, str, bytes)):
-            return body
+            return cast("object", body)
     return str(get(error, "message") or error)

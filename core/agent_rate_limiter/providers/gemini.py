@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone, tzinfo
 from typing import Any
@@ -12,6 +12,7 @@ from agent_rate_limiter.limits import PERIOD_SECONDS, Resource
 from agent_rate_limiter.providers.dialect import Dialect
 from agent_rate_limiter.providers.durations import number, seconds
 from agent_rate_limiter.providers.headers import server_time
+from agent_rate_limiter.providers.shapes import mapping, mappings
 from agent_rate_limiter.providers.told import Amounts, Told
 
 _RESET_ZONE = "America/Los_Angeles"  # daily quotas reset at midnight Pacific (ai.google.dev, rate limits, 2026-08)
@@ -31,7 +32,7 @@ class GeminiDialect(Dialect):
 
     def _amounts(self, told: Told) -> Amounts:
         """The quota that takes longest to come back, of all that are violated."""
-        violations = [_violation(part) for part in _violations(told)]
+        violations = [_violation(each) for part in told.details for each in mappings(part.get("violations"))]
         if not violations:
             return super()._amounts(told)
         worst = max(violations, key=lambda found: PERIOD_SECONDS.get(found.period or "", 0))
@@ -43,19 +44,10 @@ class GeminiDialect(Dialect):
         if found.period == "day":
             return _until_midnight(server_time(fields, now))
         for part in told.details:
-            metadata = part.get("metadata")
-            reset = metadata.get("quotaResetDelay") if isinstance(metadata, Mapping) else None
-            delay = seconds(part.get("retryDelay") or reset)
+            delay = seconds(part.get("retryDelay") or mapping(part.get("metadata")).get("quotaResetDelay"))
             if delay is not None:
                 return delay
         return super()._delay(fields, told, found, now)
-
-
-def _violations(told: Told) -> Iterator[Mapping[str, Any]]:
-    for part in told.details:
-        listed = part.get("violations")
-        if isinstance(listed, list):
-            yield from (violation for violation in listed if isinstance(violation, Mapping))
 
 
 def _violation(violation: Mapping[str, Any]) -> Amounts:

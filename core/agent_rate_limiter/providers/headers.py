@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from agent_rate_limiter.limits import Resource
-from agent_rate_limiter.providers.durations import epoch, number, seconds, sensible, until
+from agent_rate_limiter.providers.durations import epoch, number, seconds, sensible
 from agent_rate_limiter.providers.model import Quota
 
 _LONGEST = 2_000  # characters of a header that are looked at
@@ -16,7 +16,8 @@ _LIST_ITEM = re.compile(r'(?:[^,"]|"(?:[^"\\]|\\.)*")+')
 _PARAMETER = re.compile(r'(?:[^;"]|"(?:[^"\\]|\\.)*")+')
 _WORDS: Mapping[float, str] = {1.0: "second", 60.0: "minute", 3_600.0: "hour", 86_400.0: "day"}
 _REFILL_WINDOWS = ((60.0, "minute"), (86_400.0, "day"))
-_REFILL_SLACK = 1.05
+_REFILL_SLACK = 1.02
+_REFILL_ROUNDING = 0.001  # seconds: resets are told in milliseconds
 _MILLISECOND_DELAYS = (
     "retry-after-ms",  # OpenAI and Azure
     "x-ms-retry-after-ms",  # Azure
@@ -46,7 +47,8 @@ class HeaderRow(NamedTuple):
 def lowered(headers: object) -> dict[str, str]:
     """Copy headers of any kind (mapping, pairs, any HTTP library's) into a dict with lower-case names."""
     try:
-        pairs: Any = headers.items() if hasattr(headers, "items") else headers
+        items: Any = getattr(headers, "items", None)
+        pairs: Any = headers if items is None else items()
         return {_text(name).lower(): _text(value) for name, value in pairs}
     except Exception:  # noqa: BLE001 - whatever it is, it holds no headers
         return {}
@@ -78,8 +80,25 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
         if told is not None and told >= 0:
             return sensible(told / 1000)
     told_text = headers.get("retry-after", "")
-    plain = number(told_text)
-    return None if plain is not None and plain < 0 else until(told_text, server_time(headers, now))
+    return None if told_text.lstrip().startswith("-") else wait(told_text, headers, now)
+
+
+def wait(value: object, headers: Mapping[str, str], now: float) -> float | None:
+    """Read a wait in any form: a length of time, or a moment on the server's clock.
+
+    Args:
+        value: a header's or a field's value.
+        headers: the response's, lower-case names.
+        now: our clock, epoch seconds.
+
+    Returns:
+        Seconds from now; None when nothing sensible is told.
+    """
+    length = None if number(value) is not None else seconds(value)  # a plain number may be a moment
+    moment = epoch(value) if length is None else None
+    if moment is not None:
+        return sensible(moment - server_time(headers, now))
+    return seconds(value) if length is None else length
 
 
 def stated(rows: Sequence[HeaderRow], headers: Mapping[str, str], now: float) -> list[Quota]:
@@ -90,8 +109,7 @@ def stated(rows: Sequence[HeaderRow], headers: Mapping[str, str], now: float) ->
         headers: lower-case names.
         now: epoch seconds.
     """
-    clock = server_time(headers, now)
-    quotas = (_row_quota(row, headers, clock) for row in rows)
+    quotas = (_row_quota(row, headers, now) for row in rows)
     return [quota for quota in quotas if quota is not None]
 
 
@@ -106,14 +124,14 @@ _TRIPLES = tuple(
 )
 
 
-def _row_quota(row: HeaderRow, headers: Mapping[str, str], clock: float) -> Quota | None:
+def _row_quota(row: HeaderRow, headers: Mapping[str, str], now: float) -> Quota | None:
     told_limit = headers.get(row.limit, "")
     limit, remaining = _integer(told_limit), _integer(headers.get(row.remaining, ""))
     if limit is not None and limit < 0:
         return None  # Azure's -1/-1/0: nothing is known
     if limit is None and remaining is None:
         return None
-    reset = until(next((headers[name] for name in row.resets if name in headers), None), clock)
+    reset = wait(next((headers[name] for name in row.resets if name in headers), None), headers, now)
     policy = f"{told_limit},{headers.get('ratelimit-policy', '')}"
     period: str | float | None = row.period or _policy_period(policy, limit)
     if row.refills:
@@ -122,11 +140,17 @@ def _row_quota(row: HeaderRow, headers: Mapping[str, str], clock: float) -> Quot
 
 
 def _refill_window(limit: int | None, remaining: int | None, reset: float | None) -> str | None:
-    """The window of a bucket that is full again after (limit - remaining) / limit of it (OpenAI, Groq)."""
+    """Find the window of a bucket that is full again after (limit - remaining) / limit of it (OpenAI, Groq).
+
+    `remaining` is a whole number: up to one unit more may be refilled already.
+    """
     if not limit or remaining is None or remaining >= limit or not reset:
         return None
-    window = reset * limit / (limit - remaining)  # at most the true one: a part of a unit may be refilled already
-    return next((word for size, word in _REFILL_WINDOWS if window <= size * _REFILL_SLACK), None)
+    used = limit - remaining
+    shortest = (reset - _REFILL_ROUNDING) * limit / used
+    longest = (reset + _REFILL_ROUNDING) * limit / (used - 1) if used > 1 else float("inf")
+    fits = (word for size, word in _REFILL_WINDOWS if shortest <= size * _REFILL_SLACK and size <= longest * _REFILL_SLACK)
+    return next(fits, None)
 
 
 def _policy_period(policies: str, limit: int | None) -> str | float | None:
@@ -143,7 +167,7 @@ def _structured(headers: Mapping[str, str]) -> list[Quota]:
     """Read `RateLimit-Policy: "burst";q=100;w=60` and `RateLimit: "burst";r=50;t=30` (draft -11; -08 wrote l)."""
     policies = {name: told for name, told in _items(headers.get("ratelimit-policy", "")) if "w" in told or "q" in told}
     states = {name: told for name, told in _items(headers.get("ratelimit", "")) if "r" in told}
-    quotas = []
+    quotas: list[Quota] = []
     for name in [*policies, *(name for name in states if name not in policies)]:
         policy, state = policies.get(name, {}), states.get(name, {})
         resource = _QUOTA_UNITS.get(policy.get("qu", "requests").lower())
@@ -168,7 +192,7 @@ def _combined(headers: Mapping[str, str]) -> list[Quota]:
 
 def _items(text: str) -> list[tuple[str, dict[str, str]]]:
     """Split a structured-field list into (item, parameters), quotes taken off."""
-    items = []
+    items: list[tuple[str, dict[str, str]]] = []
     for item in _LIST_ITEM.findall(text[:_LONGEST]):
         name, *parameters = [part.strip() for part in _PARAMETER.findall(item)] or [""]
         pairs = (part.partition("=") for part in parameters)
@@ -187,4 +211,6 @@ def _integer(text: str) -> int | None:
 
 
 def _text(value: object) -> str:
+    if isinstance(value, str):
+        return value
     return value.decode("latin-1") if isinstance(value, bytes) else str(value)

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote
 
 from agent_rate_limiter.estimates import token_weight
+from agent_rate_limiter.providers.shapes import is_mapping, listed, mapping, words
 from agent_rate_limiter.usage import Estimate
 
 _MODEL_IN_PATH = re.compile(
@@ -33,98 +34,24 @@ _MODEL_CALLS = re.compile(
 _STREAMED_PATH = re.compile(r":stream\w+|/converse-stream|/invoke-with-response-stream")
 _WITHOUT_OUTPUT = re.compile(r"embed|rerank|moderations|/classify", re.IGNORECASE)
 
-_PROMPT: tuple[str, ...] = tuple(
-    [
-        "messages",
-        "input",
-        "prompt",
-        "system",
-        "instructions",
-        "contents",
-        "content",
-        "systemInstruction",
-        "system_instruction",
-        "suffix",
-        "query",
-        "documents",
-        "texts",
-        "inputs",
-        "requests",
-        "instances",
-        "inputText",
-        "message",
-        "chat_history",
-        "preamble",
-    ]
+_PROMPT = words(
+    "messages input prompt system instructions contents content systemInstruction system_instruction suffix query "
+    "documents texts inputs requests instances inputText message chat_history preamble"
 )
 _SCHEMAS = ("tools", "functions", "toolConfig", "response_format", "text", "output_config", "output_format")
 _MESSAGE_TOKENS = 4  # what marks a message's beginning, role and end (OpenAI's cookbook: 3 to 4)
 
 # Inside a prompt: keys without text of their own, keys that hold JSON which the model sees as such, and media.
-_SILENT = frozenset(
-    [
-        "type",
-        "role",
-        "id",
-        "model",
-        "name_id",
-        "status",
-        "detail",
-        "index",
-        "format",
-        "url",
-        "mime_type",
-        "mimeType",
-        "media_type",
-        "cache_control",
-        "cachePoint",
-        "tool_call_id",
-        "tool_use_id",
-        "toolUseId",
-        "call_id",
-        "item_id",
-        "signature",
-        "thoughtSignature",
-        "thought_signature",
-        "encrypted_content",
-        "taskType",
-        "embedding_types",
-        "input_type",
-    ]
+_SILENT = words(
+    "type role id model name_id status detail index format url mime_type mimeType media_type cache_control "
+    "cachePoint tool_call_id tool_use_id toolUseId call_id item_id signature thoughtSignature thought_signature "
+    "encrypted_content taskType embedding_types input_type"
 )
-_JSON = frozenset(
-    ["input", "args", "arguments", "json", "response", "structuredContent", "functionResponse", "parameters"]
+_JSON = words("input args arguments json response structuredContent functionResponse parameters")
+_MEDIA_TYPES = words(
+    "image image_url input_image image_file audio input_audio video input_video file input_file document"
 )
-_MEDIA_TYPES = frozenset(
-    [
-        "image",
-        "image_url",
-        "input_image",
-        "image_file",
-        "audio",
-        "input_audio",
-        "video",
-        "input_video",
-        "file",
-        "input_file",
-        "document",
-    ]
-)
-_MEDIA_KEYS = frozenset(
-    [
-        "inlineData",
-        "inline_data",
-        "fileData",
-        "file_data",
-        "image",
-        "image_url",
-        "input_audio",
-        "audio",
-        "video",
-        "document",
-        "bytes",
-    ]
-)
+_MEDIA_KEYS = words("inlineData inline_data fileData file_data image image_url input_audio audio video document bytes")
 
 _MAX_OUTPUT: tuple[tuple[str, ...], ...] = (
     ("max_completion_tokens",),
@@ -146,7 +73,7 @@ def model(path: str, body: object) -> str | None:
     found = _MODEL_IN_PATH.search(path)
     if found is not None:
         return unquote(next(name for name in found.groups() if name))
-    named = body.get("model") if isinstance(body, Mapping) else None
+    named = mapping(body).get("model")
     return named.removeprefix("models/") or None if isinstance(named, str) else None
 
 
@@ -157,17 +84,16 @@ def counted(method: str, path: str) -> bool:
 
 def streaming(path: str, body: object) -> bool:
     """Whether the answer comes as a stream."""
-    return _STREAMED_PATH.search(path) is not None or (isinstance(body, Mapping) and body.get("stream") is True)
+    return _STREAMED_PATH.search(path) is not None or mapping(body).get("stream") is True
 
 
 def estimate(path: str, body: object, media_tokens: int) -> Estimate:
     """The tokens of a request's text, tools and media, and the most that may come back."""
-    if not isinstance(body, Mapping):
-        return Estimate()
-    weight = _prompt_weight([body[key] for key in _PROMPT if key in body], media_tokens)
-    weight += sum(_json_weight(body[key]) for key in _SCHEMAS if body.get(key))
-    choices = max(1, *(_at(body, place) for place in _CHOICES))
-    most = next((found for place in _MAX_OUTPUT if (found := _at(body, place))), 0)
+    asked = mapping(body)
+    weight = _prompt_weight([value for key, value in asked.items() if key in _PROMPT], media_tokens)
+    weight += sum(_json_weight(asked[key]) for key in _SCHEMAS if asked.get(key))
+    choices = max(1, *(_at(asked, place) for place in _CHOICES))
+    most = next((found for place in _MAX_OUTPUT if (found := _at(asked, place))), 0)
     if _WITHOUT_OUTPUT.search(path):
         most = 0
     return Estimate(input_tokens=min(_MOST, round(weight)), max_output_tokens=min(_MOST, most * choices))
@@ -175,12 +101,13 @@ def estimate(path: str, body: object, media_tokens: int) -> Estimate:
 
 def with_usage(path: str, body: object) -> dict[str, Any] | None:
     """Ask an OpenAI-style chat stream for its usage, unless the caller decided."""
-    if not (isinstance(body, Mapping) and body.get("stream") is True):
+    asked = mapping(body)
+    if asked.get("stream") is not True or "completions" not in path:
         return None
-    options = body.get("stream_options") or {}
-    if "completions" not in path or not isinstance(options, Mapping) or "include_usage" in options:
+    options = mapping(asked.get("stream_options"))
+    if "include_usage" in options:
         return None
-    return {**body, "stream_options": {**options, "include_usage": True}}
+    return {**asked, "stream_options": {**options, "include_usage": True}}
 
 
 def _prompt_weight(parts: list[object], media_tokens: int) -> float:
@@ -190,30 +117,28 @@ def _prompt_weight(parts: list[object], media_tokens: int) -> float:
         part = parts.pop()
         if isinstance(part, str):
             weight += token_weight(part)
-        elif isinstance(part, Mapping):
-            weight += _MESSAGE_TOKENS if "role" in part else 0
+        elif is_mapping(part):
             weight += _opened(part, parts, media_tokens)
-        elif isinstance(part, Sequence) and not isinstance(part, (bytes, bytearray)):
-            if part and isinstance(part[0], int):
-                weight += len(part)  # a prompt that is tokens already
-            else:
-                parts.extend(part)
+        elif (pieces := listed(part)) and isinstance(pieces[0], int):
+            weight += len(pieces)  # a prompt that is tokens already
+        else:
+            parts.extend(pieces)
     return weight
 
 
 def _opened(block: Mapping[str, object], parts: list[object], media_tokens: int) -> float:
     """Put a block's text on the pile; return the weight of what is in it but no text."""
-    source = block.get("source")
-    if isinstance(source, Mapping) and source.get("type") in {"text", "content"}:  # Anthropic: a document as text
+    source = mapping(block.get("source"))
+    if str(source.get("type")) in {"text", "content"}:  # Anthropic: a document as text
         parts.append(source.get("data") or source.get("content"))
         return 0.0
-    if block.get("type") in _MEDIA_TYPES:
+    if str(block.get("type")) in _MEDIA_TYPES:
         return media_tokens
-    weight = 0.0
+    weight = _MESSAGE_TOKENS if "role" in block else 0.0
     for key, value in block.items():
         if key in _MEDIA_KEYS and not isinstance(value, str):
             weight += media_tokens
-        elif key in _JSON and isinstance(value, Mapping):
+        elif key in _JSON and is_mapping(value):
             weight += _json_weight(value)
         elif key not in _SILENT:
             parts.append(value)
@@ -230,5 +155,5 @@ def _json_weight(value: object) -> float:
 def _at(body: Mapping[str, Any], place: tuple[str, ...]) -> int:
     value: object = body
     for key in place:
-        value = value.get(key) if isinstance(value, Mapping) else None
+        value = mapping(value).get(key)
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0

@@ -5,30 +5,14 @@ Whatever is not a count reads as none; nothing here raises, calls a method of a 
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping
 from typing import Any
 
+from agent_rate_limiter.providers.shapes import get, is_list, listed, parsed
 from agent_rate_limiter.usage import Usage
 
 _MOST = 10**15
 
-
-def _camel(name: str) -> str:
-    first, *rest = name.split("_")
-    return first + "".join(word.capitalize() for word in rest)
-
-
-class _CamelNames(dict[str, str]):
-    """Snake-case name → as JSON APIs write it; only names of this module ever get in."""
-
-    def __missing__(self, name: str) -> str:
-        self[name] = _camel(name)
-        return self[name]
-
-
-_CAMEL = _CamelNames()
 
 _Places = tuple[tuple[str, ...], ...]
 
@@ -133,7 +117,7 @@ def _read(response: object, depth: int) -> Usage | None:
         return normalised(found)
     content = get(response, "_content")  # httpx and requests keep a body there once it has been read
     if isinstance(content, bytes):
-        return _read(_json(content), depth - 1) if depth else None
+        return _read(parsed(content), depth - 1) if depth else None
     inner = (_read(get(response, name), depth - 1) for name in _WITHIN) if depth else ()
     return next((usage for usage in inner if usage is not None), None)
 
@@ -171,17 +155,6 @@ def normalised(usage: object) -> Usage | None:
     )
 
 
-def get(thing: object, name: str) -> Any:
-    """A field of a mapping (in snake or camel case) or of an object; None when it has none."""
-    if isinstance(thing, Mapping):
-        value = thing.get(name)
-        return thing.get(_CAMEL[name]) if value is None and "_" in name else value
-    try:
-        return getattr(thing, name, None)
-    except Exception:  # noqa: BLE001 - a property of someone else's object
-        return None
-
-
 def _at(thing: object, place: tuple[str, ...]) -> Any:
     for name in place:
         thing = get(thing, name)
@@ -213,9 +186,8 @@ def _cache(usage: object) -> tuple[int, int, int]:
 
 
 def _bedrock_1h(usage: object) -> int:
-    details = get(usage, "cache_details")
-    listed = details if isinstance(details, (list, tuple)) else ()
-    return sum(_count(part, _COUNTED_INPUT) or 0 for part in listed if get(part, "ttl") == "1h")
+    details = listed(get(usage, "cache_details"))
+    return sum(_count(part, _COUNTED_INPUT) or 0 for part in details if get(part, "ttl") == "1h")
 
 
 def _reasoning_apart(usage: object, prompt: int, produced: int, reasoning: int) -> int:
@@ -229,8 +201,8 @@ def _reasoning_apart(usage: object, prompt: int, produced: int, reasoning: int) 
 def _audio(usage: object, details: tuple[str, ...]) -> int:
     for name in details:
         detail = get(usage, name)
-        if isinstance(detail, (list, tuple)):  # Gemini lists tokens by modality
-            return sum(_count(part, _LISTED_COUNT) or 0 for part in detail if _is_audio(part))
+        if is_list(detail):  # Gemini lists tokens by modality
+            return sum(_count(part, _LISTED_COUNT) or 0 for part in listed(detail) if _is_audio(part))
         stated = _count(detail, _AUDIO)
         if stated is not None:
             return stated
@@ -254,10 +226,3 @@ def _cost(usage: object) -> float | None:
 def _amount(value: object) -> bool:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     return number and math.isfinite(value) and 0 <= value < _MOST  # type: ignore[arg-type,operator]
-
-
-def _json(content: bytes) -> object:
-    try:
-        return json.loads(content)
-    except (ValueError, RecursionError):
-        return None

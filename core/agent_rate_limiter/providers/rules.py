@@ -136,8 +136,9 @@ ANYONE = (
     Rule(OVERLOADED, codes=("overloaded_error", "server_overloaded", "engine_overloaded", "model_overloaded")),
 )
 
-_BY_STATUS = {402: NO_CREDIT, 408: TRANSIENT, 409: TRANSIENT, 413: TOO_LARGE, 425: TRANSIENT, 429: WAIT}
-_BY_STATUS |= {499: TRANSIENT, 503: OVERLOADED, 529: OVERLOADED}
+_BY_STATUS = {402: NO_CREDIT, 413: TOO_LARGE, 429: WAIT, 503: OVERLOADED, 529: OVERLOADED} | dict.fromkeys(
+    (408, 409, 425, 499), TRANSIENT
+)
 
 # The status that a code stands for, where the response had none of its own: an error inside a stream.
 _STATUS_OF_CODE = {

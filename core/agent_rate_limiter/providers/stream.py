@@ -3,72 +3,36 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import dataclasses
-import json
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from agent_rate_limiter.estimates import token_weight
 from agent_rate_limiter.providers.model import Failure
-from agent_rate_limiter.providers.responses import find_usage, get, normalised
+from agent_rate_limiter.providers.responses import find_usage, normalised
+from agent_rate_limiter.providers.shapes import fields, get, is_mapping, listed, mapping, mappings, parsed, words
 from agent_rate_limiter.usage import Usage
 
 # The events that end an answer, and their usage with it.
-_LAST = frozenset(
-    [
-        "response.completed",
-        "response.incomplete",
-        "response.failed",
-        "message_stop",
-        "message-end",
-        "stream-end",
-        "interaction.completed",
-        "transcript.text.done",
-        "image_generation.completed",
-        "image_edit.completed",
-    ]
+_LAST = words(
+    "response.completed response.incomplete response.failed message_stop message-end stream-end "
+    "interaction.completed transcript.text.done image_generation.completed image_edit.completed"
 )
-_HOLDERS = frozenset(
-    [
-        "delta",
-        "choices",
-        "candidates",
-        "content",
-        "parts",
-        "message",
-        "tool_calls",
-        "function",
-        "functionCall",
-        "function_call",
-        "step",
-        "contentBlockDelta",
-        "toolUse",
-        "reasoningContent",
-    ]
+_HOLDERS = words(
+    "delta choices candidates content parts message tool_calls function functionCall function_call step "
+    "contentBlockDelta toolUse reasoningContent"
 )
-_TEXTS = frozenset(
-    [
-        "text",
-        "content",
-        "refusal",
-        "reasoning",
-        "reasoning_content",
-        "thinking",
-        "partial_json",
-        "arguments",
-        "name",
-        "input",
-        "transcript",
-        "tool_plan",
-        "outputText",
-        "generation",
-        "completion",
-    ]
+_TEXTS = words(
+    "text content refusal reasoning reasoning_content thinking partial_json arguments name input transcript "
+    "tool_plan outputText generation completion"
 )
 _BEGIN = ("delta", "choices", "candidates", "contentBlockDelta", "outputText", "generation", "completion")
-_CALLS = frozenset(("args", "arguments", "input"))
+_USAGE_HOLDERS = words(
+    "usage usageMetadata usage_metadata response message metadata x_groq interaction data meta "
+    "amazon-bedrock-invocationMetrics"
+)
+_CALLS = words("args arguments input")
 
 
 class StreamReader:
@@ -113,7 +77,7 @@ class StreamReader:
         if event == "[DONE]":
             self._answered = True
             return
-        event = _unwrapped(_fields(event))
+        event = _unwrapped(fields(event))
         if not event:
             return
         if self.failure is None and (error := _error_in(event)) is not None:
@@ -122,37 +86,30 @@ class StreamReader:
         self._read_usage(event)
 
     def _read_usage(self, event: Mapping[str, Any]) -> None:
-        last = (event.get("type") or event.get("event_type")) in _LAST
+        last = _kind(event) in _LAST
         self._answered = self._answered or last or _finished(event)
-        found = find_usage(event)
+        stating = last or any(name in _USAGE_HOLDERS and value is not None for name, value in event.items())
+        found = find_usage(event) if stating else None
         if found is not None:
             # Anthropic states the input first and the output later: what is new goes over what is known.
-            self._stated.update((name, value) for name, value in _fields(found).items() if value is not None)
+            self._stated.update((name, value) for name, value in fields(found).items() if value is not None)
         whole = found is not None and (self._answered or _only_usage(event))
         self._final = self._final or whole or (last and bool(self._stated))
 
 
-def _fields(thing: object) -> Mapping[str, Any]:
-    if isinstance(thing, Mapping):
-        return thing
-    try:
-        dumped = thing.model_dump() if hasattr(thing, "model_dump") else vars(thing)
-    except Exception:  # noqa: BLE001 - someone else's object: then it tells nothing
-        return {}
-    return dumped if isinstance(dumped, Mapping) else {}
+def _kind(event: Mapping[str, Any]) -> str:
+    return str(event.get("type") or event.get("event_type") or "")
 
 
 def _unwrapped(event: Mapping[str, Any]) -> Mapping[str, Any]:
     """Bedrock's InvokeModelWithResponseStream carries the model's own events as bytes, on the wire in base64."""
-    chunk = event.get("chunk")
-    content: object = chunk.get("bytes") if isinstance(chunk, Mapping) else event.get("bytes")
-    try:
-        if isinstance(content, str):
+    content = mapping(event.get("chunk", event)).get("bytes")
+    if isinstance(content, str):
+        try:
             content = base64.b64decode(content, validate=True)
-        inner = json.loads(content) if isinstance(content, bytes) else None
-    except (ValueError, RecursionError, binascii.Error):
-        return event
-    return inner if isinstance(inner, Mapping) else event
+        except ValueError:
+            return event
+    return mapping(parsed(content)) or event if isinstance(content, bytes) else event
 
 
 def _error_in(event: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -161,26 +118,25 @@ def _error_in(event: Mapping[str, Any]) -> Mapping[str, Any] | None:
         return event
     if event.get("type") == "error":  # OpenAI Responses: the error's fields are the event's
         return event
-    error = get(event.get("response"), "error")
-    if isinstance(error, Mapping) and error:
+    error = mapping(mapping(event.get("response")).get("error"))
+    if error:
         return {"error": error}
-    for name, payload in event.items():
-        if isinstance(name, str) and name.endswith("Exception"):  # Bedrock
-            return {**_fields(payload), "__type": name}
-    return None
+    name = next((name for name in event if str(name).endswith("Exception")), None)  # Bedrock
+    return None if name is None else {**mapping(event[name]), "__type": name}
 
 
 def _finished(event: Mapping[str, Any]) -> bool:
     """Whether an event says that an answer is complete."""
-    for choice in _listed(event, "choices"):
-        if get(choice, "finish_reason"):
-            return True
-    for candidate in _listed(event, "candidates"):
-        if get(candidate, "finish_reason"):
-            return True
+    answers = (*listed(event.get("choices")), *listed(event.get("candidates")))
     blocked = get(get(event, "prompt_feedback"), "block_reason")
     stopped = get(event.get("delta"), "stop_reason") if event.get("type") == "message_delta" else None
-    return bool(blocked or stopped or event.get("messageStop") or event.get("stop_reason"))
+    return bool(
+        any(get(answer, "finish_reason") for answer in answers)
+        or blocked
+        or stopped
+        or event.get("messageStop")
+        or event.get("stop_reason")
+    )
 
 
 def _only_usage(event: Mapping[str, Any]) -> bool:
@@ -188,14 +144,9 @@ def _only_usage(event: Mapping[str, Any]) -> bool:
     return event.get("choices") == [] or "metadata" in event
 
 
-def _listed(event: Mapping[str, Any], name: str) -> list[Any]:
-    value = event.get(name)
-    return value if isinstance(value, list) else []
-
-
 def _delta_weight(event: Mapping[str, Any]) -> float:
     """Add up the new text in an event, and only in the parts that bring text: final events repeat it all."""
-    kind = str(event.get("type") or event.get("event_type") or "")
+    kind = _kind(event)
     if "audio" in kind or kind.endswith(("-start", "-end")):
         return 0.0
     weight = 0.0
@@ -204,10 +155,10 @@ def _delta_weight(event: Mapping[str, Any]) -> float:
         part = parts.pop()
         if isinstance(part, str):
             weight += token_weight(part)
-        elif isinstance(part, list):
-            parts.extend(each for each in part if isinstance(each, Mapping))
-        elif isinstance(part, Mapping):
+        elif is_mapping(part):
             weight += _texts(part, parts)
+        else:
+            parts.extend(mappings(part))
     return weight
 
 
@@ -216,7 +167,7 @@ def _texts(part: Mapping[str, Any], parts: list[Any]) -> float:
     for key, value in part.items():
         if isinstance(value, str):
             weight += token_weight(value) if key in _TEXTS else 0.0
-        elif key in _CALLS and isinstance(value, Mapping):
+        elif key in _CALLS and is_mapping(value):
             weight += token_weight(str(value))
         elif key in _HOLDERS:
             parts.append(value)

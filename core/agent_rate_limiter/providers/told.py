@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -10,6 +9,8 @@ from typing import Any, NamedTuple
 from agent_rate_limiter.limits import SHORTHANDS, Resource
 from agent_rate_limiter.providers.durations import epoch, seconds, sensible
 from agent_rate_limiter.providers.headers import lowered
+from agent_rate_limiter.providers.shapes import is_list, is_mapping, mapping, mappings
+from agent_rate_limiter.providers.shapes import parsed as json_of
 
 _LONGEST = 100_000  # characters of a body that are parsed
 _SENTENCE = 4_000  # characters of a message that are searched
@@ -57,9 +58,9 @@ def read_error(body: object) -> Told:
         body = bytes(body[:_LONGEST]).decode("utf-8", "replace")
     text = body[:_LONGEST] if isinstance(body, str) else ""
     parsed = _json_in(text) if text else body
-    if isinstance(parsed, list):  # Gemini wraps a stream's error in a list
-        parsed = next((part for part in parsed if isinstance(part, Mapping)), None)
-    if not isinstance(parsed, Mapping):
+    if is_list(parsed):  # Gemini wraps a stream's error in a list
+        parsed = next(iter(mappings(parsed)), None)
+    if not is_mapping(parsed):
         return Told(tuple(_CODE_IN_TEXT.findall(text[:_SENTENCE].lower())), text)
     return _told_by(parsed, text)
 
@@ -70,25 +71,21 @@ def _json_in(text: str) -> object:
     end = max(text.rfind("}"), text.rfind("]"))
     if start < 0 or end <= start:
         return None
-    try:
-        return json.loads(text[start : end + 1])
-    except (ValueError, RecursionError):
-        return None
+    return json_of(text[start : end + 1])
 
 
 def _told_by(body: Mapping[str, Any], text: str) -> Told:
     error = body.get("error")
-    inner: Mapping[str, Any] = error if isinstance(error, Mapping) else {}
-    metadata = _mapping(inner.get("metadata"))
-    listed = inner.get("details", body.get("details"))
-    details = tuple(part for part in listed if isinstance(part, Mapping)) if isinstance(listed, list) else ()
-    places = (_mapping(listed), inner, metadata, body, *details)
+    inner = mapping(error)
+    metadata = mapping(inner.get("metadata"))
+    nested = inner.get("details", body.get("details"))
+    details = tuple(mappings(nested))
+    places = (mapping(nested), inner, metadata, body, *details)
     codes = dict.fromkeys(code for field in _CODE_FIELDS for place in places for code in _code(place.get(field)))
     sentences = (inner.get("message"), error, body.get("message"), body.get("Message"), body.get("detail"))
-    message = next((sentence for sentence in sentences if isinstance(sentence, str) and sentence), "")
-    raw = metadata.get("raw")
-    message = f"{message} {raw}" if isinstance(raw, str) else message
-    return Told(tuple(codes), message or text, details, lowered(_mapping(metadata.get("headers"))))
+    spoken = [sentence for sentence in sentences if isinstance(sentence, str) and sentence][:1]
+    spoken += [raw for raw in (metadata.get("raw"),) if isinstance(raw, str)]
+    return Told(tuple(codes), " ".join(spoken) or text, details, lowered(mapping(metadata.get("headers"))))
 
 
 def _code(value: object) -> Iterator[str]:
@@ -99,14 +96,9 @@ def _code(value: object) -> Iterator[str]:
             yield code
 
 
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
 # ------------------------------------------------------------------ numbers in sentences
 
-_PERIOD_WORDS = {"sec": "second", "second": "second", "min": "minute", "minute": "minute", "hour": "hour"}
-_PERIOD_WORDS |= {"day": "day", "daily": "day", "week": "week", "month": "month", "monthly": "month"}
+_PERIOD_WORDS = {"sec": "second", "min": "minute"}
 _COUNTED = {
     "request": Resource.REQUESTS,
     "call": Resource.REQUESTS,
@@ -154,10 +146,10 @@ def amounts(message: str) -> Amounts:
                 if value:
                     found.setdefault(name, value.lower())
     resource, period = SHORTHANDS.get(found.get("shorthand", ""), (None, None))
-    counted = found.get("counted", "").removeprefix("api ").removesuffix("s")
+    counted, word = found.get("counted", "").removeprefix("api ").removesuffix("s"), found.get("period", "")
     return Amounts(
         resource or _COUNTED.get(counted),
-        period or _PERIOD_WORDS.get(found.get("period", "")),
+        period or _PERIOD_WORDS.get(word, word) or None,
         *(_amount(found.get(name)) for name in ("limit", "used", "requested")),
     )
 

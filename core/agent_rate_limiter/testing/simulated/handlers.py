@@ -92,9 +92,9 @@ class Handlers:
             exchange = await self._open(request, api, dialect)
             try:
                 return await self._answer(request, exchange)
-            except ConnectionError:
+            except ConnectionError:  # the client has gone: aiohttp finds that out once more, quietly
                 self._close(exchange, "dropped")
-                raise
+                return web.Response()
             finally:
                 self._close(exchange, "failed")  # a no-op unless something went wrong above
 

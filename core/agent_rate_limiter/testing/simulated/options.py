@@ -138,7 +138,8 @@ class ModelOptions(TypedDict, total=False):
         latency: seconds before the first byte: a number, (low, high), or a function of the call.
         tokens_per_second: how fast output is generated; None is at once.
         reply: the text of an answer, from the call.
-        prices: dollars per million tokens: (input, output), or {"input":, "output":, "cached_input":}.
+        prices: dollars per million tokens: (input, output), or {"input":, "output":, "cached_input":}; what is
+            read from the cache costs like input unless said.
     pool: models that name the same pool share one set of limits.
     """
 
@@ -229,7 +230,7 @@ def configure(options: Mapping[str, Any], where: str) -> ModelConfig:
         ramp_step=ramp_step,
         overrides=overrides,
         answers=_answers(answers, where),
-        prices=_prices(given.get("prices", ()), where),
+        prices=_prices(given.get("prices", {}), where),
         pool=given.get("pool"),
     )
 
@@ -255,24 +256,22 @@ def _check_names(options: Mapping[str, Any], where: str) -> None:
 
 def _answers(given: Mapping[str, Any], where: str) -> Answers:
     for name, value in given.items():
-        numbers = _numbers(value)
+        pair = isinstance(value, tuple)
+        numbers = list(cast("tuple[Any, ...]", value)) if pair else [value]
         if any(isinstance(number, int | float) and number < 0 for number in numbers):
             raise ConfigError(f"{where}: {name}={value!r} must not be negative.")
-        if len(numbers) > 2 or sorted(numbers) != numbers:  # noqa: PLR2004 - a pair
+        if pair and (len(numbers) != 2 or numbers[0] > numbers[1]):  # noqa: PLR2004
             raise ConfigError(f"{where}: {name}={value!r} must be (low, high).")
     if given.get("tokens_per_second") == 0:
         raise ConfigError(f"{where}: tokens_per_second=0 would never answer; None is at once.")
     return Answers(**given)
 
 
-def _numbers(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, tuple) else [value]
-
-
 def _prices(given: Any, where: str) -> Prices:
-    if not isinstance(given, Mapping):
-        given = dict(zip(("input", "output"), given, strict=False))
-    named = {name: Decimal(str(price)) for name, price in cast("Mapping[str, float]", given).items()}
-    if set(named) - {"input", "output", "cached_input"} or any(price < 0 for price in named.values()):
-        raise ConfigError(f"{where}: prices={given!r} must be dollars per million: input, output, cached_input.")
-    return Prices(**{"cached_input": named.get("input", Decimal(0)), **named})
+    pair = isinstance(given, tuple)
+    named = dict(zip(("input", "output"), cast("tuple[float, ...]", given), strict=False)) if pair else dict(given)
+    dollars = {str(name): Decimal(str(price)) for name, price in named.items()}
+    known = set(dollars) <= {"input", "output", "cached_input"} and len(dollars) == len(given)
+    if not known or any(price < 0 for price in dollars.values()):
+        raise ConfigError(f"{where}: prices={given!r} must be dollars per million: (input, output), or by name.")
+    return Prices(**{"cached_input": dollars.get("input", Decimal(0)), **dollars})

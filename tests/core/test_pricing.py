@@ -1,0 +1,174 @@
+"""Prices: exact integers inside, rounded up once, and a bound that holds."""
+
+from __future__ import annotations
+
+import math
+import pickle
+from dataclasses import replace
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent_rate_limiter.errors import ConfigError
+from agent_rate_limiter.pricing import Price
+from agent_rate_limiter.usage import Usage
+
+EVERY_KIND = Price(
+    input_per_1m=3,
+    output_per_1m=15,
+    cached_input_per_1m=0.3,
+    cache_write_per_1m=3.75,
+    cache_write_1h_per_1m=6,
+    reasoning_per_1m=20,
+    input_audio_per_1m=40,
+    output_audio_per_1m=80,
+    per_request=0.01,
+)
+TEXT = Price(3, 15)
+
+
+@pytest.mark.parametrize(
+    ("price", "usage", "nano"),
+    [
+        (TEXT, Usage(input_tokens=1_000_000), 3_000_000_000),
+        (TEXT, Usage(output_tokens=1_000_000), 15_000_000_000),
+        (TEXT, Usage(input_tokens=800, output_tokens=400), 8_400_000),
+        (TEXT, Usage(), 0),
+        # A kind without a price of its own is charged like the kind it is part of.
+        (TEXT, Usage(input_tokens=10, cached_input_tokens=10), 30_000),
+        (TEXT, Usage(output_tokens=10, reasoning_tokens=10, output_audio_tokens=0), 150_000),
+        (Price(3, 15, cache_write_per_1m=4), Usage(0, 10, 0, 0, 10, 10), 40_000),
+        # Each kind that has one.
+        (EVERY_KIND, Usage(), 10_000_000),
+        (EVERY_KIND, Usage(0, 100, 0, cached_input_tokens=60), 40 * 3_000 + 60 * 300),
+        (EVERY_KIND, Usage(0, 100, 0, cache_write_tokens=60), 40 * 3_000 + 60 * 3_750),
+        (EVERY_KIND, Usage(0, 100, 0, 0, 60, cache_write_1h_tokens=20), 40 * 3_000 + 40 * 3_750 + 20 * 6_000),
+        (EVERY_KIND, Usage(0, 100, input_audio_tokens=1), 99 * 3_000 + 40_000),
+        (EVERY_KIND, Usage(0, 0, 100, reasoning_tokens=70), 30 * 15_000 + 70 * 20_000),
+        (EVERY_KIND, Usage(0, 0, 100, output_audio_tokens=100), 100 * 80_000),
+        # Rounded up, once: 3 × 0.4 + 1 × 0.4 nano-dollars is 2, and not 3.
+        (Price(0.0004, 0.0004), Usage(input_tokens=3, output_tokens=1), 2),
+        (Price(0.000000001, 0), Usage(input_tokens=1), 1),
+        # More parts than there are tokens: the dearest, and no token twice.
+        (EVERY_KIND, Usage(0, 100, 0, cached_input_tokens=80, input_audio_tokens=60), 60 * 40_000 + 40 * 300),
+        # What the provider states wins, and is taken as it was written.
+        (EVERY_KIND, Usage(input_tokens=5, cost=0.07), 70_000_000),
+        (TEXT, Usage(cost=0.0), 0),
+        (TEXT, Usage(cost=1e-10), 1),
+    ],
+)
+def test_a_usage_costs(price: Price, usage: Usage, nano: int) -> None:
+    assert price.nano(usage) == nano
+
+
+def test_a_free_model_costs_nothing() -> None:
+    free = Price(0, 0)
+    assert free.nano(Usage(input_tokens=10**9)) == free.worst_nano(1, 10**9, 10**9) == 0
+
+
+def test_the_worst_case_takes_the_dearest_kind_of_each_direction() -> None:
+    assert EVERY_KIND.worst_nano(2, 100, 10) == 2 * 10_000_000 + 100 * 40_000 + 10 * 80_000
+    assert replace(TEXT, cache_write_per_1m=3.75).worst_nano(1, 100, 10) == 100 * 3_750 + 10 * 15_000
+    assert replace(TEXT, cached_input_per_1m=0.3).worst_nano(1, 100, 10) == 100 * 3_000 + 10 * 15_000
+
+
+def test_the_expected_case_takes_the_plain_prices() -> None:
+    assert EVERY_KIND.expected_nano(2, 100, 10) == 2 * 10_000_000 + 100 * 3_000 + 10 * 15_000
+    assert Price(0.0004, 0.0004).expected_nano(1, 3, 1) == 2
+
+
+@pytest.mark.parametrize(("dollars", "per_1m"), [(0.03, 30.0), (0.0007, 0.7), (0.015, 15.0), (0, 0.0), (1, 1000.0)])
+def test_per_1k_charges_both_directions(dollars: float, per_1m: float) -> None:
+    assert Price.per_1k(dollars) == Price(per_1m, per_1m)
+
+
+@pytest.mark.parametrize("bad", [-1, -0.001, math.nan, math.inf, True, "3"])
+@pytest.mark.parametrize("field", ["input_per_1m", "output_per_1m", "cached_input_per_1m", "per_request"])
+def test_a_price_that_makes_no_sense_is_refused(field: str, bad: float) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Price(**({"input_per_1m": 1.0, "output_per_1m": 1.0} | {field: bad}))
+    assert str(caught.value) == f"{field} is {bad!r}: give dollars as a finite number of at least 0."
+
+
+def test_a_price_per_1k_that_makes_no_sense_is_refused() -> None:
+    with pytest.raises(ConfigError) as caught:
+        Price.per_1k(-0.03)
+    assert str(caught.value) == "cost_per_1k is -0.03: give dollars as a finite number of at least 0."
+
+
+def test_a_missing_price_is_refused() -> None:
+    with pytest.raises(ConfigError) as caught:
+        Price(None, 1)  # type: ignore[arg-type]
+    assert str(caught.value) == "input_per_1m is None: give dollars as a finite number of at least 0."
+
+
+def test_a_price_is_a_value() -> None:
+    assert pickle.loads(pickle.dumps(EVERY_KIND)) == EVERY_KIND  # noqa: S301 - our own
+    assert hash(Price(3, 15)) == hash(TEXT)
+    assert Price(3, 16) != TEXT
+    assert "_worst" not in repr(TEXT)
+
+
+dollars = st.integers(0, 10**14).map(lambda nano: nano / 10**9)  # as written: at most nine decimals
+maybe_dollars = st.none() | dollars
+prices = st.builds(
+    Price,
+    dollars,
+    dollars,
+    maybe_dollars,
+    maybe_dollars,
+    maybe_dollars,
+    maybe_dollars,
+    maybe_dollars,
+    dollars,
+    maybe_dollars,
+)
+counts = st.integers(0, 10**7)
+
+
+def exactly(price: float | None, otherwise: Fraction = Fraction(0)) -> Fraction:
+    return otherwise if price is None else Fraction(str(price))
+
+
+@given(prices, st.integers(0, 5), st.tuples(*[counts] * 8))
+def test_the_cost_is_what_fractions_say(price: Price, requests: int, tokens: tuple[int, ...]) -> None:
+    plain_in, cached, write, write_1h, audio_in, plain_out, reasoning, audio_out = tokens
+    usage = Usage(
+        requests,
+        input_tokens=plain_in + cached + write + write_1h + audio_in,
+        output_tokens=plain_out + reasoning + audio_out,
+        cached_input_tokens=cached,
+        cache_write_tokens=write + write_1h,
+        cache_write_1h_tokens=write_1h,
+        reasoning_tokens=reasoning,
+        input_audio_tokens=audio_in,
+        output_audio_tokens=audio_out,
+    )
+    sent, produced = exactly(price.input_per_1m), exactly(price.output_per_1m)
+    written = exactly(price.cache_write_per_1m, sent)
+    millionths = (
+        plain_in * sent
+        + cached * exactly(price.cached_input_per_1m, sent)
+        + write * written
+        + write_1h * exactly(price.cache_write_1h_per_1m, written)
+        + audio_in * exactly(price.input_audio_per_1m, sent)
+        + plain_out * produced
+        + reasoning * exactly(price.reasoning_per_1m, produced)
+        + audio_out * exactly(price.output_audio_per_1m, produced)
+    )
+    in_dollars = millionths / 10**6 + requests * exactly(price.per_request)
+    assert price.nano(usage) == math.ceil(in_dollars * 10**9)
+
+
+@given(prices, st.integers(0, 5), st.tuples(*[counts] * 8))
+def test_no_usage_costs_more_than_the_worst_case(price: Price, requests: int, tokens: tuple[int, ...]) -> None:
+    usage = Usage(requests, *tokens)
+    assert price.nano(usage) <= price.worst_nano(requests, usage.input_tokens, usage.output_tokens)
+    assert price.expected_nano(requests, *tokens[:2]) <= price.worst_nano(requests, *tokens[:2])
+
+
+@given(st.floats(0, 1e9))
+def test_a_stated_cost_is_rounded_up_to_the_next_nano_dollar(cost: float) -> None:
+    assert TEXT.nano(Usage(cost=cost)) == math.ceil(Fraction(str(cost)) * 10**9)

@@ -1,0 +1,159 @@
+"""What must hold for any sequence of calls."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent_rate_limiter.admission import Bucket, admit, refuse
+from agent_rate_limiter.limits import Limit, Resource
+from agent_rate_limiter.strategies import Concurrency, FixedWindow, SlidingWindow, Strategy, TokenBucket
+
+START = 1_767_225_600_123
+steps = st.lists(st.tuples(st.integers(0, 5_000), st.integers(1, 30)), max_size=60)  # (ms later, units)
+amounts = st.integers(1, 100)
+periods = st.integers(1, 20_000)
+
+
+def _admitted(strategy: Strategy, plan: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    state, now, taken = strategy.initial(START), START, []
+    for later, units in plan:
+        now += later
+        after = strategy.take(state, units, now)
+        if after is not None:
+            state = after
+            taken.append((now, units))
+    return taken
+
+
+def _most_in_any_window(taken: list[tuple[int, int]], length: int) -> int:
+    """The most that was admitted in [t, t + length), over all t."""
+    return max(
+        (sum(units for at, units in taken if start <= at < start + length) for start, _ in taken), default=0
+    )
+
+
+@given(amounts, periods, st.integers(1, 50), steps, st.integers(1, 30_000))
+def test_a_bucket_never_admits_more_than_burst_plus_refill(
+    amount: int, period: int, burst: int, plan: list[tuple[int, int]], length: int
+) -> None:
+    taken = _admitted(TokenBucket(amount, period, burst), plan)
+    # A window of `length` ms spans at most length - 1 whole milliseconds of refill between its first and last take.
+    assert _most_in_any_window(taken, length) * period <= burst * period + amount * (length - 1)
+
+
+@given(amounts, periods, steps)
+def test_a_sliding_window_never_admits_more_than_its_amount(
+    amount: int, period: int, plan: list[tuple[int, int]]
+) -> None:
+    assert _most_in_any_window(_admitted(SlidingWindow(amount, period), plan), period) <= amount
+
+
+@given(amounts, st.integers(1, 20).map(lambda seconds: seconds * 1000), steps)
+def test_a_fixed_window_never_admits_more_than_its_amount(
+    amount: int, period: int, plan: list[tuple[int, int]]
+) -> None:
+    windows: dict[int, int] = {}
+    for at, units in _admitted(FixedWindow(amount, period / 1000), plan):
+        windows[at // period] = windows.get(at // period, 0) + units
+    assert all(units <= amount for units in windows.values())
+
+
+any_strategy = st.one_of(
+    st.builds(TokenBucket, amounts, periods, st.integers(1, 50)),
+    st.builds(SlidingWindow, amounts, periods),
+    st.builds(FixedWindow, amounts, periods.map(lambda ms: ms / 1000)),
+    st.builds(FixedWindow, amounts, st.sampled_from(["minute", "day", "month", None])),
+    st.builds(Concurrency, amounts),
+)
+
+
+def _reach(strategy: Strategy, plan: list[tuple[int, int]]) -> tuple[Any, int]:
+    state, now = strategy.initial(START), START
+    for later, units in plan:
+        now += later
+        state = strategy.take(state, units, now) or state
+    return state, now
+
+
+@given(any_strategy, steps, st.integers(1, 60))
+def test_the_wait_is_exact(strategy: Strategy, plan: list[tuple[int, int]], units: int) -> None:
+    state, now = _reach(strategy, plan)
+    wait = strategy.wait(state, units, now)
+    if units > strategy.capacity:
+        assert strategy.take(state, units, now) is None
+    elif wait is None:
+        assert strategy.take(state, units, now + 10**9) is None
+    else:
+        assert strategy.take(state, units, now + wait) is not None
+        assert not wait or strategy.take(state, units, now + wait - 1) is None
+
+
+@given(any_strategy, steps, st.integers(1, 60))
+def test_a_refusal_and_a_question_change_nothing(strategy: Strategy, plan: list[tuple[int, int]], units: int) -> None:
+    state, now = _reach(strategy, plan)
+    before = repr(state)
+    strategy.take(state, units, now)
+    strategy.wait(state, units, now)
+    strategy.available(state, now)
+    strategy.may_free(state, units, now)
+    strategy.idle_in(state, now)
+    assert repr(state) == before
+
+
+@given(any_strategy, steps, st.integers(1, 60), st.integers(0, 60))
+def test_reserve_then_settle_equals_a_direct_charge(
+    strategy: Strategy, plan: list[tuple[int, int]], estimate: int, used: int
+) -> None:
+    state, now = _reach(strategy, plan)
+    reserved = strategy.take(state, estimate, now)
+    if reserved is None:
+        return
+    settled = strategy.settle(reserved, estimate, used, now, now)
+    directly = strategy.settle(state, 0, 0 if isinstance(strategy, Concurrency) else used, now, now)
+    assert strategy.available(settled, now) == strategy.available(directly, now)
+    later = now + 1_234
+    assert strategy.available(settled, later) == strategy.available(directly, later)
+
+
+@given(any_strategy, steps, st.integers(1, 60), st.integers(0, 30_000))
+def test_cancel_restores(strategy: Strategy, plan: list[tuple[int, int]], units: int, later: int) -> None:
+    state, now = _reach(strategy, plan)
+    reserved = strategy.take(state, units, now)
+    if reserved is None:
+        return
+    cancelled = strategy.settle(reserved, units, 0, now, now + later)
+    assert strategy.available(cancelled, now + later) == strategy.available(state, now + later)
+
+
+@given(
+    st.lists(st.tuples(amounts, periods), min_size=1, max_size=4),
+    st.lists(st.tuples(st.integers(0, 3_000), st.lists(st.integers(0, 40), min_size=4, max_size=4)), max_size=40),
+)
+def test_admission_is_all_or_nothing_and_names_the_limit_that_frees_last(
+    rules: list[tuple[int, int]], calls: list[tuple[int, list[int]]]
+) -> None:
+    path = tuple(
+        Bucket(str(place), Limit(Resource.TOKENS, amount, period / 1000), "", START)
+        for place, (amount, period) in enumerate(rules)
+    )
+    now = START
+    for later, wanted in calls:
+        now += later
+        units = wanted[: len(path)]
+        before = [bucket.state for bucket in path]
+        states = admit(path, units, now)
+        assert [bucket.state for bucket in path] == before
+        if states is None:
+            refusal = refuse(path, units, now)
+            waits = [b.strategy.wait(b.state, n, now) or 0 for b, n in zip(path, units, strict=True) if n]
+            if refusal.never:
+                assert refusal.requested > refusal.bucket.strategy.capacity
+            else:
+                assert refusal.wait == max(waits)
+                assert admit(path, units, now + max(waits)) is not None
+        else:
+            for bucket, state in zip(path, states, strict=True):
+                bucket.state = state
