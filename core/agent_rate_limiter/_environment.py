@@ -29,7 +29,7 @@ def expand(text: str) -> str:
 
 def _value(found: re.Match[str]) -> str:
     name, default = found["name"], found["default"]
-    if found[0] in {"$", "$$"}:
+    if found[0] == "$$":
         return "$"
     if name is None:
         raise ConfigError("write '${NAME}' or '${NAME:-default}', and '$${' for the two characters themselves")

@@ -17,18 +17,39 @@ class Bucket:
         limit: the rule.
         scope: whom it applies to, in words; empty for everybody.
         now: epoch milliseconds.
+        strategy: how it counts, where the limit does not say.
     """
 
-    __slots__ = ("__weakref__", "key", "limit", "queue", "scope", "state", "strategy", "take")
+    __slots__ = (
+        "__weakref__",
+        "configured",
+        "key",
+        "learned",
+        "limit",
+        "merged_at",
+        "queue",
+        "scope",
+        "settle",
+        "state",
+        "strategy",
+        "take",
+    )
 
-    def __init__(self, key: str, limit: Limit, scope: str, now: int) -> None:
+    def __init__(self, key: str, limit: Limit, scope: str, now: int, strategy: Strategy | None = None) -> None:
         self.key = key
-        self.limit = limit
         self.scope = scope
-        self.strategy: Strategy = strategy_for(limit)
-        self.take = self.strategy.take  # bound once: the hot path calls nothing else
+        self.configured = limit
+        self.learned = False  # nobody configured it: the provider's word is all there is
+        self.merged_at = 0  # admission of the call whose answer corrected it last, in epoch milliseconds
+        self.obey(limit, strategy or strategy_for(limit))
         self.state: Any = self.strategy.initial(now)
         self.queue: Any = None  # the engine's: who waits for this bucket
+
+    def obey(self, limit: Limit, strategy: Strategy) -> None:
+        """Follow a rule from now on."""
+        self.limit = limit
+        self.strategy = strategy
+        self.take, self.settle = strategy.take, strategy.settle  # bound once, for the hot path
 
     def __repr__(self) -> str:
         """Name the limit and whom it is for."""

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from agent_rate_limiter import context
-from agent_rate_limiter.admission import Refusal
+from agent_rate_limiter.admission import Path, Refusal
 from agent_rate_limiter.decision import Decision
 from agent_rate_limiter.engine.drivers import MakeWaiter, wait_in_loop, wait_in_thread
 from agent_rate_limiter.engine.engine import Engine
 from agent_rate_limiter.engine.port import Hold
 from agent_rate_limiter.engine.queue import ADMITTED, Waiter
 from agent_rate_limiter.errors import ConfigError, LimiterClosed, ReservationError
-from agent_rate_limiter.limits import Priority, Resource, Target
+from agent_rate_limiter.feedback import Feedback
+from agent_rate_limiter.limits import NANO_PER_DOLLAR, Priority, Resource, Target
+from agent_rate_limiter.providers.model import Failure, Quota
 from agent_rate_limiter.reservation import Reservation
 from agent_rate_limiter.routing import Declared, Route, Router
+from agent_rate_limiter.strategies.gate import OPEN
 from agent_rate_limiter.usage import Estimate, Usage
 from agent_rate_limiter.verdict import decision_of, error_of
 
@@ -36,9 +39,9 @@ class Calls:
 
     def __init__(self, engine: Engine, declared: Callable[[Target], Declared], costs: CostTracker) -> None:
         self.engine = engine
-        self.costs = costs
         self.alerts: Alerts | None = None
-        self._router = Router(declared, engine.store.bucket)
+        self._router = Router(declared, engine.store.bucket, costs)
+        self._feedback = Feedback(engine, self._router)
 
     # -- before --------------------------------------------------------------------------------------------
 
@@ -81,14 +84,33 @@ class Calls:
 
     def settle(self, route: Route, hold: Hold, estimate: Estimate, usage: Usage) -> float:
         """Charge what was used; return its dollars."""
-        nano = self._nano(route, usage)
+        nano = 0 if route.price is None and usage.cost is None else _nano(route, usage)
         used = route.used(estimate, usage, nano)
         if not usage.exact:
-            used = [max(taken, amount) for taken, amount in zip(hold.amounts, used, strict=True)]
+            used = [max(taken, amount) for taken, amount in zip(hold.amounts, used, strict=False)]
         self.engine.settle(hold, used)
+        gate = route.gate.state
+        if route.searching or gate.window < OPEN or gate.strikes:
+            self._tell(lambda now: self._feedback.succeeded(route, hold, now))
         if self.alerts is not None:
             self.alerts.check(route.path, self.engine.clock.now())
-        return self.costs.record(route.target, route.labels, usage, nano, hold.taken_at)
+        return route.account.book(usage, nano, hold.taken_at)
+
+    def refuse(self, route: Route, hold: Hold, estimate: Estimate, failure: Failure) -> float:
+        """The provider refused the call, or was never reached: charge that, and let everybody know."""
+        sent = Usage(requests=estimate.requests if failure.sent else 0)
+        self.engine.settle(hold, route.used(Estimate(requests=0), sent, 0) if failure.sent else hold.nothing)
+        self._tell(lambda now: self._feedback.refused(route, hold, failure, now))
+        return route.account.book(sent, 0, hold.taken_at)
+
+    def observe(self, route: Route, hold: Hold, quotas: Iterable[Quota]) -> None:
+        """A response's headers say what is left."""
+        self._tell(lambda now: self._feedback.observe(route, hold, quotas, now))
+
+    def _tell(self, learn: Callable[[int], None]) -> None:
+        self.engine.read(learn)
+        if self.engine.waiting:
+            self.engine.advance(everybody=True)
 
     def cancel(self, hold: Hold) -> None:
         """Give everything back."""
@@ -119,7 +141,8 @@ class Calls:
         return route, Hold(route.path, route.reserved(estimate)), priority
 
     def _waiter(self, route: Route, hold: Hold, estimate: Estimate, priority: int, patience: int | None) -> MakeWaiter:
-        self._check_reentrancy(route, hold)
+        sizing = _Sizing(route, estimate, nested=self._check_reentrancy(route, hold))
+        hold.amounts = sizing.amounts()
         since = self.engine.clock.now()
         deadline = None if patience is None else since + patience
         weight = estimate.input_tokens + estimate.expected_output_tokens or estimate.requests
@@ -132,6 +155,7 @@ class Calls:
                 weight=weight,
                 since=since,
                 deadline=deadline,
+                sizing=sizing,
                 signal=signal,
             )
 
@@ -145,10 +169,13 @@ class Calls:
             raise error_of(route.target, waiter.outcome, now)
         raise LimiterClosed(str(waiter.outcome))
 
-    def _check_reentrancy(self, route: Route, hold: Hold) -> None:
-        """Refuse to wait for a slot whose every holder is the caller itself: it would wait for ever."""
+    def _check_reentrancy(self, route: Route, hold: Hold) -> bool:
+        """Refuse to wait for a slot whose every holder is the caller itself: it would wait for ever.
+
+        Returns True for a call made from within another to the same target.
+        """
         outer = [r._hold for r in context.current_reservations() if r._calls is self and r._hold.open]  # noqa: SLF001
-        for bucket, amount in zip(hold.path, hold.amounts, strict=True) if outer else ():
+        for bucket, amount in zip(hold.path, hold.amounts, strict=False) if outer else ():
             if bucket.limit.resource is Resource.CONCURRENCY and amount:
                 own = sum(other.amounts[other.path.index(bucket)] for other in outer if bucket in other.path)
                 if own >= bucket.strategy.capacity:
@@ -157,12 +184,7 @@ class Calls:
                         "that it is made from. Settle the outer call first, or raise the concurrency."
                     )
                     raise ReservationError(message)
-
-    @staticmethod
-    def _nano(route: Route, usage: Usage) -> int:
-        if usage.cost is not None:
-            return round(usage.cost * 1_000_000_000)
-        return 0 if route.price is None else route.price.nano(usage)
+        return any(route.gate in other.path for other in outer)
 
     @staticmethod
     def read_usage(response: object) -> Usage | None:
@@ -171,17 +193,40 @@ class Calls:
 
         return read_usage(response)
 
-    def usage_after(self, error: BaseException) -> Usage | None:
-        """Return what a call that failed used: no request if it was never sent; None when nobody knows."""
-        from agent_rate_limiter.providers import FailureKind, read_failure
+    def read_failure(self, error: BaseException) -> Failure | None:
+        """Find out what an error says of the provider; None when it is not the provider's."""
+        from agent_rate_limiter.providers import read_failure
 
-        failure = read_failure(error, None, self.engine.clock.now() / 1000)
-        if failure is None:
-            return None
-        if not failure.sent:
-            return Usage(requests=0)
-        refused = failure.kind is not FailureKind.TRANSIENT or failure.status is not None
-        return Usage() if refused else None
+        return read_failure(error, None, self.engine.clock.now() / 1000)
+
+
+class _Sizing:
+    """What a waiting call takes, by the limits that are known when it is tried.
+
+    A call made from within another to the same target passes its gate uncounted: the outer one already stands
+    in it, and waits for this one.
+    """
+
+    __slots__ = ("_estimate", "_nested", "_route")
+
+    def __init__(self, route: Route, estimate: Estimate, *, nested: bool) -> None:
+        self._route = route
+        self._estimate = estimate
+        self._nested = nested
+
+    @property
+    def path(self) -> Path:
+        return self._route.path
+
+    def amounts(self) -> Sequence[int]:
+        amounts = self._route.reserved(self._estimate)
+        return (0, *amounts[1:]) if self._nested else amounts
+
+
+def _nano(route: Route, usage: Usage) -> int:
+    if route.price is not None:
+        return route.price.nano(usage)
+    return round((usage.cost or 0) * NANO_PER_DOLLAR)
 
 
 def check_priority(priority: int) -> int:

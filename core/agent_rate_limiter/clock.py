@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+_time_ns = time.time_ns
+
 
 class SystemClock:
     """Wall-clock time, which calendars, processes and providers share; but it never goes back.
@@ -18,7 +20,7 @@ class SystemClock:
 
     def now(self) -> int:
         """Epoch milliseconds."""
-        now = time.time_ns() // 1_000_000 + self._ahead
+        now = _time_ns() // 1_000_000 + self._ahead
         if now < self._latest or self._ahead:
             now = self._steady(now)
         self._latest = now

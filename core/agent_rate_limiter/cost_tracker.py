@@ -54,37 +54,55 @@ class CostReport:
         )
 
 
-class CostTracker:
-    """Adds up every settled call by hour, target and labels. In memory: it forgets when the process ends.
+class Account:
+    """The books of one target and one set of labels; made by `CostTracker.account`."""
 
-    Usable alone: `CostTracker().record(Target("openai", "gpt-4"), {}, usage, nano, now)`.
-    """
+    __slots__ = ("_cells", "_hour", "_labels", "_lock", "_sums", "_target")
 
-    def __init__(self) -> None:
-        self._cells: dict[_Cell, list[int]] = {}
-        self._lock = Lock()
+    def __init__(
+        self, cells: dict[_Cell, list[int]], lock: Lock, target: Target, labels: tuple[tuple[str, str], ...]
+    ) -> None:
+        self._cells = cells
+        self._lock = lock
+        self._target = target
+        self._labels = labels
+        self._hour = -1
+        self._sums: list[int] = []
 
-    def record(self, target: Target, labels: Mapping[str, str], usage: Usage, nano: int, now: int) -> float:
+    def book(self, usage: Usage, nano: int, now: int) -> float:
         """Book one call; return its cost in dollars.
 
         Args:
-            target: where it went.
-            labels: who made it.
             usage: what it used.
             nano: what it cost, in nano-dollars.
             now: epoch milliseconds at which it was admitted.
         """
-        cell = (now // _HOUR, target, tuple(sorted(labels.items())) if labels else ())
         with self._lock:
-            sums = self._cells.get(cell)
-            if sums is None:
-                sums = self._cells[cell] = [0, 0, 0, 0, 0]
+            if now // _HOUR != self._hour:
+                self._hour = now // _HOUR
+                self._sums = self._cells.setdefault((self._hour, self._target, self._labels), [0] * len(_COLUMNS))
+            sums = self._sums
             sums[0] += usage.requests
             sums[1] += usage.input_tokens
             sums[2] += usage.output_tokens
             sums[3] += usage.cached_input_tokens
             sums[4] += nano
         return nano / NANO_PER_DOLLAR
+
+
+class CostTracker:
+    """Adds up every settled call by hour, target and labels. In memory: it forgets when the process ends.
+
+    Usable alone: `CostTracker().account(Target("openai", "gpt-4"), {"agent": "a"}).book(usage, nano, now)`.
+    """
+
+    def __init__(self) -> None:
+        self._cells: dict[_Cell, list[int]] = {}
+        self._lock = Lock()
+
+    def account(self, target: Target, labels: Mapping[str, str]) -> Account:
+        """Return the books of a target and of who calls it."""
+        return Account(self._cells, self._lock, target, tuple(sorted(labels.items())))
 
     def report(
         self,

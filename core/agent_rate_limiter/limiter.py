@@ -22,7 +22,7 @@ from agent_rate_limiter.errors import ConfigError
 from agent_rate_limiter.limits import Limit, Target, shorthand
 from agent_rate_limiter.pending import Pending
 from agent_rate_limiter.pricing import Price
-from agent_rate_limiter.report import Explanation, Snapshot, status_of
+from agent_rate_limiter.report import Explanation, Snapshot, shown, status_of
 from agent_rate_limiter.reservation import Reservation
 from agent_rate_limiter.routing import Declared
 from agent_rate_limiter.stores import open_store
@@ -96,7 +96,7 @@ class Limiter:
         spend = self.costs.total
 
         def look(now: int) -> Snapshot:
-            limits = tuple(sorted((status_of(b, now) for b in engine.store.buckets()), key=lambda s: (s.owner, s.name)))
+            limits = tuple(sorted((status_of(b, now) for b in engine.store.buckets() if shown(b, now)), key=lambda s: (s.owner, s.name)))
             return Snapshot(now / 1000, limits, engine.in_flight, engine.waiting, spend)
 
         return engine.read(look)
@@ -109,7 +109,7 @@ class Limiter:
         def look(now: int) -> Explanation:
             refusal = calls.engine.verdict(hold, now)
             decision = Decision(True, str(target)) if refusal is None else decision_of(target, refusal, now)  # noqa: FBT003
-            return Explanation(str(target), decision, tuple(status_of(bucket, now) for bucket in route.path))
+            return Explanation(str(target), decision, tuple(status_of(b, now) for b in route.path if shown(b, now)))
 
         return calls.engine.read(look)
 
@@ -244,7 +244,9 @@ class RateLimiter(Limiter):
         Raises:
             LimitExceeded: it can never be admitted, or not within the timeout.
         """
-        return self._calls.acquire(self.target, make_estimate(estimate, counts), priority, timeout)
+        if estimate is None or counts:
+            estimate = make_estimate(estimate, counts)
+        return self._calls.acquire(self.target, estimate, priority, timeout)
 
     async def acquire_async(
         self,
@@ -255,7 +257,9 @@ class RateLimiter(Limiter):
         **counts: int,
     ) -> Reservation:
         """Wait until the call is admitted, letting the event loop run. As `acquire`."""
-        return await self._calls.acquire_async(self.target, make_estimate(estimate, counts), priority, timeout)
+        if estimate is None or counts:
+            estimate = make_estimate(estimate, counts)
+        return await self._calls.acquire_async(self.target, estimate, priority, timeout)
 
     def try_acquire(
         self, estimate: Estimate | None = None, *, priority: int | None = None, **counts: int
@@ -302,6 +306,8 @@ class RateLimiter(Limiter):
 
 
 class _Known:
+    rated = True  # whoever makes a RateLimiter says what the limits are
+
     def __init__(self, limits: tuple[tuple[str, Limit], ...], price: Price | None) -> None:
         self.limits = limits
         self.price = price

@@ -15,7 +15,7 @@ from agent_rate_limiter.decorator import limited
 from agent_rate_limiter.engine.port import Clock, Store
 from agent_rate_limiter.errors import ConfigError
 from agent_rate_limiter.limiter import F, Limiter, Size, make_terms
-from agent_rate_limiter.limits import Limit, Target
+from agent_rate_limiter.limits import Limit, Resource, Target
 from agent_rate_limiter.pending import Pending
 from agent_rate_limiter.pricing import Price
 from agent_rate_limiter.provider import Provider
@@ -120,7 +120,9 @@ class MultiProviderLimiter(Limiter):
             ConfigError: the target is not configured, or a number makes no sense.
             LimitExceeded: it can never be admitted, or not within the timeout.
         """
-        return self._calls.acquire(self._target(target), make_estimate(estimate, counts), priority, timeout)
+        if estimate is None or counts:
+            estimate = make_estimate(estimate, counts)
+        return self._calls.acquire(self._target(target), estimate, priority, timeout)
 
     async def acquire_async(
         self,
@@ -132,7 +134,8 @@ class MultiProviderLimiter(Limiter):
         **counts: int,
     ) -> Reservation:
         """Wait until the call is admitted, letting the event loop run. As `acquire`."""
-        estimate = make_estimate(estimate, counts)
+        if estimate is None or counts:
+            estimate = make_estimate(estimate, counts)
         return await self._calls.acquire_async(self._target(target), estimate, priority, timeout)
 
     def try_acquire(
@@ -207,7 +210,7 @@ class MultiProviderLimiter(Limiter):
 
     def _declared(self, target: Target) -> _Declared:
         if not self.providers:
-            return _Declared(self._budget_limits, None)
+            return _Declared(self._budget_limits, None, rated=False)
         provider = self.providers.get(target.provider)
         model = None if provider is None else provider.model(target.model)
         if provider is None or model is None:
@@ -215,7 +218,8 @@ class MultiProviderLimiter(Limiter):
             raise unknown_target(target, known)
         own = [(str(target), limit) for limit in model.limits]
         shared = [(provider.name, limit) for limit in provider.limits]
-        return _Declared((*own, *shared, *self._budget_limits), model.price)
+        rated = any(limit.resource is not Resource.COST for _, limit in (*own, *shared))
+        return _Declared((*own, *shared, *self._budget_limits), model.price, rated=rated)
 
     def __repr__(self) -> str:
         """State providers and budgets."""
@@ -225,11 +229,12 @@ class MultiProviderLimiter(Limiter):
 
 
 class _Declared:
-    __slots__ = ("limits", "price")
+    __slots__ = ("limits", "price", "rated")
 
-    def __init__(self, limits: Sequence[tuple[str, Limit]], price: Price | None) -> None:
+    def __init__(self, limits: Sequence[tuple[str, Limit]], price: Price | None, *, rated: bool) -> None:
         self.limits = limits
         self.price = price
+        self.rated = rated
 
 
 def _by_name(providers: Iterable[Provider]) -> dict[str, Provider]:

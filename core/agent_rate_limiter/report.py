@@ -8,6 +8,7 @@ from typing import Any
 from agent_rate_limiter.admission import Bucket
 from agent_rate_limiter.decision import Decision
 from agent_rate_limiter.limits import from_units
+from agent_rate_limiter.strategies.gate import OPEN, Gate
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,11 @@ class Explanation:
         verdict = "A call would be admitted at once." if self.decision.admitted else self.decision.reason
         lines = [f"{self.target}: {verdict}", *(f"  {limit}" for limit in self.limits)]
         return "\n".join(lines if self.limits else [*lines, "  no limits are configured for it"])
+
+
+def shown(bucket: Bucket, now: int) -> bool:
+    """A gate is worth a line only while it holds calls back."""
+    return not isinstance(bucket.strategy, Gate) or bucket.strategy.available(bucket.state, now) < OPEN // 2
 
 
 def status_of(bucket: Bucket, now: int) -> LimitStatus:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from agent_rate_limiter import context
 from agent_rate_limiter.engine.port import Hold
 from agent_rate_limiter.errors import ReservationError
 from agent_rate_limiter.limits import Target
+from agent_rate_limiter.providers.model import Failure, FailureKind, Quota
 from agent_rate_limiter.usage import Estimate, Usage
 
 if TYPE_CHECKING:
@@ -108,15 +109,27 @@ class Reservation:
         claimed, self._claimed = self._claimed, True
         return not claimed and not self._done
 
-    def fail(self, error: BaseException) -> None:
-        """End the call after an error: as never sent, as refused by the provider, or else with the estimate."""
-        usage = self._calls.usage_after(error)
-        if usage is None:
-            self.settle()
-        elif usage.requests:
-            self.settle(usage)
-        else:
-            self.cancel()
+    def fail(self, error: BaseException | Failure) -> None:
+        """End the call after an error: as never sent, as refused by the provider, or else with the estimate.
+
+        What the provider refused closes the target for everybody as long as it says.
+
+        Raises:
+            ReservationError: it has ended already.
+        """
+        failure = error if isinstance(error, Failure) else self._calls.read_failure(error)
+        if failure is None or (failure.sent and failure.kind is FailureKind.TRANSIENT and failure.status is None):
+            self.settle()  # it may have been sent, and answered
+            return
+        if self._done:
+            raise ReservationError(self._ended("fail"))
+        self._done = True
+        self.usage = Usage(self.estimate.requests if failure.sent else 0)
+        self.cost = self._calls.refuse(self._route, self._hold, self.estimate, failure)
+
+    def observe(self, quotas: Iterable[Quota]) -> None:
+        """Correct the limits by what a response's headers say is left; before or after the call is settled."""
+        self._calls.observe(self._route, self._hold, quotas)
 
     def read(self, response: object) -> Usage | None:
         """Find the usage in an SDK's response or its dict; None when it states none."""

@@ -8,9 +8,11 @@ from typing import Protocol
 
 from agent_rate_limiter.admission import Bucket, Path
 from agent_rate_limiter.context import CallScope
+from agent_rate_limiter.cost_tracker import Account, CostTracker
 from agent_rate_limiter.errors import ConfigError
-from agent_rate_limiter.limits import Limit, Resource, Target
+from agent_rate_limiter.limits import NANO_PER_DOLLAR, Limit, Resource, Target
 from agent_rate_limiter.pricing import Price
+from agent_rate_limiter.strategies import GATE, NARROW_GATE
 from agent_rate_limiter.usage import Estimate, Usage
 
 _ROUTES = 4_096
@@ -37,6 +39,11 @@ class Declared(Protocol):
         ...
 
     @property
+    def rated(self) -> bool:
+        """Whether its limits are known; else it starts slowly, and they are learned."""
+        ...
+
+    @property
     def price(self) -> Price | None:
         """What it costs, if that is known."""
         ...
@@ -48,37 +55,57 @@ class Route:
     Args:
         target: where calls go.
         scope: who makes them.
-        path: the limits, in no particular order.
+        path: the limits; the first is the target's gate.
         price: for limits on cost and for the books.
+        account: the books of this target and scope.
+        searching: whether nobody configured a rate: then successes and refusals teach it.
     """
 
-    __slots__ = ("_pick", "flow", "labels", "path", "price", "target")
+    __slots__ = ("_capped", "_costed", "_pick", "account", "flow", "gate", "labels", "path", "price", "searching", "target")
 
-    def __init__(self, target: Target, scope: CallScope, path: Path, price: Price | None) -> None:
+    def __init__(
+        self, target: Target, scope: CallScope, path: Path, price: Price | None, account: Account, *, searching: bool
+    ) -> None:
         self.target = target
         self.labels = scope.labels
-        self.path = path
         self.price = price
+        self.gate = path[0]
+        self.account = account
+        self.searching = searching
         self.flow = scope.labels.get("agent", "")
-        self._pick = _picker([_field(bucket.limit) for bucket in path])
+        self.follow(path)
+
+    def follow(self, path: Path) -> None:
+        """Take over a path that has grown at its end; calls in flight keep the part they know."""
+        fields = [_field(bucket.limit) for bucket in path]
+        self._costed = _FIELD[Resource.COST] in fields
+        self._capped = not set(fields).isdisjoint(_AT_MOST.values())
+        self._pick = _picker(fields)
+        self.path = path
 
     def reserved(self, estimate: Estimate) -> Sequence[int]:
         """Units to take from each limit on the path: what is expected, and of money the worst case."""
-        requests, given, cost = estimate.requests, estimate.input_tokens, 0
-        expected = estimate.output_tokens or estimate.max_output_tokens
-        at_most = max(expected, estimate.max_output_tokens)
-        if estimate.cost is not None:
-            cost = round(estimate.cost * 1_000_000_000)
-        elif self.price is not None:
-            cost = self.price.worst_nano(requests, given, at_most)
+        requests, given = estimate.requests, estimate.input_tokens
+        expected = at_most = estimate.output_tokens or estimate.max_output_tokens
+        if estimate.max_output_tokens > expected:
+            at_most = estimate.max_output_tokens
+        cost = self._worst_cost(estimate, at_most) if self._costed else 0
         return self._pick((requests, given, expected, given + expected, cost, 1, at_most, given + at_most))
+
+    def _worst_cost(self, estimate: Estimate, at_most: int) -> int:
+        if estimate.cost is not None:
+            return round(estimate.cost * NANO_PER_DOLLAR)
+        price = self.price
+        return 0 if price is None else price.worst_nano(estimate.requests, estimate.input_tokens, at_most)
 
     def used(self, estimate: Estimate, usage: Usage, nano: int) -> Sequence[int]:
         """Units that a call really used of each limit; those that count `max_tokens` keep that."""
-        given, produced = usage.input_tokens, usage.output_tokens
-        at_most = max(produced, estimate.max_output_tokens or estimate.output_tokens)
-        charged = max(given, estimate.input_tokens) + at_most
-        return self._pick((usage.requests, given, produced, given + produced, nano, 1, at_most, charged))
+        given = charged = usage.input_tokens
+        produced = at_most = usage.output_tokens
+        if self._capped:
+            at_most = max(produced, estimate.max_output_tokens or estimate.output_tokens)
+            charged = max(given, estimate.input_tokens)
+        return self._pick((usage.requests, given, produced, given + produced, nano, 1, at_most, charged + at_most))
 
 
 class Router:
@@ -87,14 +114,21 @@ class Router:
     Args:
         declared: what is known of a target; raises ConfigError for one that is not known.
         bucket: the store's bucket of a key.
+        costs: the books.
     """
 
     def __init__(
-        self, declared: Callable[[Target], Declared], bucket: Callable[[str, Limit, str, int], Bucket]
+        self,
+        declared: Callable[[Target], Declared],
+        bucket: Callable[[str, Limit, str, int], Bucket],
+        costs: CostTracker,
     ) -> None:
+        self._costs = costs
         self._declared = declared
         self._bucket = bucket
         self._routes: dict[tuple[Target, object], Route] = {}
+        self._learned: dict[Target, list[Bucket]] = {}
+        self.adaptive: dict[Target, Bucket] = {}
 
     def find(self, target: Target, scope: CallScope) -> Route | None:
         """Return the route if it is compiled."""
@@ -108,7 +142,7 @@ class Router:
         """
         declared = self._declared(target)
         labels = {"provider": target.provider, "model": target.model, **scope.labels}
-        path = []
+        path = [self._bucket(f"{target}/gate", GATE if declared.rated else NARROW_GATE, "", now)]
         for owner, limit in (*declared.limits, *scope.limits):
             share = limit.scope.key(labels)
             if share is not None:
@@ -116,9 +150,23 @@ class Router:
                 path.append(self._bucket(key, limit, share, now))
         if len(self._routes) >= _ROUTES:
             self._forget_idle(now)
-        route = Route(target, scope, tuple(path), declared.price)
+        path += self._learned.get(target, ())
+        account = self._costs.account(target, scope.labels)
+        route = Route(target, scope, tuple(path), declared.price, account, searching=not declared.rated)
         self._routes[target, scope.key] = route
         return route
+
+    def learn(self, target: Target, limit: Limit, now: int, *, adaptive: bool = False) -> Bucket:
+        """Put a target under a limit that nobody configured. The engine's lock must be held."""
+        bucket = self._bucket(f"{target}/{limit.name}", limit, "", now)
+        bucket.learned = True
+        self._learned.setdefault(target, []).append(bucket)
+        if adaptive:
+            self.adaptive[target] = bucket
+        for route in self._routes.values():
+            if route.target == target:
+                route.follow((*route.path, bucket))
+        return bucket
 
     def _forget_idle(self, now: int) -> None:
         self._routes = {
@@ -135,11 +183,7 @@ def _field(limit: Limit) -> int:
 
 
 def _picker(fields: list[int]) -> Callable[[tuple[int, ...]], Sequence[int]]:
-    if len(fields) > 1:
-        return itemgetter(*fields)
-    if fields:
-        return itemgetter(slice(fields[0], fields[0] + 1))
-    return lambda _: ()
+    return itemgetter(*fields) if len(fields) > 1 else itemgetter(slice(fields[0], fields[0] + 1))
 
 
 def unknown_target(target: Target, known: Sequence[str]) -> ConfigError:

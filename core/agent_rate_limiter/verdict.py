@@ -8,6 +8,7 @@ from agent_rate_limiter.admission import Refusal
 from agent_rate_limiter.decision import Decision
 from agent_rate_limiter.errors import AcquireTimeout, BudgetExceeded, LimitExceeded, RequestTooLarge
 from agent_rate_limiter.limits import Resource, from_units
+from agent_rate_limiter.strategies.gate import Gate
 
 _UNIT = {
     Resource.REQUESTS: "requests",
@@ -59,8 +60,16 @@ def _sentence(target: object, refusal: Refusal, now: int) -> str:
     if refusal.never:
         most = amount_text(limit.resource, refusal.bucket.strategy.capacity)
         return f"{target} is refused by {name}: {asked} requested, but it never holds more than {most}. {_smaller(limit.resource)}"
+    if isinstance(refusal.bucket.strategy, Gate):
+        return _gate_sentence(target, refusal, now)
     there = amount_text(limit.resource, max(0, refusal.available))
     return f"{target} is refused by {name}: {asked} requested, {there} available. {_when(refusal, now)}"
+
+
+def _gate_sentence(target: object, refusal: Refusal, now: int) -> str:
+    if refusal.wait is None:
+        return f"{target} opens gradually after a refusal: its calls in flight have to end first. Wait (timeout)."
+    return f"{target} is closed: its provider refused calls. {_when(refusal, now)}"
 
 
 def _smaller(resource: Resource) -> str:

@@ -7,7 +7,7 @@ from agent_rate_limiter.clock import SystemClock
 
 def test_time_never_goes_back(monkeypatch: pytest.MonkeyPatch) -> None:
     wall = [5_000]
-    monkeypatch.setattr("time.time_ns", lambda: wall[0] * 1_000_000)
+    monkeypatch.setattr("agent_rate_limiter.clock._time_ns", lambda: wall[0] * 1_000_000)
     clock = SystemClock()
     seen = []
     for moment in (5_000, 5_001, 1_000, 1_010, 1_005, 9_000, 9_001):  # set back at 1_000, again at 1_005, right at 9_000

@@ -48,7 +48,7 @@ TEXT = Price(3, 15)
         (EVERY_KIND, Usage(0, 100, input_audio_tokens=1), 99 * 3_000 + 40_000),
         (EVERY_KIND, Usage(0, 0, 100, reasoning_tokens=70), 30 * 15_000 + 70 * 20_000),
         (EVERY_KIND, Usage(0, 0, 100, output_audio_tokens=100), 100 * 80_000),
-        # Rounded up, once: 3 × 0.4 + 1 × 0.4 nano-dollars is 2, and not 3.
+        # Rounded up, once: three times 0.4 and 0.4 nano-dollars are 2, and not 3.
         (Price(0.0004, 0.0004), Usage(input_tokens=3, output_tokens=1), 2),
         (Price(0.000000001, 0), Usage(input_tokens=1), 1),
         # More parts than there are tokens: the dearest, and no token twice.

@@ -15,6 +15,7 @@ from agent_rate_limiter.config.entries import (
     Entry,
     LimitEntry,
     ModelEntry,
+    ProviderBody,
     ProviderEntry,
     provider_item,
     refuse,
@@ -80,7 +81,7 @@ class LimiterConfig(Entry):
 
     providers: Annotated[
         tuple[Provider, ...],
-        kinds.Read(_providers, list[ProviderEntry] | dict[str, ProviderEntry | None]),
+        kinds.Read(_providers, list[ProviderEntry] | dict[str, ProviderBody | None]),
     ] = Field((), description="a list, or a mapping of their names")
     budget_limit: kinds.Positive | None = Field(None, description="dollars per budget_period")
     budget_period: kinds.BudgetPeriod = Field("day", description="a word, or seconds; 'total' never starts again")
@@ -89,7 +90,9 @@ class LimiterConfig(Entry):
     budgets: tuple[BudgetEntry, ...] = Field((), description="further budgets, for agents, runs, …")
     fallbacks: dict[kinds.FullTarget, list[kinds.FullTarget]] = Field({}, description="where calls go instead")
     retry: RetryEntry | None = None
-    store: kinds.StoreUri | None = Field(None, description="where the state lives: memory://, sqlite:///…, redis://…")
+    store: kinds.StoreUri | None = Field(  # it may hold a password
+        None, description="where the state lives: memory://, sqlite:///…, redis://…", repr=False
+    )
     lease: kinds.Positive | None = Field(None, description="seconds until an abandoned reservation comes back")
     ageing: kinds.Positive | None = Field(None, description="seconds of waiting that raise a priority by one")
     max_queue: kinds.Count | None = Field(None, description="calls that may wait")

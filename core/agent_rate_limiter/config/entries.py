@@ -198,14 +198,19 @@ def _model_item(value: object) -> Model | ModelEntry:
 ModelItem = Annotated[Model | ModelEntry, kinds.Read(_model_item, ModelEntry | None)]
 
 
-class ProviderEntry(_Limited):
-    """A provider: its models, and the limits that they share."""
+class ProviderBody(_Limited):
+    """A provider whose name is its key: its models, and the limits that they share."""
 
-    name: kinds.ProviderName = Field(description="what targets call it, as in openai:gpt-4")
     models: dict[kinds.Text, ModelItem] | None = Field(None, description="'*' stands for models not listed")
     base_url: kinds.BaseUrl | None = Field(None, description="where its API is, when not at the usual place")
     api_key: kinds.ApiKey | None = Field(None, description="the environment variable with the key: ${NAME}")
     kind: kinds.Text | None = Field(None, description="whose API it speaks, where the name does not tell")
+
+
+class ProviderEntry(ProviderBody):
+    """A provider in a list."""
+
+    name: kinds.ProviderName = Field(description="what targets call it, as in openai:gpt-4")
 
     def fields(self) -> dict[str, object]:
         """Make what a `Provider` holds."""

@@ -18,10 +18,12 @@ Path = tuple[int | str, ...]
 _SECRET = {"api_key", "base_url", "store"}
 _MISSING = object()
 _MAPPING = "write it as 'key: value' pairs"
+_LIST = "write it as a list"
 _TEXT = object()
 _FIXES = {
     "missing": "add it",
-    "list_type": "write it as a list",
+    "list_type": _LIST,
+    "tuple_type": _LIST,
     "dict_type": _MAPPING,
     "model_type": _MAPPING,
     "invalid_key": "write the key as text, in quotes",
@@ -83,7 +85,7 @@ def _explained(error: ErrorDetails) -> tuple[Path, object, str]:
 def _written(error: ErrorDetails) -> object:
     if error["type"] == "missing":
         return _MISSING
-    misplaced = isinstance(error["input"], str) and error["type"] in {"list_type", "dict_type", "model_type"}
+    misplaced = isinstance(error["input"], str) and error["type"] in _FIXES
     return _TEXT if misplaced else error["input"]  # `openai: sk-…` may be a key
 
 

@@ -76,7 +76,10 @@ def _from_yaml(source: str, text: str) -> object:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-        raise ConfigError(f"{source}: line {line}, column {column}: {error.problem or error.context}.") from None
+        what = error.problem or "it is not YAML"
+        if what.startswith("but "):  # the sentence begins in the context
+            what = f"{error.context} {what}"
+        raise ConfigError(f"{source}: line {line}, column {column}: {what}.") from None
     except ReaderError as error:
         raise _text_error(source, text, error.position, "a character that YAML does not allow") from None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from itertools import count
 from threading import Lock
 from typing import TypeVar
@@ -121,11 +121,18 @@ class Engine:
 
     # -- drivers -------------------------------------------------------------------------------------------
 
-    def advance(self) -> None:
-        """Admit whoever can be admitted by now, and end what has run out."""
+    def advance(self, *, everybody: bool = False) -> None:
+        """Admit whoever can be admitted by now, and end what has run out.
+
+        Args:
+            everybody: look at every queue, as limits themselves have changed.
+        """
         while True:
             with self._lock:
-                self._advance(self._now())
+                now = self._now()
+                if everybody:
+                    self._room.serve_all(now)
+                self._advance(now)
             if not self._dropped:
                 return
 
@@ -165,6 +172,10 @@ class Engine:
     def verdict(self, hold: Hold, now: int) -> Refusal | None:
         """Say what a newcomer would be told; inside `read`."""
         return self._room.behind(hold, LAST, now) or self.store.refusal(hold, now)
+
+    def newest_first(self) -> Iterable[Hold]:
+        """Return the calls in flight, the last admitted first; inside `read`."""
+        return reversed(self._live.values())
 
     @property
     def in_flight(self) -> int:

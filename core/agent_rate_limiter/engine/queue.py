@@ -8,12 +8,12 @@ served, so a big call is not overtaken by small ones.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from heapq import heappop, heappush
 from itertools import count
-from typing import Final
+from typing import Final, Protocol
 
-from agent_rate_limiter.admission import Bucket, Refusal
+from agent_rate_limiter.admission import Bucket, Path, Refusal
 from agent_rate_limiter.engine.port import Hold
 
 ADMITTED: Final = "admitted"
@@ -22,6 +22,19 @@ Outcome = str | Refusal
 """ADMITTED, a refusal, or why the limiter was closed."""
 
 _sequence = count().__next__
+
+
+class Sizing(Protocol):
+    """What a waiting call takes, by what is known when it is tried."""
+
+    @property
+    def path(self) -> Path:
+        """The limits it is under."""
+        ...
+
+    def amounts(self) -> Sequence[int]:
+        """Units to take from each."""
+        ...
 
 
 class Waiter:
@@ -34,6 +47,7 @@ class Waiter:
         weight: tokens (or requests) that it draws.
         since: epoch milliseconds at which it began to wait.
         deadline: epoch milliseconds at which it gives up; None waits for ever.
+        sizing: where the hold's path and amounts come from; a limit that is learned meanwhile joins them.
         signal: called once, when the outcome is known; False when nobody is there any more to hear it.
     """
 
@@ -48,6 +62,7 @@ class Waiter:
         "queue",
         "sequence",
         "signal",
+        "sizing",
         "since",
         "start",
         "weight",
@@ -62,6 +77,7 @@ class Waiter:
         weight: int,
         since: int,
         deadline: int | None,
+        sizing: Sizing,
         signal: Callable[[], bool],
     ) -> None:
         self.hold = hold
@@ -70,6 +86,7 @@ class Waiter:
         self.weight = weight
         self.since = since
         self.deadline = deadline
+        self.sizing = sizing
         self.signal = signal
         self.sequence = _sequence()
         self.outcome: Outcome | None = None
@@ -77,6 +94,11 @@ class Waiter:
         self.queue: WaitQueue | None = None
         self.start = 0
         self.amount = 0  # units of the bucket whose queue it stands in
+
+    def renew(self) -> None:
+        """Follow the limits that the path has by now."""
+        if self.sizing.path is not self.hold.path:
+            self.hold.path, self.hold.amounts = self.sizing.path, self.sizing.amounts()
 
 
 class WaitQueue:

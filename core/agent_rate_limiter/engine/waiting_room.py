@@ -67,6 +67,12 @@ class WaitingRoom:
                 if bucket.queue is not None:
                     self._pump(bucket.queue, now)
 
+    def serve_all(self, now: int) -> None:
+        """Serve every queue: limits were corrected."""
+        for queue in list(self._queues):
+            if queue in self._queues:
+                self._pump(queue, now)
+
     def due(self, now: int) -> None:
         """Serve the queues whose limits have room by now, and end the waits whose deadline has come."""
         while self._retries and self._retries[0][0] <= now:
@@ -89,7 +95,7 @@ class WaitingRoom:
 
     def behind(self, hold: Hold, priority: int, now: int) -> Refusal | None:
         """Say whom a newcomer would overtake if it were admitted now."""
-        for bucket, amount in zip(hold.path, hold.amounts, strict=True):
+        for bucket, amount in zip(hold.path, hold.amounts, strict=False):
             queue: WaitQueue | None = bucket.queue
             if amount and queue is not None and queue.blocks(priority, now):
                 return _queued(bucket, amount, queue.ahead_of(priority, ""), now)
@@ -131,6 +137,7 @@ class WaitingRoom:
             if not waiter.moved and (busy := _busy(waiter.hold, queue)) is not None:
                 self._move(waiter, busy, now)
                 continue
+            waiter.renew()
             refusal = self._store.reserve(waiter.hold, now)
             if refusal is None:
                 self._admit(waiter.hold, now)
@@ -171,7 +178,7 @@ class WaitingRoom:
 
 def _busy(hold: Hold, but: WaitQueue | None = None) -> Bucket | None:
     """Return a limit on the path that others already wait for."""
-    for bucket, amount in zip(hold.path, hold.amounts, strict=True):
+    for bucket, amount in zip(hold.path, hold.amounts, strict=False):
         if amount and bucket.queue is not None and bucket.queue is not but:
             return bucket
     return None

@@ -154,7 +154,8 @@ class Dialect:
         if kind is FailureKind.WAIT:
             quotas = self.quotas(fields, now)
             kind = _refined(kind, found, quotas)
-            resource = resource or _drained(quotas)
+            spent = _drained(quotas)
+            resource = resource or (spent.resource if spent else None)
         return Failure(
             kind=kind,
             retry_after=self._delay(fields, told, found, now),
@@ -178,7 +179,12 @@ class Dialect:
 
     def _delay(self, fields: dict[str, str], told: Told, found: Amounts, now: float) -> float | None:  # noqa: ARG002 - for dialects
         delay = retry_after(fields, now)
-        return told_delay(told.message, server_time(fields, now)) if delay is None else delay
+        if delay is None:
+            delay = told_delay(told.message, server_time(fields, now))
+        if delay is None:  # of a window the reset is the delay; of a bucket that refills (OpenAI, Anthropic) it is not
+            spent = _drained(generic(fields, now))
+            return spent.reset_after if spent else None
+        return delay
 
 
 def _refined(kind: FailureKind, found: Amounts, quotas: list[Quota]) -> FailureKind:
@@ -190,9 +196,9 @@ def _refined(kind: FailureKind, found: Amounts, quotas: list[Quota]) -> FailureK
     return FailureKind.PARKED if found.period in _LONG_PERIODS else kind
 
 
-def _drained(quotas: list[Quota]) -> Resource | None:
-    """The dimension whose headers say that nothing is left."""
-    return next((quota.resource for quota in quotas if quota.remaining is not None and quota.remaining <= 0), None)
+def _drained(quotas: list[Quota]) -> Quota | None:
+    """The quota of which the headers say that nothing is left."""
+    return next((quota for quota in quotas if quota.remaining is not None and quota.remaining <= 0), None)
 
 
 def _obeying(fields: Mapping[str, str], kind: FailureKind) -> FailureKind:

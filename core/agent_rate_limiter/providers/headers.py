@@ -149,7 +149,9 @@ def _refill_window(limit: int | None, remaining: int | None, reset: float | None
     used = limit - remaining
     shortest = (reset - _REFILL_ROUNDING) * limit / used
     longest = (reset + _REFILL_ROUNDING) * limit / (used - 1) if used > 1 else float("inf")
-    fits = (word for size, word in _REFILL_WINDOWS if shortest <= size * _REFILL_SLACK and size <= longest * _REFILL_SLACK)
+    fits = (
+        word for size, word in _REFILL_WINDOWS if shortest <= size * _REFILL_SLACK and size <= longest * _REFILL_SLACK
+    )
     return next(fits, None)
 
 

@@ -8,13 +8,31 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from agent_rate_limiter.limits import Limit
+from agent_rate_limiter.limits import Limit, Resource
 from agent_rate_limiter.strategies.concurrency import Concurrency
 from agent_rate_limiter.strategies.fixed_window import FixedWindow
+from agent_rate_limiter.strategies.gate import OPEN, Gate
 from agent_rate_limiter.strategies.sliding_window import SlidingWindow
 from agent_rate_limiter.strategies.token_bucket import TokenBucket
 
-__all__ = ["Concurrency", "FixedWindow", "SlidingWindow", "Strategy", "TokenBucket", "strategy_for"]
+__all__ = [
+    "GATE",
+    "NARROW_GATE",
+    "Concurrency",
+    "FixedWindow",
+    "Gate",
+    "SlidingWindow",
+    "Strategy",
+    "TokenBucket",
+    "strategy_for",
+]
+
+GATE = Limit(Resource.CONCURRENCY, OPEN, name="gate")
+"""What every target's path begins with: closed while its provider refuses."""
+NARROW_GATE = Limit(Resource.CONCURRENCY, OPEN, name="slow start")
+"""The same for a target whose limits nobody knows yet."""
+_SLOW_START = 4
+"""Calls at once that such a target begins with."""
 
 
 class Strategy(Protocol):
@@ -56,6 +74,8 @@ class Strategy(Protocol):
 
 def strategy_for(limit: Limit) -> Strategy:
     """Build the strategy that a limit asks for."""
+    if limit is GATE or limit is NARROW_GATE:
+        return Gate() if limit is GATE else Gate(_SLOW_START)
     if limit.strategy == "concurrency":
         return Concurrency(limit.units)
     if limit.strategy == "fixed_window":

@@ -297,6 +297,6 @@ def test_headers_of_any_library(headers: object) -> None:
 
 
 @pytest.mark.parametrize(("told", "expected"), [("yes", True), ("true", True), ("no", False), (None, False)])
-def test_fireworks_soft_warning(told: str | None, expected: bool) -> None:
+def test_fireworks_soft_warning(told: str | None, expected: object) -> None:
     headers = {} if told is None else {"X-RateLimit-Over-Limit": told}
     assert dialect("fireworks").over_limit(headers) is expected

@@ -331,12 +331,12 @@ def test_output_counted_live_may_overdraw_and_then_holds_up_the_next() -> None:
     admitted(held, call(10), NOW + 31)
 
 
-def test_a_refusal_charges_nothing_but_a_counting_providers_request_limits() -> None:
-    for dialect, left in (("openai", 1), ("anthropic", 2)):
-        held = account(dialect, rpm=3, tpm=100)
-        admitted(held, call(90))
-        refused(held, call(90))
-        assert remaining(held) == {"rpm": left, "tpm": 10}
+@pytest.mark.parametrize(("dialect", "left"), [("openai", 1), ("anthropic", 2)])
+def test_a_refusal_charges_nothing_but_a_counting_providers_request_limits(dialect: Dialect, left: int) -> None:
+    held = account(dialect, rpm=3, tpm=100)
+    admitted(held, call(90))
+    refused(held, call(90))
+    assert remaining(held) == {"rpm": left, "tpm": 10}
 
 
 def test_counted_refusals_never_overdraw_a_request_limit() -> None:

@@ -102,22 +102,22 @@ def test_a_quota_is_in_the_body_and_in_no_header(client: genai.Client, provider:
 
 
 @pytest.mark.parametrize(
-    ("fault", "code", "status", "words"),
+    ("fault", "status", "words"),
     [
-        ("daily_quota", 429, "RESOURCE_EXHAUSTED", ["GenerateRequestsPerDay", "'retryDelay': '38s'"]),
-        ("limit_zero", 429, "RESOURCE_EXHAUSTED", ["limit: 0, model: gemini-3"]),
-        ("vertex_exhausted", 429, "RESOURCE_EXHAUSTED", ["Resource exhausted, please try again later."]),
-        ("overloaded", 503, "UNAVAILABLE", ["overloaded"]),
-        ("server_error", 500, "INTERNAL", ["internal error"]),
+        ("daily_quota", "429 RESOURCE_EXHAUSTED", ["GenerateRequestsPerDay", "'retryDelay': '38s'"]),
+        ("limit_zero", "429 RESOURCE_EXHAUSTED", ["limit: 0, model: gemini-3"]),
+        ("vertex_exhausted", "429 RESOURCE_EXHAUSTED", ["Resource exhausted, please try again later."]),
+        ("overloaded", "503 UNAVAILABLE", ["overloaded"]),
+        ("server_error", "500 INTERNAL", ["internal error"]),
     ],
 )
 def test_errors_are_the_sdks_errors(
-    client: genai.Client, provider: SimulatedProvider, fault: str, code: int, status: str, words: list[str]
+    client: genai.Client, provider: SimulatedProvider, fault: str, status: str, words: list[str]
 ) -> None:
     provider.inject(fault)
     with pytest.raises(errors.APIError) as caught:
         client.models.generate_content(model="gemini-3", contents=QUESTION)
-    assert (caught.value.code, caught.value.status) == (code, status)
+    assert f"{caught.value.code} {caught.value.status}" == status
     for word in words:
         assert word in str(caught.value)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
@@ -43,7 +44,7 @@ def test_a_bucket_gives_the_waits_that_openai_and_groq_published(
 ) -> None:
     bucket = Bucket(limit, window, now=0)
     bucket.add(used, 0)
-    wait = bucket.wait(requested, 0)
+    wait = bucket.wait(requested, 0) or 0
     assert wait == round(seconds * SECOND)
     assert bucket.wait(requested, wait - SECOND) != 0
     assert bucket.wait(requested, wait) == 0
@@ -174,7 +175,7 @@ def test_the_most_that_a_lowered_bucket_allowed_waits_for_the_debt_to_drain() ->
     assert bucket.allowed(0, 4 * MINUTE) == 300 + 30 + 90
 
 
-MAKE = {
+MAKE: dict[str, Callable[[int], Meter]] = {
     "bucket": lambda limit: Bucket(limit, MINUTE, now=0),
     "window": lambda limit: Window(limit, every(60), now=0),
     "sliding": lambda limit: SlidingLog(limit, MINUTE, now=0),

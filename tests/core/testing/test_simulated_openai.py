@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import openai
 import pytest
 from openai import AsyncOpenAI, AzureOpenAI, OpenAI
-from openai.types.chat import ChatCompletionMessageParam
 from pydantic import BaseModel
 
 from agent_rate_limiter.testing.simulated import SimulatedProvider, count_tokens
+
+if TYPE_CHECKING:
+    from openai.types.chat import ChatCompletionMessageParam
 
 QUESTION: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Why is the sky blue?"}]  # 20 characters
 
@@ -104,9 +107,7 @@ def test_responses_whole_and_streamed(client: OpenAI, provider: SimulatedProvide
     assert (whole.usage.input_tokens, whole.usage.output_tokens, whole.usage.total_tokens) == (8, 50, 58)
     assert count_tokens(whole.output_text) == 50
     provider.reset()
-    with client.responses.stream(
-        model="gpt-4", input="Why is the sky blue?", instructions="Be brief!!!!"
-    ) as stream:
+    with client.responses.stream(model="gpt-4", input="Why is the sky blue?", instructions="Be brief!!!!") as stream:
         kinds = [event.type for event in stream]
         final = stream.get_final_response()
     assert (kinds[0], kinds[-1]) == ("response.created", "response.completed")
@@ -242,7 +243,9 @@ def test_asyncio_threads_and_the_models_list(provider: SimulatedProvider) -> Non
 
 def test_azure_answers_on_its_deployments() -> None:
     with (
-        SimulatedProvider({"my-gpt": {"rpm": 60, "tpm": 1_000, "slices": ()}}, clock=lambda: 1_795_471_215.5) as provider,
+        SimulatedProvider(
+            {"my-gpt": {"rpm": 60, "tpm": 1_000, "slices": ()}}, clock=lambda: 1_795_471_215.5
+        ) as provider,
         AzureOpenAI(azure_endpoint=provider.url, api_key="x", api_version="2026-10-01", max_retries=0) as client,
     ):
         raw = client.chat.completions.with_raw_response.create(model="my-gpt", messages=QUESTION, max_tokens=700)

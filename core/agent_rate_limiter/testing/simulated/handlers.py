@@ -34,6 +34,7 @@ _OPENAI: list[tuple[str, Api]] = [
 ]
 OK = 200
 _REFUSALS = {413, 429}  # too large ever to fit, too many
+_BROKEN = {"stream_error", "azure_failed_first", "truncated_stream", "reset_stream"}
 _HARMLESS = {
     "user-agent", "content-type", "accept", "anthropic-version", "anthropic-beta", "idempotency-key",
     "x-stainless-retry-count", "x-stainless-async", "x-stainless-lang", "x-stainless-package-version",
@@ -114,32 +115,32 @@ class Handlers:
         return self._desk.within(lambda sim, moment: sim.open(api, dialect, call, caller, moment))
 
     async def _answer(self, request: web.Request, exchange: Exchange) -> web.StreamResponse:
-        kind = exchange.fault.kind if exchange.fault else ""
-        if exchange.fault is not None and kind == "hang":
-            await self._desk.timeline.pause(exchange.fault.seconds)
-        if kind in {"hang", "reset"}:
-            return self._hang_up(request, exchange, web.Response())
-        if exchange.reply is not None and exchange.refused is None:
+        if exchange.answer is not None:
+            return await self._say(request, exchange, exchange.answer)
+        if exchange.reply is not None:
             return self._whole(exchange, exchange.reply)
-        answer = exchange.answer
-        assert answer is not None  # noqa: S101 - admitted, or refused inside a stream
-        await self._desk.timeline.pause(answer.latency)
-        if exchange.call.stream:
-            return await self._stream(request, exchange, answer)
-        if kind == "reset_after_headers":
-            response = await self._prepare(request, exchange, "application/json")
-            return self._hang_up(request, exchange, response)
-        await self._generate(exchange, answer.tokens.output, answer)
-        return self._whole(exchange, None)
+        if exchange.fault is not None and exchange.mishap == "hang":
+            await self._desk.timeline.pause(exchange.fault.seconds)
+        return self._hang_up(request, exchange, web.Response())
 
-    def _whole(self, exchange: Exchange, reply: Reply | None) -> web.Response:
+    async def _say(self, request: web.Request, exchange: Exchange, answer: Answer) -> web.StreamResponse:
+        """The model's answer, in the time that it takes."""
+        await self._desk.timeline.pause(answer.latency)
+        if exchange.call.stream and (exchange.api.name != "generate" or request.query.get("alt") == "sse"):
+            return await self._stream(request, exchange, answer)
+        if exchange.mishap == "reset_after_headers":
+            return self._hang_up(request, exchange, await self._prepare(request, exchange, "application/json"))
+        await self._generate(exchange, answer.tokens.output, answer)
+        body: Any = exchange.api.body(exchange.call, answer, self._epoch())
+        if exchange.call.stream:  # without `alt=sse`, Gemini streams a JSON array
+            body = [json.loads(event.data.decode().removeprefix("data: ")) for event in self._events(exchange, answer)]
+        return self._whole(exchange, Reply(OK, body))
+
+    def _whole(self, exchange: Exchange, reply: Reply) -> web.Response:
         """An answer in one piece; the exchange is over before it is sent, so that the next call finds room."""
-        at = int(self._desk.timeline.moment().now)
-        if reply is None:
-            assert exchange.answer is not None  # noqa: S101 - as above
-            reply = Reply(OK, exchange.api.body(exchange.call, exchange.answer, at))
-        outcome: Outcome = "refused" if reply.status in _REFUSALS else "failed"
-        self._close(exchange, "completed" if reply.status == OK else outcome, reply.status)
+        exchange.status = reply.status
+        wrong: Outcome = "refused" if reply.status in _REFUSALS else "failed"
+        self._close(exchange, "completed" if reply.status == OK else wrong)
         plain = isinstance(reply.body, str)
         return web.Response(
             status=reply.status,
@@ -149,40 +150,32 @@ class Handlers:
         )
 
     async def _stream(self, request: web.Request, exchange: Exchange, answer: Answer) -> web.StreamResponse:
-        """Server-sent events; without `alt=sse`, Gemini's are a JSON array, which needs no pacing."""
-        events = self._events(exchange, answer)
-        if exchange.api.name == "generate" and request.query.get("alt") != "sse":
-            chunks = [json.loads(event.data.decode().removeprefix("data: ")) for event in events]
-            await self._generate(exchange, answer.tokens.output, answer)
-            self._close(exchange, "completed", OK)
-            return web.json_response(chunks, headers=self._headers(exchange))
+        """Server-sent events; the exchange is over before the last of them is sent, as above."""
         response = await self._prepare(request, exchange, "text/event-stream")
-        kind = exchange.fault.kind if exchange.fault else ""
-        if kind == "reset_after_headers":
+        if exchange.mishap == "reset_after_headers":
             return self._hang_up(request, exchange, response)
-        outcome: Outcome = "refused" if exchange.refused else "failed" if _broken(kind) else "completed"
+        outcome: Outcome = "refused" if exchange.refused else "failed" if exchange.mishap in _BROKEN else "completed"
+        events = self._events(exchange, answer)
         event = next(events, None)
         while event is not None:
             following = next(events, None)
             await self._generate(exchange, event.tokens, answer)
             if following is None:
-                self._close(exchange, outcome, OK)
+                self._close(exchange, outcome)
             await response.write(event.data)
             event = following
-        self._close(exchange, outcome, OK)
-        if kind == "reset_stream":
+        if exchange.mishap == "reset_stream":
             return self._hang_up(request, exchange, response)
         await response.write_eof()
         return response
 
     def _events(self, exchange: Exchange, answer: Answer) -> Iterator[Event]:
         """The events of a stream, cut and ended as its fault has it."""
-        at = int(self._desk.timeline.moment().now)
         call, fault = exchange.call, exchange.fault
-        events = exchange.api.events(call, answer, at)
         if exchange.refused is not None:
             return exchange.api.failure(call, answer, exchange.refused)
-        if fault is None or not _broken(fault.kind):
+        events = exchange.api.events(call, answer, self._epoch())
+        if fault is None or fault.kind not in _BROKEN:
             return events
         begun = _pieces(events, fault.after_pieces)
         if fault.kind in {"truncated_stream", "reset_stream"}:
@@ -195,21 +188,22 @@ class Handlers:
         response = web.StreamResponse(headers=self._headers(exchange))
         response.content_type = kind
         await response.prepare(request)
+        exchange.status = OK
         return response
 
     async def _generate(self, exchange: Exchange, tokens: int, answer: Answer) -> None:
         """Take as long as the model takes for these tokens, and count them."""
-        fault = exchange.fault
-        if fault is not None and fault.kind == "slow_stream":
-            await self._desk.timeline.pause(fault.seconds)
-        elif answer.tokens_per_second is not None and tokens:
+        if not tokens:
+            return
+        if exchange.fault is not None and exchange.mishap == "slow_stream":
+            await self._desk.timeline.pause(exchange.fault.seconds)
+        elif answer.tokens_per_second is not None:
             await self._desk.timeline.pause(tokens / answer.tokens_per_second)
-        if tokens:
-            self._desk.within(lambda sim, moment: sim.produce(exchange, tokens, moment))
+        self._desk.within(lambda sim, moment: sim.produce(exchange, tokens, moment))
 
     def _hang_up(self, request: web.Request, exchange: Exchange, response: web.StreamResponse) -> web.StreamResponse:
         """Reset the connection: with no time to linger, closing it sends RST instead of FIN."""
-        self._close(exchange, "failed", OK if response.prepared else 0)
+        self._close(exchange, "failed")
         transport = request.transport
         if transport is not None:
             raw = transport.get_extra_info("socket")
@@ -217,8 +211,11 @@ class Handlers:
             transport.abort()
         return response
 
-    def _close(self, exchange: Exchange, outcome: Outcome, status: int = 0) -> None:
-        self._desk.within(lambda sim, moment: sim.close(exchange, outcome, status, moment))
+    def _close(self, exchange: Exchange, outcome: Outcome) -> None:
+        self._desk.within(lambda sim, moment: sim.close(exchange, outcome, moment))
+
+    def _epoch(self) -> int:
+        return int(self._desk.timeline.moment().now)
 
     def _headers(self, exchange: Exchange) -> dict[str, str]:
         return self._desk.within(lambda sim, moment: sim.headers(exchange, moment))
@@ -274,10 +271,6 @@ def _pieces(events: Iterator[Event], count: int) -> Iterator[Event]:
             return
         yield event
         count -= bool(event.tokens)
-
-
-def _broken(kind: str) -> bool:
-    return kind in {"stream_error", "azure_failed_first", "truncated_stream", "reset_stream"}
 
 
 def _key(request: web.Request) -> str:

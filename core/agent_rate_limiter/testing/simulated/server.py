@@ -31,6 +31,7 @@ except ImportError as missing:  # pragma: no cover - the import check without ex
 T = TypeVar("T")
 _OPENAI: tuple[Dialect | None, ...] = ("openai", "azure", "groq")
 INFINITE = float("inf")
+_PATIENCE = 0.01  # seconds that calls in flight get when the server stops; aiohttp takes 0 for no end
 
 
 class SimulatedProvider:
@@ -248,7 +249,7 @@ class _ServerThread:
             self._loop.close()
 
     async def _serve(self, started: Future[str]) -> None:
-        runner = web.AppRunner(self._application(), access_log=None, handle_signals=False, shutdown_timeout=0)
+        runner = web.AppRunner(self._application(), access_log=None, handle_signals=False, shutdown_timeout=_PATIENCE)
         await runner.setup()
         try:
             await web.TCPSite(runner, self._host, self._port, backlog=4096).start()
@@ -257,6 +258,10 @@ class _ServerThread:
             await self._done.wait()
         finally:
             await runner.cleanup()
+            abandoned = asyncio.all_tasks() - {cast("asyncio.Task[None]", asyncio.current_task())}
+            for task in abandoned:  # still working for clients that have gone
+                task.cancel()
+            await asyncio.gather(*abandoned, return_exceptions=True)
 
 
 def serve_forever(

@@ -51,6 +51,7 @@ class Exchange:
         fault: what goes wrong on the way; `touches` only change headers.
         refused: the error inside a 200 that is really a refusal.
         produced: output tokens generated so far.
+        status: as sent; 0 until then.
     """
 
     api: Api
@@ -67,7 +68,13 @@ class Exchange:
     touches: list[Fault] = field(default_factory=list[Fault])
     refused: Mapping[str, Any] | None = None
     produced: int = 0
+    status: int = 0
     ended: bool = False
+
+    @property
+    def mishap(self) -> str:
+        """The kind of what goes wrong; empty if nothing does."""
+        return "" if self.fault is None else self.fault.kind
 
     @property
     def faults(self) -> list[Fault]:
@@ -122,6 +129,7 @@ class Simulation:
         if config is None:
             exchange.reply = exchange.wire.problem("model_not_found", call.model)
             return exchange
+        self._tallies.setdefault(call.model, Tally())
         self._plan(exchange, dice, now)
         exchange.account = self.organization.account(name, dialect, call.model, now)
         exchange.account.seen(now)
@@ -143,7 +151,7 @@ class Simulation:
         if exchange.account is not None and exchange.reservation is not None and not exchange.ended:
             exchange.account.produce(exchange.reservation, tokens, moment.at)
 
-    def close(self, exchange: Exchange, outcome: Outcome, status: int, moment: Moment) -> None:
+    def close(self, exchange: Exchange, outcome: Outcome, moment: Moment) -> None:
         """The exchange is over: settle it, and enter it in the books. Only the first time counts."""
         if exchange.ended:
             return
@@ -155,7 +163,7 @@ class Simulation:
             tokens = replace(exchange.answer.tokens, output=exchange.produced)
             exchange.account.settle(exchange.reservation, tokens, now)
         if exchange.at >= self.start:  # else it began before a reset
-            self._enter(exchange, outcome, tokens, status, now)
+            self._enter(exchange, outcome, tokens, now)
 
     def headers(self, exchange: Exchange, moment: Moment) -> dict[str, str]:
         """The answer's headers as they are sent: the request's id, the date, quotas; disturbed by faults."""
@@ -236,14 +244,14 @@ class Simulation:
         config = self.organization.config(model)
         return Prices() if config is None else config.prices
 
-    def _enter(self, exchange: Exchange, outcome: Outcome, tokens: Tokens, status: int, now: float) -> None:
+    def _enter(self, exchange: Exchange, outcome: Outcome, tokens: Tokens, now: float) -> None:
         record = RequestRecord(
             at=exchange.at - self.start,
             seconds=now - exchange.at,
             api=exchange.call.api,
             model=exchange.call.model,
             account=exchange.caller[0],
-            status=status,
+            status=exchange.status,
             outcome=outcome,
             admitted=exchange.reservation is not None,
             stream=exchange.call.stream,
@@ -251,7 +259,7 @@ class Simulation:
             output_tokens=tokens.output,
             cached_tokens=tokens.cached,
             dollars=float(self._prices(exchange.call.model).cost(tokens)),
-            fault=exchange.fault.kind if exchange.fault else None,
+            fault=exchange.mishap or None,
             headers=exchange.caller[1],
         )
         self.log.append(record)

@@ -1,0 +1,160 @@
+"""What happens to each request, as one generator for sync and async: it yields steps, and is sent their results."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+from agent_rate_limiter import Usage
+from agent_rate_limiter_adapters.http import body as bodies
+from agent_rate_limiter_adapters.http.meter import Meter
+from agent_rate_limiter_adapters.http.targets import Destinations
+
+if TYPE_CHECKING:
+    from httpx2 import Request, Response
+
+    from agent_rate_limiter import Estimate, Reservation, Target
+    from agent_rate_limiter.providers import Dialect
+    from agent_rate_limiter_adapters.http.targets import AnyLimiter
+
+
+@dataclass(frozen=True)
+class Terms:
+    """On which terms a client's calls are limited.
+
+    Args:
+        library: the HTTP library, httpx or httpx2.
+        limiter: whose limits.
+        destinations: which of them, by URL.
+        priority: lower goes first; None takes the scope's.
+        timeout: seconds a call may wait; None waits for ever.
+        include_usage: ask chat streams to state their usage, where the caller has not decided.
+    """
+
+    library: Any
+    limiter: AnyLimiter
+    destinations: Destinations
+    priority: int | None = None
+    timeout: float | None = None
+    include_usage: bool = True
+
+
+# ------------------------------------------------------------------ steps: what the drivers do
+
+
+class Load(NamedTuple):
+    """Read a request's body into memory, so that it can be parsed, and sent again."""
+
+    request: Request
+
+
+class Acquire(NamedTuple):
+    """Wait until a call is admitted; the result is its Reservation."""
+
+    target: Target
+    estimate: Estimate
+
+
+class Send(NamedTuple):
+    """Send a request; the result is the Response, its body unread."""
+
+    request: Request
+
+
+class Read(NamedTuple):
+    """Read a response's body, and leave it readable; the result is the body, decoded."""
+
+    response: Response
+
+
+Step: TypeAlias = Load | Acquire | Send | Read
+
+
+class Answer(NamedTuple):
+    """A response, and who reads along with its body; nobody when the call has ended already."""
+
+    response: Response
+    meter: Meter | None = None
+
+
+Flow: TypeAlias = Generator[Step, Any, Answer]
+
+
+# ------------------------------------------------------------------ the flow
+
+
+class Call(NamedTuple):
+    """A model call, as it will be sent."""
+
+    request: Request
+    target: Target
+    estimate: Estimate
+    dialect: Dialect
+
+
+def limited(request: Request, terms: Terms) -> Flow:
+    """Limit a request if it is a model call; pass it on untouched otherwise."""
+    if not terms.destinations.counted(request.method, _path(request)):
+        return Answer((yield Send(request)))
+    yield Load(request)
+    return (yield from _attempt(_call(request, terms), terms))
+
+
+def _call(request: Request, terms: Terms) -> Call:
+    """Understand a model call.
+
+    Raises:
+        ConfigError: it goes to a provider or a model that is not configured.
+    """
+    provider, dialect = terms.destinations.find(str(request.url))
+    path, body = _path(request), bodies.asked(request)
+    target = terms.limiter.target_for(provider, dialect.model(path, body) or "*")
+    changed = dialect.with_usage(path, body) if terms.include_usage and not bodies.signed(request.headers) else None
+    return Call(
+        request if changed is None else bodies.with_body(request, changed),
+        target,
+        dialect.estimate(path, body),
+        dialect,
+    )
+
+
+def _attempt(call: Call, terms: Terms) -> Flow:
+    """Reserve, send, and settle: here after an error, else when the body has been read."""
+    reservation: Reservation = terms.limiter.claim(call.target) or (yield Acquire(call.target, call.estimate))
+    try:
+        response: Response = yield Send(call.request)
+        if response.status_code < 400:  # noqa: PLR2004 - where HTTP's errors begin
+            return _served(call, reservation, response, terms)
+        told: bytes = yield Read(response)
+    except BaseException as error:
+        if not reservation.done:
+            reservation.fail(error)
+        raise
+    failure = call.dialect.failure(response.status_code, response.headers, told, time.time())
+    reservation.settle(Usage(requests=int(failure.sent)))  # refused: it counts as a request, and used no tokens
+    return Answer(response)
+
+
+def _served(call: Call, reservation: Reservation, response: Response, terms: Terms) -> Answer:
+    if response.has_redirect_location:  # where it leads, it is a call anew
+        reservation.cancel()
+        return Answer(response)
+    meter = Meter(
+        reservation,
+        call.dialect,
+        call.dialect.reader(response.headers, time.time()),
+        call.estimate,
+        kind=response.headers.get("content-type", "").partition(";")[0].strip().lower(),
+        decode=None if response.is_closed else bodies.decoder(terms.library, response.headers),
+    )
+    if not response.is_closed:
+        return Answer(response, meter)
+    meter.feed(response.content)  # whoever sent it has read it already
+    meter.end()
+    return Answer(response)
+
+
+def _path(request: Request) -> str:
+    return request.url.raw_path.decode("ascii", "replace")

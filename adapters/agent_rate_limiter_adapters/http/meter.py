@@ -1,0 +1,103 @@
+"""Reads along what a response brings, and settles its call when it ends, however it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast
+
+from agent_rate_limiter import Usage
+from agent_rate_limiter_adapters.http.body import parse
+from agent_rate_limiter_adapters.http.sse import EventParser
+
+if TYPE_CHECKING:
+    from agent_rate_limiter import Estimate, Reservation
+    from agent_rate_limiter.providers import Dialect, StreamReader
+
+
+class Meter:
+    """Finds the usage in a response's body while somebody else reads it.
+
+    Args:
+        reservation: to settle, once: at the body's end, when it breaks off, is closed early, or dropped.
+        dialect: the provider's.
+        reader: for the events of this response.
+        estimate: what the call was expected to use.
+        kind: the body's media type.
+        decode: takes away the body's encoding; None where it has none.
+    """
+
+    def __init__(
+        self,
+        reservation: Reservation,
+        dialect: Dialect,
+        reader: StreamReader,
+        estimate: Estimate,
+        *,
+        kind: str,
+        decode: Callable[[bytes], bytes] | None = None,
+    ) -> None:
+        self._reservation = reservation
+        self._dialect = dialect
+        self._reader = reader
+        self._estimate = estimate
+        self._decode = decode
+        self._events = EventParser() if kind == "text/event-stream" else None
+        whole = self._events is None or decode is not None
+        self._kept: list[bytes] | None = [] if whole else None  # what can only be read when it has all come
+        self._told = self._events is not None or kind.endswith("json")
+        self._ended = False
+
+    def feed(self, piece: bytes) -> None:
+        """Note a piece of the body, as it came over the wire."""
+        if self._kept is None:
+            self._follow(piece)
+        elif self._told:
+            self._kept.append(piece)
+
+    def end(self) -> None:
+        """Settle the call; only the first time counts."""
+        if not self._ended:
+            self._ended = True
+            self._reservation.settle(self._usage())
+
+    def __del__(self) -> None:
+        """Nobody reads on."""
+        if not getattr(self, "_ended", True):
+            self.end()
+
+    def _usage(self) -> Usage | None:
+        if self._events is None:
+            return self._stated(parse(self._body()))
+        self._follow(self._body())
+        self._read(self._events.end())
+        return self._seen()
+
+    def _body(self) -> bytes:
+        body = b"".join(self._kept or ())
+        return body if self._decode is None else self._decode(body)
+
+    def _stated(self, document: Any) -> Usage | None:
+        """What a whole body says; a list is a stream that was not sent as one (Gemini)."""
+        usage = self._dialect.usage(document)
+        if usage is not None:
+            return usage
+        events = cast("Iterable[Any]", document) if isinstance(document, list) else (document,)
+        for event in events:
+            self._reader.feed(event)
+        return self._seen()
+
+    def _seen(self) -> Usage | None:
+        """What a stream used: the final numbers, or else what was seen of it."""
+        usage = self._reader.usage
+        if usage is None:  # a refusal inside a 200 used nothing; of anything else only the estimate is known
+            return None if self._reader.failure is None else Usage()
+        return usage if usage.exact else replace(usage, input_tokens=usage.input_tokens or self._estimate.input_tokens)
+
+    def _follow(self, piece: bytes) -> None:
+        if self._events is not None:
+            self._read(self._events.feed(piece))
+
+    def _read(self, events: Iterable[bytes]) -> None:
+        for data in events:
+            self._reader.feed("[DONE]" if data == b"[DONE]" else parse(data))

@@ -1,0 +1,207 @@
+"""Transports that limit what goes through them, for httpx and for httpx2, sync and async."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from functools import cache
+from importlib import import_module
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from agent_rate_limiter_adapters.http.body import decoder
+from agent_rate_limiter_adapters.http.flow import Acquire, Load, Read, Send, Step, Terms, limited
+from agent_rate_limiter_adapters.http.meter import Meter
+
+if TYPE_CHECKING:
+    from httpx2 import AsyncBaseTransport, AsyncByteStream, BaseTransport, Request, Response, SyncByteStream
+    from typing_extensions import Self
+
+
+class Wrapping:
+    """A transport around another one; sync and async differ in who awaits.
+
+    Args:
+        inner: sends the requests.
+        terms: on which they are limited.
+    """
+
+    body: type[Any]
+    """What streams are read through, of the library's own kind."""
+
+    def __init__(self, inner: Any, terms: Terms) -> None:
+        self.inner = inner
+        self.terms = terms
+
+    def _tapped(self, response: Response, meter: Meter | None) -> Response:
+        if meter is not None:
+            response.stream = self.body(response.stream, meter)
+        return response
+
+    def _whole(self, response: Response, raw: bytes) -> bytes:
+        response.stream = self.terms.library.ByteStream(raw)
+        decode = decoder(self.terms.library, response.headers)
+        return raw if decode is None else decode(raw)
+
+
+class SyncTransport(Wrapping):
+    """Takes the steps of the flow, blocking."""
+
+    inner: BaseTransport
+
+    def handle_request(self, request: Request) -> Response:
+        """Send a request, within its limits."""
+        flow = limited(request, self.terms)
+        try:
+            step = next(flow)
+            while True:
+                try:
+                    result = self._take(step)
+                except BaseException as error:  # noqa: BLE001, PERF203 - the flow's to judge
+                    step = flow.throw(error)
+                else:
+                    step = flow.send(result)
+        except StopIteration as end:
+            return self._tapped(*end.value)
+
+    def _take(self, step: Step) -> Any:
+        if isinstance(step, Send):
+            return self.inner.handle_request(step.request)
+        if isinstance(step, Acquire):
+            terms = self.terms
+            return terms.limiter.acquire_for(*step, priority=terms.priority, timeout=terms.timeout)
+        if isinstance(step, Load):
+            return step.request.read()
+        return self._read(step)
+
+    def _read(self, step: Read) -> bytes:
+        stream: Any = step.response.stream
+        try:
+            raw = b"".join(stream)
+        finally:
+            stream.close()
+        return self._whole(step.response, raw)
+
+    def close(self) -> None:
+        """Close the inner transport."""
+        self.inner.close()
+
+    def __enter__(self) -> Self:
+        """Open the inner transport."""
+        self.inner.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the inner transport."""
+        self.inner.__exit__(kind, error, trace)
+
+
+class AsyncTransport(Wrapping):
+    """Takes the steps of the flow, awaiting."""
+
+    inner: AsyncBaseTransport
+
+    async def handle_async_request(self, request: Request) -> Response:
+        """Send a request, within its limits."""
+        flow = limited(request, self.terms)
+        try:
+            step = next(flow)
+            while True:
+                try:
+                    result = await self._take(step)
+                except BaseException as error:  # noqa: BLE001, PERF203 - the flow's to judge
+                    step = flow.throw(error)
+                else:
+                    step = flow.send(result)
+        except StopIteration as end:
+            return self._tapped(*end.value)
+
+    async def _take(self, step: Step) -> Any:
+        if isinstance(step, Send):
+            return await self.inner.handle_async_request(step.request)
+        if isinstance(step, Acquire):
+            terms = self.terms
+            return await terms.limiter.acquire_for_async(*step, priority=terms.priority, timeout=terms.timeout)
+        if isinstance(step, Load):
+            return await step.request.aread()
+        return await self._read(step)
+
+    async def _read(self, step: Read) -> bytes:
+        stream: Any = step.response.stream
+        try:
+            raw = b"".join([piece async for piece in stream])
+        finally:
+            await stream.aclose()
+        return self._whole(step.response, raw)
+
+    async def aclose(self) -> None:
+        """Close the inner transport."""
+        await self.inner.aclose()
+
+    async def __aenter__(self) -> Self:
+        """Open the inner transport."""
+        await self.inner.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the inner transport."""
+        await self.inner.__aexit__(kind, error, trace)
+
+
+class SyncBody:
+    """A response's body, and a meter that reads along."""
+
+    def __init__(self, inner: SyncByteStream, meter: Meter) -> None:
+        self._inner = inner
+        self._meter = meter
+
+    def __iter__(self) -> Iterator[bytes]:
+        for piece in self._inner:
+            self._meter.feed(piece)
+            yield piece
+        self._meter.end()
+
+    def close(self) -> None:
+        """Whatever has not come will not be read."""
+        try:
+            self._inner.close()
+        finally:
+            self._meter.end()
+
+
+class AsyncBody:
+    """A response's body, and a meter that reads along."""
+
+    def __init__(self, inner: AsyncByteStream, meter: Meter) -> None:
+        self._inner = inner
+        self._meter = meter
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for piece in self._inner:
+            self._meter.feed(piece)
+            yield piece
+        self._meter.end()
+
+    async def aclose(self) -> None:
+        """Whatever has not come will not be read."""
+        try:
+            await self._inner.aclose()
+        finally:
+            self._meter.end()
+
+
+@cache
+def transports(library: str) -> tuple[type[SyncTransport], type[AsyncTransport]]:
+    """Return the sync and the async transport for "httpx" or "httpx2", on that library's own base classes."""
+    module = import_module(library)
+
+    def on(base: str, ours: type[Any], **fields: Any) -> type[Any]:
+        return type(ours.__name__, (ours, getattr(module, base)), {"__module__": __name__, **fields})
+
+    return (
+        on("BaseTransport", SyncTransport, body=on("SyncByteStream", SyncBody)),
+        on("AsyncBaseTransport", AsyncTransport, body=on("AsyncByteStream", AsyncBody)),
+    )

@@ -1,0 +1,232 @@
+"""What providers answer becomes what the limiter knows: quotas correct the limits, refusals close the gate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from agent_rate_limiter.limits import PERIOD_SECONDS, Limit, Resource
+from agent_rate_limiter.providers.model import Failure, FailureKind, Quota
+from agent_rate_limiter.strategies import gate, strategy_for
+from agent_rate_limiter.strategies.calendar import window
+
+if TYPE_CHECKING:
+    from agent_rate_limiter.admission import Bucket
+    from agent_rate_limiter.engine.engine import Engine
+    from agent_rate_limiter.engine.port import Hold
+    from agent_rate_limiter.routing import Route, Router
+
+_LEARNABLE = frozenset({Resource.REQUESTS, Resource.INPUT_TOKENS, Resource.OUTPUT_TOKENS, Resource.TOKENS})
+_TRIP_AFTER = 3
+"""Overloads in a row that open the circuit breaker."""
+_FIRST_COOLDOWN, _LAST_COOLDOWN = 2_000, 60_000
+"""Milliseconds that a gate stays closed when nobody told how long; doubled with each closing in a row."""
+_PACIFIC = {"gemini", "google", "vertex"}
+"""Providers whose days end at midnight Pacific time (provider docs, November 2026)."""
+
+
+class Feedback:
+    """Learns from responses. Every method is called under the engine's lock.
+
+    Args:
+        engine: whose live calls count against what a provider says is left.
+        router: whose routes learn new limits.
+    """
+
+    def __init__(self, engine: Engine, router: Router) -> None:
+        self._engine = engine
+        self._router = router
+        self._pace = _Pace()
+
+    def succeeded(self, route: Route, hold: Hold, now: int) -> None:
+        """A call went through."""
+        bucket = route.gate
+        known = len(route.path) > 1
+        bucket.state = gate.succeeded(bucket.state, known=known)
+        adaptive = self._router.adaptive.get(route.target)
+        if adaptive is None:
+            self._pace.accepted(route.target, now)
+        elif now - bucket.state.closed_at > _quiet_ms(adaptive.limit) and adaptive.merged_at < now:
+            self._search_upwards(adaptive, now)
+
+    def refused(self, route: Route, hold: Hold, failure: Failure, now: int) -> None:
+        """A provider refused a call: close the gate as long as it says, for everybody."""
+        bucket = route.gate
+        state: gate.State = bucket.state
+        if hold.taken_at < state.closed_at and failure.retry_after is None:
+            return  # sent before the last closing: it tells nothing new
+        if failure.kind is FailureKind.PARKED:
+            bucket.state = gate.closed(state, now + _parked_ms(route.target.provider, failure, now), now)
+        elif failure.kind is FailureKind.WAIT:
+            self._slow_down(route, hold, failure, now)
+        elif failure.kind is FailureKind.OVERLOADED:
+            tripped = state.strikes + 1 >= _TRIP_AFTER or failure.retry_after is not None
+            bucket.state = gate.closed(state, now + _told_ms(failure, state), now) if tripped else gate.struck(state)
+
+    def observe(self, route: Route, hold: Hold, quotas: Iterable[Quota], now: int) -> None:
+        """Correct the limits by what a response's headers say is left."""
+        for quota in quotas:
+            if quota.resource in _LEARNABLE and not quota.pool and quota.limit != 0:
+                bucket = _matching(route.path, quota)
+                if bucket is not None:
+                    self._correct(bucket, hold, quota, now)
+                elif quota.limit is not None and quota.limit > 0:
+                    self._learn(route, hold, quota, now)
+
+    # -- quotas --------------------------------------------------------------------------------------------
+
+    def _learn(self, route: Route, hold: Hold, quota: Quota, now: int) -> None:
+        assert quota.limit is not None  # noqa: S101 - the caller has looked
+        period = _period_of(quota)
+        limit = Limit(quota.resource, quota.limit, period)
+        limit = replace(limit, name=f"{limit.name} (learned)")
+        bucket = self._router.learn(route.target, limit, now)
+        self._correct(bucket, hold, quota, now)
+
+    def _correct(self, bucket: Bucket, hold: Hold, quota: Quota, now: int) -> None:
+        if quota.limit is not None and quota.limit > 0:
+            _follow(bucket, quota.limit, now)
+        if quota.remaining is None or hold.taken_at < bucket.merged_at:
+            return  # an older call's answer says less than the one already heard
+        bucket.merged_at = hold.taken_at
+        left = quota.remaining + quota.granularity - 1 - self._sent_since(bucket, hold)
+        excess = bucket.strategy.available(bucket.state, now) - left
+        if excess > 0 or bucket.learned:
+            bucket.state = bucket.strategy.settle(bucket.state, 0, excess, now, now)
+
+    def _sent_since(self, bucket: Bucket, hold: Hold) -> int:
+        """Units of calls in flight that the provider cannot have counted when it answered this one."""
+        units = 0
+        for other in self._engine.newest_first():
+            if other.taken_at < hold.taken_at or other is hold:
+                break
+            for place, amount in zip(other.path, other.amounts, strict=False):
+                if place is bucket:
+                    units += amount
+        return units
+
+    # -- refusals ------------------------------------------------------------------------------------------
+
+    def _slow_down(self, route: Route, hold: Hold, failure: Failure, now: int) -> None:
+        bucket = route.gate
+        state: gate.State = bucket.state
+        told = _told_ms(failure, state)
+        known = _limit_named(route.path, failure)
+        if known is not None and failure.requested is not None:
+            _empty(known, failure.requested, told, now)  # exact: smaller calls need not wait as long
+            return
+        if not _has_rate(route.path):
+            self._search_downwards(route, hold, now)
+        bucket.state = gate.closed(state, now + told, now)
+
+    def _search_downwards(self, route: Route, hold: Hold, now: int) -> None:
+        """No header tells a rate: take what went through since the last refusal, or less than last time."""
+        adaptive = self._router.adaptive.get(route.target)
+        if adaptive is not None:
+            if hold.taken_at > adaptive.merged_at:
+                adaptive.merged_at = now
+                _follow(adaptive, max(1, int(adaptive.limit.amount) * 4 // 5), now)
+            return
+        rate = self._pace.refused(route.target, now)
+        if rate is not None:
+            limit = Limit(Resource.REQUESTS, max(1, rate), "minute", burst=1)
+            self._router.learn(route.target, replace(limit, name=f"{limit.name} (adaptive)"), now, adaptive=True)
+
+    def _search_upwards(self, adaptive: Bucket, now: int) -> None:
+        if adaptive.strategy.available(adaptive.state, now) < 1:  # it binds: is there more?
+            _follow(adaptive, int(adaptive.limit.amount * 1.05) + 1, now)
+            adaptive.merged_at = now
+
+
+class _Pace:
+    """How many calls each target let through since it last refused one."""
+
+    def __init__(self) -> None:
+        self._since: dict[object, tuple[int, int, int]] = {}  # target → (refusals, at, accepted since)
+
+    def accepted(self, target: object, now: int) -> None:
+        refusals, at, accepted = self._since.get(target, (0, now, 0))
+        self._since[target] = (refusals, at, accepted + 1)
+
+    def refused(self, target: object, now: int) -> int | None:
+        """Return requests per minute since the last refusal; None for the first, which also saw a burst."""
+        refusals, at, accepted = self._since.get(target, (0, now, 0))
+        if refusals and accepted == 0:
+            return None
+        self._since[target] = (refusals + 1, now, 0)
+        return accepted * 60_000 // max(1, now - at) if refusals else None
+
+
+def _matching(path: Sequence[Bucket], quota: Quota) -> Bucket | None:
+    """Find the limit that a quota is about: by its period if that is told, else the shortest of the resource."""
+    same = [b for b in path if b.limit.resource is quota.resource and not b.scope and b.limit.period_ms]
+    if quota.period is not None:
+        seconds = PERIOD_SECONDS[quota.period] if isinstance(quota.period, str) else quota.period
+        same = [bucket for bucket in same if bucket.limit.period_ms == round(seconds * 1000)]
+    return min(same, key=lambda bucket: bucket.limit.period_ms or 0, default=None)
+
+
+def _period_of(quota: Quota) -> float | str:
+    """The period as told, or as `reset = (limit - remaining) / limit × period` gives it (OpenAI, Groq)."""
+    if quota.period is not None:
+        return quota.period
+    if quota.reset_after and quota.limit and quota.remaining is not None and 0 <= quota.remaining < quota.limit:
+        seconds = quota.reset_after * quota.limit / (quota.limit - quota.remaining)
+        return min(PERIOD_SECONDS, key=lambda word: abs(PERIOD_SECONDS[word] - seconds))
+    return "minute"
+
+
+def _follow(bucket: Bucket, amount: int, now: int) -> None:
+    """Obey the amount that the provider enforces: lowered ones at once, and back up to what was configured."""
+    limit = bucket.limit
+    configured = amount if bucket.learned else int(bucket.configured.amount)
+    amount = min(amount, configured)
+    if amount == int(limit.amount):
+        return
+    burst = None if limit.burst is None else min(limit.burst, amount)
+    suffix = limit.name[limit.name.rfind(" (") :] if bucket.learned else f" (lowered from {bucket.configured.amount:,.0f})"
+    changed = replace(bucket.configured, amount=amount, burst=burst, name="")
+    changed = bucket.configured if amount == configured and not bucket.learned else replace(changed, name=changed.name + suffix)
+    owed = bucket.strategy.capacity - bucket.strategy.available(bucket.state, now)
+    strategy = strategy_for(changed)
+    bucket.obey(changed, strategy)
+    bucket.state = strategy.settle(strategy.initial(now), 0, max(0, owed), now, now)
+
+
+def _empty(bucket: Bucket, requested: int, told: int, now: int) -> None:
+    """A refusal names a limit: then it has only what will, with the refill until then, make room for the call."""
+    refill = told * bucket.limit.units // (bucket.limit.period_ms or 1)
+    left = min(requested, bucket.strategy.capacity) - refill
+    excess = bucket.strategy.available(bucket.state, now) - left
+    if excess > 0:
+        bucket.state = bucket.strategy.settle(bucket.state, 0, excess, now, now)
+
+
+def _limit_named(path: Sequence[Bucket], failure: Failure) -> Bucket | None:
+    if failure.resource is None:
+        return None
+    return _matching(path, Quota(failure.resource, failure.period))
+
+
+def _has_rate(path: Sequence[Bucket]) -> bool:
+    return any(bucket.limit.resource in _LEARNABLE and bucket.limit.period_ms for bucket in path)
+
+
+def _told_ms(failure: Failure, state: gate.State) -> int:
+    if failure.retry_after is not None:
+        return max(1, round(failure.retry_after * 1000))
+    return int(min(_LAST_COOLDOWN, _FIRST_COOLDOWN << min(state.strikes, 10)))
+
+
+def _parked_ms(provider: str, failure: Failure, now: int) -> int:
+    if provider in _PACIFIC and failure.period == "day":  # its retryDelay may be seconds, for a day's quota
+        return window(now, "day", "America/Los_Angeles")[1] - now
+    if failure.retry_after is not None:
+        return max(1, round(failure.retry_after * 1000))
+    return window(now, failure.period or "day")[1] - now
+
+
+def _quiet_ms(limit: Limit) -> int:
+    """How long nothing may have been refused before more is tried: ten calls' time."""
+    return max(1_000, 10 * (limit.period_ms or 0) // max(1, int(limit.amount)))

@@ -1,0 +1,119 @@
+"""What a call is expected to use, and what it did use."""
+
+from __future__ import annotations
+
+import copy
+import math
+import pickle
+from dataclasses import FrozenInstanceError, fields, replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent_rate_limiter import ConfigError, Estimate, Usage
+
+ESTIMATE_COUNTS = [field.name for field in fields(Estimate) if field.name != "cost"]
+USAGE_COUNTS = [field.name for field in fields(Usage) if field.name not in {"cost", "exact"}]
+COUNTS = [(Estimate, name) for name in ESTIMATE_COUNTS] + [(Usage, name) for name in USAGE_COUNTS]
+
+
+def test_the_defaults_are_one_request_and_no_tokens() -> None:
+    assert Estimate() == Estimate(requests=1, input_tokens=0, output_tokens=0, max_output_tokens=0, cost=None)
+    usage = Usage()
+    assert (usage.requests, usage.total_tokens, usage.cost, usage.exact) == (1, 0, None, True)
+    assert all(getattr(usage, name) == 0 for name in USAGE_COUNTS if name != "requests")
+
+
+@pytest.mark.parametrize(
+    ("estimate", "expected", "worst"),
+    [
+        (Estimate(), 0, 0),
+        (Estimate(output_tokens=10), 10, 10),
+        (Estimate(max_output_tokens=40), 40, 40),
+        (Estimate(output_tokens=10, max_output_tokens=40), 10, 40),
+        (Estimate(output_tokens=50, max_output_tokens=40), 50, 50),
+    ],
+)
+def test_output_is_the_expectation_or_else_the_maximum(estimate: Estimate, expected: int, worst: int) -> None:
+    assert (estimate.expected_output_tokens, estimate.worst_output_tokens) == (expected, worst)
+
+
+def test_total_tokens_are_input_and_output_and_no_part_twice() -> None:
+    assert Usage(input_tokens=10, output_tokens=5, cached_input_tokens=8, reasoning_tokens=3).total_tokens == 15
+
+
+@pytest.mark.parametrize(
+    "value",
+    [Estimate(2, 3, 4, 5, 0.5), Usage(1, 2, 3, 1, 1, 1, 1, 1, 1, 0.25, exact=False), Estimate(), Usage()],
+    ids=repr,
+)
+def test_they_are_values(value: Estimate | Usage) -> None:
+    for twin in (pickle.loads(pickle.dumps(value)), copy.copy(value), copy.deepcopy(value)):  # noqa: S301 - our own
+        assert twin == value
+        assert hash(twin) == hash(value)
+    assert replace(value, requests=7).requests == 7
+    assert replace(value, requests=7) != value
+    with pytest.raises(FrozenInstanceError):
+        value.requests = 3  # type: ignore[misc]
+
+
+def test_repr_names_every_field() -> None:
+    assert repr(Estimate(1, 2, 3, 4, 0.5)) == (
+        "Estimate(requests=1, input_tokens=2, output_tokens=3, max_output_tokens=4, cost=0.5)"
+    )
+    assert repr(Usage(input_tokens=2, exact=False)).startswith("Usage(requests=1, input_tokens=2, output_tokens=0,")
+
+
+@pytest.mark.parametrize(("kind", "name"), COUNTS)
+@pytest.mark.parametrize("value", [-1, 1.5, 800.0, math.nan, "800", None, [800], {800}])
+def test_a_count_is_a_whole_number_of_at_least_0(kind: type, name: str, value: object) -> None:
+    with pytest.raises(ConfigError) as refused:
+        kind(**{name: value})
+    assert str(refused.value) == f"{kind.__name__}.{name} is {value!r}: give a whole number of at least 0."
+
+
+@pytest.mark.parametrize("kind", [Estimate, Usage])
+@pytest.mark.parametrize("value", [-0.01, math.nan, math.inf, "1", True, [1]])
+def test_a_cost_is_finite_and_at_least_0(kind: type, value: object) -> None:
+    with pytest.raises(ConfigError) as refused:
+        kind(cost=value)
+    assert str(refused.value) == (
+        f"{kind.__name__}.cost is {value!r}: give dollars as a finite number of at least 0, or None."
+    )
+
+
+@pytest.mark.parametrize("kind", [Estimate, Usage])
+@pytest.mark.parametrize("cost", [0, 0.0, 1, 0.25, None])
+def test_costs(kind: type[Estimate | Usage], cost: float | None) -> None:
+    assert kind(cost=cost).cost == cost
+
+
+def test_several_wrong_values_are_found_one_by_one() -> None:
+    with pytest.raises(ConfigError, match=r"^Estimate\.input_tokens is -1: "):
+        Estimate(input_tokens=-1, output_tokens="x")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"^Usage\.output_tokens is -1: "):
+        Usage(output_tokens=-1, cost=-1)
+
+
+ANYTHING = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.sets(st.integers()), st.complex_numbers()
+)
+
+
+@given(st.dictionaries(st.sampled_from([*USAGE_COUNTS, "cost"]), ANYTHING))
+def test_whatever_is_accepted_is_sound(values: dict[str, Any]) -> None:
+    try:
+        usage = Usage(**values)
+    except ConfigError:
+        return
+    assert all(isinstance(getattr(usage, name), int) and getattr(usage, name) >= 0 for name in USAGE_COUNTS)
+    assert usage.cost is None or 0 <= usage.cost < math.inf
+
+
+@given(st.integers(0, 10**12), st.integers(0, 10**12), st.integers(0, 10**12))
+def test_the_worst_case_is_never_below_the_expectation(given_tokens: int, expected: int, most: int) -> None:
+    estimate = Estimate(1, given_tokens, expected, most)
+    assert estimate.worst_output_tokens >= estimate.expected_output_tokens
+    assert estimate.worst_output_tokens >= most
