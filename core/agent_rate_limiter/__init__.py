@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from agent_rate_limiter.report import LimitStatus as LimitStatus
     from agent_rate_limiter.report import Snapshot as Snapshot
     from agent_rate_limiter.reservation import Reservation as Reservation
+    from agent_rate_limiter.retry import RetryBudget as RetryBudget
+    from agent_rate_limiter.retry import RetryStrategy as RetryStrategy
     from agent_rate_limiter.usage import Estimate as Estimate
     from agent_rate_limiter.usage import Usage as Usage
 
@@ -65,6 +67,7 @@ _HOME = {
     "provider": ("Model", "Provider"),
     "report": ("Explanation", "LimitStatus", "Snapshot"),
     "reservation": ("Reservation",),
+    "retry": ("RetryBudget", "RetryStrategy"),
     "usage": ("Estimate", "Usage"),
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from agent_rate_limiter import context
-from agent_rate_limiter.admission import Path, Refusal
+from agent_rate_limiter.admission import Bucket, Path, Refusal
 from agent_rate_limiter.decision import Decision
 from agent_rate_limiter.engine.drivers import MakeWaiter, wait_in_loop, wait_in_thread
 from agent_rate_limiter.engine.engine import Engine
@@ -18,7 +19,9 @@ from agent_rate_limiter.feedback import Feedback
 from agent_rate_limiter.limits import NANO_PER_DOLLAR, Priority, Resource, Target
 from agent_rate_limiter.providers.model import Failure, Quota
 from agent_rate_limiter.reservation import Reservation
+from agent_rate_limiter.retry import RetryStrategy
 from agent_rate_limiter.routing import Declared, Route, Router
+from agent_rate_limiter.strategies import GATE
 from agent_rate_limiter.strategies.gate import OPEN
 from agent_rate_limiter.usage import Estimate, Usage
 from agent_rate_limiter.verdict import decision_of, error_of
@@ -35,10 +38,14 @@ class Calls:
         engine: queues and reservations.
         declared: what is known of a target.
         costs: the books.
+        retry: what is tried again.
     """
 
-    def __init__(self, engine: Engine, declared: Callable[[Target], Declared], costs: CostTracker) -> None:
+    def __init__(
+        self, engine: Engine, declared: Callable[[Target], Declared], costs: CostTracker, retry: RetryStrategy
+    ) -> None:
         self.engine = engine
+        self.retry = retry
         self.alerts: Alerts | None = None
         self._router = Router(declared, engine.store.bucket, costs)
         self._feedback = Feedback(engine, self._router)
@@ -53,25 +60,47 @@ class Calls:
             return Reservation(self, route, hold, estimate)
         return decision_of(target, refusal, self.engine.clock.now())
 
-    def acquire(self, target: Target, estimate: Estimate, priority: int | None, timeout: float | None) -> Reservation:
-        """Admit now or after a wait that blocks the thread."""
+    def acquire(
+        self, target: Target, estimate: Estimate, priority: int | None, timeout: float | None, *, again: bool = False
+    ) -> Reservation:
+        """Admit now or after a wait that blocks the thread; a retry (`again`) keeps its place in the queue."""
         patience = None if timeout is None else check_timeout(timeout)
         route, hold, priority = self._prepare(target, estimate, priority)
         if self.engine.reserve(hold, priority) is None:
             return Reservation(self, route, hold, estimate)
-        make = self._waiter(route, hold, estimate, priority, patience)
+        make = self._waiter(route, hold, estimate, priority, patience, again=again)
         return self._conclude(route, estimate, wait_in_thread(self.engine, make))
 
     async def acquire_async(
-        self, target: Target, estimate: Estimate, priority: int | None, timeout: float | None
+        self, target: Target, estimate: Estimate, priority: int | None, timeout: float | None, *, again: bool = False
     ) -> Reservation:
         """Admit now or after a wait that lets the event loop run."""
         patience = None if timeout is None else check_timeout(timeout)
         route, hold, priority = self._prepare(target, estimate, priority)
         if self.engine.reserve(hold, priority) is None:
             return Reservation(self, route, hold, estimate)
-        make = self._waiter(route, hold, estimate, priority, patience)
+        make = self._waiter(route, hold, estimate, priority, patience, again=again)
         return self._conclude(route, estimate, await wait_in_loop(self.engine, make))
+
+    def pause(self, seconds: float) -> None:
+        """Wait as long, blocking the thread: in the engine's queue, so that virtual time knows."""
+        wait_in_thread(self.engine, self._sleeper(seconds))
+
+    async def pause_async(self, seconds: float) -> None:
+        """Wait as long, letting the event loop run."""
+        await wait_in_loop(self.engine, self._sleeper(seconds))
+
+    def _sleeper(self, seconds: float) -> MakeWaiter:
+        now = self.engine.clock.now()
+        bucket = Bucket("backoff", GATE, "", now)
+        bucket.state = bucket.state._replace(closed_until=now + round(seconds * 1000))
+        hold = Hold((bucket,), (1,))
+        sizing = _Fixed(hold.path)
+        return partial(Waiter, hold, priority=0, flow="", weight=1, since=now, deadline=None, sizing=sizing, moved=True)
+
+    def may_retry(self, now: int) -> bool:
+        """Whether the retry budget allows one more."""
+        return self.retry.budget.allows(now, self.engine.admitted)
 
     def claim(self, target: Target) -> Reservation | None:
         """Take over the reservation that an outer layer holds for this very call, if there is one."""
@@ -140,7 +169,9 @@ class Calls:
             priority = check_priority(priority)
         return route, Hold(route.path, route.reserved(estimate)), priority
 
-    def _waiter(self, route: Route, hold: Hold, estimate: Estimate, priority: int, patience: int | None) -> MakeWaiter:
+    def _waiter(
+        self, route: Route, hold: Hold, estimate: Estimate, priority: int, patience: int | None, *, again: bool
+    ) -> MakeWaiter:
         sizing = _Sizing(route, estimate, nested=self._check_reentrancy(route, hold))
         hold.amounts = sizing.amounts()
         since = self.engine.clock.now()
@@ -157,6 +188,7 @@ class Calls:
                 deadline=deadline,
                 sizing=sizing,
                 signal=signal,
+                moved=again,
             )
 
         return make
@@ -198,6 +230,18 @@ class Calls:
         from agent_rate_limiter.providers import read_failure
 
         return read_failure(error, None, self.engine.clock.now() / 1000)
+
+
+class _Fixed:
+    """A path that does not grow."""
+
+    __slots__ = ("path",)
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def amounts(self) -> Sequence[int]:
+        return [1] * len(self.path)
 
 
 class _Sizing:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from agent_rate_limiter import context
+from agent_rate_limiter.attempts import Attempts
 from agent_rate_limiter.limits import Target
 from agent_rate_limiter.usage import Estimate, Usage
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from agent_rate_limiter.reservation import Reservation
 
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
 Start = Callable[["Reservation", tuple[Any, ...], dict[str, Any]], Any]
 """Starts the user's function for one admitted call."""
 
@@ -45,18 +47,10 @@ class Terms:
         self._priority = priority
         self._timeout = timeout
 
-    def acquire(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Reservation:
-        """Admit one call, blocking."""
-        estimate = self._size(args, kwargs)
-        return self._calls.acquire(self._target, estimate, self._priority, self._timeout)
-
-    async def acquire_async(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Reservation:
-        """Admit one call, awaiting."""
-        estimate = self._size(args, kwargs)
-        return await self._calls.acquire_async(self._target, estimate, self._priority, self._timeout)
-
-    def _size(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Estimate:
-        return self._estimate if isinstance(self._estimate, Estimate) else self._estimate(*args, **kwargs)
+    def attempts(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Attempts:
+        """Begin one call with these arguments."""
+        estimate = self._estimate if isinstance(self._estimate, Estimate) else self._estimate(*args, **kwargs)
+        return Attempts(self._calls, self._target, estimate, self._priority, self._timeout)
 
 
 def limited(function: F, terms: Terms) -> F:
@@ -69,56 +63,86 @@ def limited(function: F, terms: Terms) -> F:
 
 def _function(start: Start, terms: Terms) -> Callable[..., Any]:
     def call_sync(*args: Any, **kwargs: Any) -> Any:
-        with terms.acquire(args, kwargs) as call:
-            result = start(call, args, kwargs)
-            _conclude(call, result)
-            return result
+        attempts = terms.attempts(args, kwargs)
+        while True:
+            call = attempts.acquire()
+            try:
+                with context.holding(call):
+                    result = start(call, args, kwargs)
+            except BaseException as error:
+                if not attempts.failed(call, error):
+                    raise
+            else:
+                return _concluded(call, result)
 
     return call_sync
 
 
 def _coroutine(start: Start, terms: Terms) -> Callable[..., Any]:
     async def call_async(*args: Any, **kwargs: Any) -> Any:
-        async with await terms.acquire_async(args, kwargs) as call:
-            result = await start(call, args, kwargs)
-            _conclude(call, result)
-            return result
+        attempts = terms.attempts(args, kwargs)
+        while True:
+            call = await attempts.acquire_async()
+            try:
+                with context.holding(call):
+                    result = await start(call, args, kwargs)
+            except BaseException as error:
+                if not attempts.failed(call, error):
+                    raise
+            else:
+                return _concluded(call, result)
 
     return call_async
 
 
 def _generator(start: Start, terms: Terms) -> Callable[..., Any]:
     def stream(*args: Any, **kwargs: Any) -> Iterator[Any]:
-        call, item = terms.acquire(args, kwargs), None
-        with call.ending():
-            items = start(call, args, kwargs)
-            while True:
-                with context.holding(call):  # not while suspended: the caller's other calls are not this one
-                    following = next(items, _END)
-                if following is _END:
-                    break
-                item = following
-                yield item
-            _conclude(call, item)
+        attempts = terms.attempts(args, kwargs)
+        while True:
+            call, last = attempts.acquire(), _END
+            try:
+                items = start(call, args, kwargs)
+                while (item := _next(call, items)) is not _END:
+                    last = item
+                    yield item
+            except BaseException as error:
+                if not attempts.failed(call, error, resend=last is _END):
+                    raise
+            else:
+                _concluded(call, last)
+                return
 
     return stream
 
 
 def _async_generator(start: Start, terms: Terms) -> Callable[..., Any]:
     async def stream_async(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
-        call, item = await terms.acquire_async(args, kwargs), None
-        with call.ending():
-            items = start(call, args, kwargs)
-            while True:
-                with context.holding(call):  # as above
-                    following = await anext(items, _END)
-                if following is _END:
-                    break
-                item = following
-                yield item
-            _conclude(call, item)
+        attempts = terms.attempts(args, kwargs)
+        while True:
+            call, last = await attempts.acquire_async(), _END
+            try:
+                items = start(call, args, kwargs)
+                while (item := await _anext(call, items)) is not _END:
+                    last = item
+                    yield item
+            except BaseException as error:
+                if not attempts.failed(call, error, resend=last is _END):
+                    raise
+            else:
+                _concluded(call, last)
+                return
 
     return stream_async
+
+
+def _next(call: Reservation, items: Iterator[Any]) -> Any:
+    with context.holding(call):  # not while suspended: the caller's other calls are not this one
+        return next(items, _END)
+
+
+async def _anext(call: Reservation, items: AsyncIterator[Any]) -> Any:
+    with context.holding(call):  # as above
+        return await anext(items, _END)
 
 
 _END = object()
@@ -129,13 +153,12 @@ _KINDS = (
 )
 
 
-def _conclude(call: Reservation, result: object) -> None:
-    """Settle with the result if it says what was used; else leave that to the end of the block."""
-    if call.done or result is None or isinstance(result, (str, bytes, int, float)):
-        return
-    usage = result if isinstance(result, Usage) else call.read(result)
-    if usage is not None:
-        call.settle(usage)
+def _concluded(call: Reservation, result: T) -> T:
+    """Settle with the result if it says what was used, else with the estimate."""
+    if not call.done:
+        silent = result is _END or result is None or isinstance(result, (str, bytes, int, float))
+        call.settle(None if silent else result if isinstance(result, Usage) else call.read(result))
+    return result
 
 
 def _prepared(function: Callable[..., Any]) -> Start:

@@ -185,9 +185,15 @@ def _follow(bucket: Bucket, amount: int, now: int) -> None:
     if amount == int(limit.amount):
         return
     burst = None if limit.burst is None else min(limit.burst, amount)
-    suffix = limit.name[limit.name.rfind(" (") :] if bucket.learned else f" (lowered from {bucket.configured.amount:,.0f})"
+    suffix = (
+        limit.name[limit.name.rfind(" (") :] if bucket.learned else f" (lowered from {bucket.configured.amount:,.0f})"
+    )
     changed = replace(bucket.configured, amount=amount, burst=burst, name="")
-    changed = bucket.configured if amount == configured and not bucket.learned else replace(changed, name=changed.name + suffix)
+    changed = (
+        bucket.configured
+        if amount == configured and not bucket.learned
+        else replace(changed, name=changed.name + suffix)
+    )
     owed = bucket.strategy.capacity - bucket.strategy.available(bucket.state, now)
     strategy = strategy_for(changed)
     bucket.obey(changed, strategy)

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from typing_extensions import Self
 
 from agent_rate_limiter import context
+from agent_rate_limiter.attempts import Attempts
 from agent_rate_limiter.calls import Calls, check_priority, check_timeout, make_estimate
 from agent_rate_limiter.clock import SystemClock
 from agent_rate_limiter.cost_tracker import CostTracker
@@ -24,6 +25,7 @@ from agent_rate_limiter.pending import Pending
 from agent_rate_limiter.pricing import Price
 from agent_rate_limiter.report import Explanation, Snapshot, shown, status_of
 from agent_rate_limiter.reservation import Reservation
+from agent_rate_limiter.retry import RetryStrategy
 from agent_rate_limiter.routing import Declared
 from agent_rate_limiter.stores import open_store
 from agent_rate_limiter.usage import Estimate
@@ -47,6 +49,7 @@ class Limiter:
         lease: seconds after which a reservation that nobody ends is taken for lost: its slot comes back and
             its estimate stays charged.
         ageing: seconds after which a priority that was passed over counts as one level more urgent.
+        retry: what is tried again, where the limiter makes the calls (decorator, wrapped clients).
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class Limiter:
         clock: Clock | None = None,
         lease: float = 600.0,
         ageing: float = 1.0,
+        retry: RetryStrategy | Mapping[str, Any] | None = None,
     ) -> None:
         engine = Engine(
             open_store(store) if isinstance(store, str) else store,
@@ -65,7 +69,7 @@ class Limiter:
             ageing=_span("ageing", ageing),
         )
         self.costs = CostTracker()
-        self._calls = Calls(engine, declared, self.costs)
+        self._calls = Calls(engine, declared, self.costs, RetryStrategy.of(retry))
         self._targets: dict[str | Target, Target] = {}  # as written → checked
 
     # -- scopes --------------------------------------------------------------------------------------------
@@ -96,7 +100,12 @@ class Limiter:
         spend = self.costs.total
 
         def look(now: int) -> Snapshot:
-            limits = tuple(sorted((status_of(b, now) for b in engine.store.buckets() if shown(b, now)), key=lambda s: (s.owner, s.name)))
+            limits = tuple(
+                sorted(
+                    (status_of(b, now) for b in engine.store.buckets() if shown(b, now)),
+                    key=lambda s: (s.owner, s.name),
+                )
+            )
             return Snapshot(now / 1000, limits, engine.in_flight, engine.waiting, spend)
 
         return engine.read(look)
@@ -158,6 +167,12 @@ class Limiter:
         """Wait, letting the event loop run, until a call to a target of `target_for` is admitted."""
         return await self._calls.acquire_async(target, estimate, priority, timeout)
 
+    def attempts(
+        self, target: Target, estimate: Estimate, *, priority: int | None = None, timeout: float | None = None
+    ) -> Attempts:
+        """Return one logical call to a target of `target_for`, to be attempted until it succeeds."""
+        return Attempts(self._calls, target, estimate, priority, timeout)
+
     # -- wrapping and the end ------------------------------------------------------------------------------
 
     def wrap(self, client: T, **options: Any) -> T:
@@ -197,7 +212,7 @@ class RateLimiter(Limiter):
         limits: `Limit`s, or texts such as "40 requests/week".
         target: what messages and reports call it, as `provider:model`.
         price: for limits on cost and for reports.
-        store: see Limiter; so are clock, lease and ageing.
+        store: see Limiter; so are clock, lease, ageing and retry.
         shorthands: rpm, rps, rpd, tpm, tpd, itpm, otpm, concurrency.
 
     Raises:
@@ -214,6 +229,7 @@ class RateLimiter(Limiter):
         clock: Clock | None = None,
         lease: float = 600.0,
         ageing: float = 1.0,
+        retry: RetryStrategy | Mapping[str, Any] | None = None,
         **shorthands: float,
     ) -> None:
         self.target = Target.parse(target)
@@ -223,7 +239,7 @@ class RateLimiter(Limiter):
         self.limits = tuple(parsed)
         self.price = price
         known = _Known(tuple((str(self.target), limit) for limit in self.limits), price)
-        super().__init__(lambda _: known, store=store, clock=clock, lease=lease, ageing=ageing)
+        super().__init__(lambda _: known, store=store, clock=clock, lease=lease, ageing=ageing, retry=retry)
 
     def acquire(
         self,

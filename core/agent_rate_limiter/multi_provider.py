@@ -21,6 +21,7 @@ from agent_rate_limiter.pricing import Price
 from agent_rate_limiter.provider import Provider
 from agent_rate_limiter.report import Explanation
 from agent_rate_limiter.reservation import Reservation
+from agent_rate_limiter.retry import RetryStrategy
 from agent_rate_limiter.routing import unknown_target
 from agent_rate_limiter.usage import Estimate
 
@@ -47,6 +48,7 @@ class MultiProviderLimiter(Limiter):
         clock: tells the time; the system's unless given.
         lease: seconds after which a reservation that nobody ends is taken for lost.
         ageing: seconds after which a priority that was passed over counts as one level more urgent.
+        retry: what is tried again, where the limiter makes the calls (decorator, wrapped clients).
 
     Raises:
         ConfigError: a value makes no sense; the message names it and the fix.
@@ -66,6 +68,7 @@ class MultiProviderLimiter(Limiter):
         clock: Clock | None = None,
         lease: float = 600.0,
         ageing: float = 1.0,
+        retry: RetryStrategy | Mapping[str, Any] | None = None,
     ) -> None:
         self.providers = _by_name(providers)
         thresholds = check_thresholds(
@@ -78,7 +81,7 @@ class MultiProviderLimiter(Limiter):
         self._budget_limits = tuple(
             ("budget", budget.as_limit()) for budget in self.budgets if budget.action == "block"
         )
-        super().__init__(self._declared, store=store, clock=clock, lease=lease, ageing=ageing)
+        super().__init__(self._declared, store=store, clock=clock, lease=lease, ageing=ageing, retry=retry)
         names = {budget.as_limit().name: budget.thresholds for budget in self.budgets}
         if names:
             self._calls.alerts = Alerts(names, on_alert)

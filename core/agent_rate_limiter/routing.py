@@ -61,7 +61,19 @@ class Route:
         searching: whether nobody configured a rate: then successes and refusals teach it.
     """
 
-    __slots__ = ("_capped", "_costed", "_pick", "account", "flow", "gate", "labels", "path", "price", "searching", "target")
+    __slots__ = (
+        "_capped",
+        "_costed",
+        "_pick",
+        "account",
+        "flow",
+        "gate",
+        "labels",
+        "path",
+        "price",
+        "searching",
+        "target",
+    )
 
     def __init__(
         self, target: Target, scope: CallScope, path: Path, price: Price | None, account: Account, *, searching: bool

@@ -11,13 +11,16 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from threading import Lock, get_ident
-from typing import cast
+from typing import Protocol, cast
 
 from agent_rate_limiter.engine.engine import Engine
 from agent_rate_limiter.engine.queue import Waiter
 
-MakeWaiter = Callable[[Callable[[], bool]], Waiter]
-"""Builds the waiter, given how to signal it."""
+
+class MakeWaiter(Protocol):
+    """Builds the waiter, given how to signal it."""
+
+    def __call__(self, *, signal: Callable[[], bool]) -> Waiter: ...
 
 
 def wait_in_thread(engine: Engine, make: MakeWaiter) -> Waiter:
@@ -25,7 +28,7 @@ def wait_in_thread(engine: Engine, make: MakeWaiter) -> Waiter:
     threads = cast("Threads", engine.attach("threads", lambda: Threads(engine)))
     bell = Lock()
     bell.acquire()
-    waiter = make(lambda: _ring(bell))
+    waiter = make(signal=lambda: _ring(bell))
     try:
         engine.enqueue(waiter)
         while waiter.outcome is None:
@@ -46,7 +49,7 @@ async def wait_in_loop(engine: Engine, make: MakeWaiter) -> Waiter:
     loop = asyncio.get_running_loop()
     tasks = cast("Tasks", engine.attach(loop, lambda: Tasks(engine, loop)))
     future: asyncio.Future[None] = loop.create_future()
-    waiter = make(lambda: tasks.ring(future))
+    waiter = make(signal=lambda: tasks.ring(future))
     tasks.waiting += 1
     try:
         engine.enqueue(waiter)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from itertools import count
 from threading import Lock
 from typing import TypeVar
 from weakref import WeakSet
@@ -45,7 +44,7 @@ class Engine:
         self._unusable: str | None = None
         self._room = WaitingRoom(store, ageing, self._open, self._undo)
         self._lease = lease
-        self._ids = count(1).__next__
+        self._admitted = 0
         self._live: dict[int, Hold] = {}  # by age, as all leases are of one length
         self._none_expires_before = 0
         self._dropped: deque[Hold] = deque()  # by their owner, perhaps while our own lock was held
@@ -178,6 +177,11 @@ class Engine:
         return reversed(self._live.values())
 
     @property
+    def admitted(self) -> int:
+        """How many reservations there ever were."""
+        return self._admitted
+
+    @property
     def in_flight(self) -> int:
         """Reservations that are not settled yet."""
         return len(self._live)
@@ -214,7 +218,7 @@ class Engine:
         return now
 
     def _open(self, hold: Hold, now: int) -> None:
-        number = hold.id = self._ids()
+        number = hold.id = self._admitted = self._admitted + 1
         hold.taken_at = now
         hold.expires_at = now + self._lease
         hold.open = True

@@ -48,6 +48,7 @@ class Waiter:
         since: epoch milliseconds at which it began to wait.
         deadline: epoch milliseconds at which it gives up; None waits for ever.
         sizing: where the hold's path and amounts come from; a limit that is learned meanwhile joins them.
+        moved: it has had its turn before, at another limit or in an attempt that failed: it goes to the front.
         signal: called once, when the outcome is known; False when nobody is there any more to hear it.
     """
 
@@ -62,8 +63,8 @@ class Waiter:
         "queue",
         "sequence",
         "signal",
-        "sizing",
         "since",
+        "sizing",
         "start",
         "weight",
     )
@@ -79,6 +80,7 @@ class Waiter:
         deadline: int | None,
         sizing: Sizing,
         signal: Callable[[], bool],
+        moved: bool = False,
     ) -> None:
         self.hold = hold
         self.priority = priority
@@ -90,7 +92,7 @@ class Waiter:
         self.signal = signal
         self.sequence = _sequence()
         self.outcome: Outcome | None = None
-        self.moved = False  # it has been at the head of another queue before
+        self.moved = moved
         self.queue: WaitQueue | None = None
         self.start = 0
         self.amount = 0  # units of the bucket whose queue it stands in

@@ -1,0 +1,72 @@
+"""`agent-rate-limiter check CONFIG`: is the file right, and what does it set?"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+
+from rich.console import Console
+
+from agent_rate_limiter.budgets import Budget
+from agent_rate_limiter.cli.tables import new_table, price_text
+from agent_rate_limiter.errors import ConfigError
+from agent_rate_limiter.limits import Limit
+from agent_rate_limiter.multi_provider import MultiProviderLimiter
+from agent_rate_limiter.provider import Provider
+
+
+def check_config(path: str) -> int:
+    """Print what the file sets and return 0, or what is wrong with it and return 2."""
+    try:
+        limiter = MultiProviderLimiter.from_config(path)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    providers = list(limiter.providers.values())
+    console = Console(highlight=False)
+    _print_targets(console, providers)
+    _print_budgets(console, limiter.budgets)
+    models = sum(len(provider.models) for provider in providers)
+    counts = (_count(len(providers), "provider"), _count(models, "model"), _count(len(limiter.budgets), "budget"))
+    print(f"{path} is right: {', '.join(counts)}.")
+    return 0
+
+
+def _print_targets(console: Console, providers: list[Provider]) -> None:
+    """Every model with its limits and price, and what a provider's models share."""
+    table = new_table("Target", "Limits", "$ per 1M tokens, in / out")
+    for provider in providers:
+        if provider.limits:
+            table.add_row(f"{provider.name} (all its models)", _lines(provider.limits), "")
+        for name, model in provider.models.items():
+            others = [f"falls back to {target}" for target in model.fallbacks]
+            if model.degrade_to is not None:
+                others.append(f"{model.degrade_to} from {model.degrade_at:.0%} of a budget")
+            table.add_row(f"{provider.name}:{name}", _lines(model.limits, others), price_text(model.price))
+    if providers:
+        console.print(table)
+
+
+def _print_budgets(console: Console, budgets: Iterable[Budget]) -> None:
+    table = new_table("Budget", "Whose", "When it is used up", "Alerts at")
+    for budget in budgets:
+        action = "calls are refused" if budget.action == "block" else f"{budget.action} only"
+        shares = ", ".join(f"{share:.0%}" for share in budget.thresholds)
+        table.add_row(budget.as_limit().name, str(budget.scope) or "everybody's", action, shares)
+    if table.row_count:
+        console.print(table)
+
+
+def _lines(limits: Iterable[Limit], others: Iterable[str] = ()) -> str:
+    return "\n".join([*map(_described, limits), *others]) or "none"
+
+
+def _described(limit: Limit) -> str:
+    unusual = [] if limit.strategy in {"token_bucket", "concurrency"} else [limit.strategy.replace("_", " ")]
+    if limit.counts == "max_tokens":
+        unusual.append("counts max_tokens")
+    return f"{limit} ({', '.join(unusual)})" if unusual else str(limit)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

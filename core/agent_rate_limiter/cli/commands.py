@@ -1,0 +1,106 @@
+"""The commands and their options. What they do is imported when it is run: `--help` stays quick."""
+
+from __future__ import annotations
+
+import click
+
+from agent_rate_limiter import __version__
+
+Range = tuple[float, float]
+
+
+def _span(_: click.Context, parameter: click.Parameter, text: str) -> Range:
+    """Read a number, or two with a dash between them: 0.5, or 0.2-2."""
+    try:
+        numbers = [float(part) for part in text.split("-")]
+    except ValueError:
+        numbers = []
+    if len(numbers) in {1, 2} and 0 <= numbers[0] <= numbers[-1] < float("inf"):
+        return numbers[0], numbers[-1]
+    raise click.BadParameter(
+        f"{text!r}: give a number of at least 0, such as 0.5, or low-high, such as 0.2-2.", param=parameter
+    )
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="agent-rate-limiter")
+def cli() -> None:
+    """Keep AI agents running at the edge of their rate limits and budgets."""
+
+
+@cli.command()
+@click.option("--agents", type=click.IntRange(1, 500), default=20, show_default=True, help="How many share the limit.")
+@click.option("--seconds", type=click.FloatRange(1, 3600), help="About how long it all takes.  [default: 35]")
+@click.option("--quick", is_flag=True, help="The same with less work: about 15 seconds.")
+@click.option("--rpm", type=click.IntRange(1), default=120, show_default=True, help="Requests a minute allowed.")
+@click.option("--tpm", type=click.IntRange(1000), default=60_000, show_default=True, help="Tokens a minute allowed.")
+@click.option("--speed", type=click.FloatRange(1, 60), default=6, show_default=True, help="How fast its minutes pass.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Changes the agents' work and the answers.")
+@click.option("--json", "as_json", is_flag=True, help="Print the numbers as JSON, and nothing else.")
+def demo(
+    agents: int, seconds: float | None, rpm: int, tpm: int, speed: float, seed: int, *, quick: bool, as_json: bool
+) -> None:
+    """Let agents share one limit through the real OpenAI SDK, without and with the limiter.
+
+    Nothing leaves this machine: the provider is simulated, on loopback. The exit code is 0 if, with the
+    limiter, every call succeeded, at most 1 % of requests met a 429 and at least 90 % of what the limit
+    allows was used, while without it calls failed.
+    """
+    from agent_rate_limiter.cli.demo import run_demo
+    from agent_rate_limiter.cli.demo.plan import Plan
+
+    length = seconds or (13.0 if quick else 35.0)
+    raise SystemExit(run_demo(Plan.lasting(length, agents, rpm, tpm, speed, seed), as_json=as_json))
+
+
+@cli.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 is any free one.")
+@click.option("--model", "models", multiple=True, help="Serve this model; again for more. Any, unless said.")
+@click.option("--rpm", type=click.IntRange(0), help="Requests a minute that each model allows.")
+@click.option("--rpd", type=click.IntRange(0), help="Requests a day.")
+@click.option("--tpm", type=click.IntRange(0), help="Tokens a minute.")
+@click.option("--itpm", type=click.IntRange(0), help="Input tokens a minute.")
+@click.option("--otpm", type=click.IntRange(0), help="Output tokens a minute.")
+@click.option("--concurrency", type=click.IntRange(0), help="Calls at once.")
+@click.option(
+    "--dialect", type=click.Choice(["openai", "azure", "groq"]), help="Who answers on OpenAI's routes.  [openai]"
+)
+@click.option("--speed", type=click.FloatRange(0, min_open=True), default=1, help="How fast its time passes.  [1]")
+@click.option("--latency", callback=_span, default="0", help="Seconds before an answer: 0.5, or 0.2-2.  [0]")
+@click.option("--tokens-per-second", type=click.FloatRange(0, min_open=True), help="How fast answers are written.")
+@click.option("--seed", type=int, default=0, help="Changes all answers.  [0]")
+def simulate(  # noqa: PLR0917 - click passes them by name
+    host: str,
+    port: int,
+    models: tuple[str, ...],
+    rpm: int | None,
+    rpd: int | None,
+    tpm: int | None,
+    itpm: int | None,
+    otpm: int | None,
+    concurrency: int | None,
+    dialect: str | None,
+    speed: float,
+    latency: Range,
+    tokens_per_second: float | None,
+    seed: int,
+) -> None:
+    """Run a simulated LLM provider on this machine until Ctrl-C.
+
+    It speaks OpenAI's, Anthropic's and Gemini's APIs, and limits and refuses calls as they do.
+    """
+    from agent_rate_limiter.cli.simulate import Served, serve
+
+    limits = {"rpm": rpm, "rpd": rpd, "tpm": tpm, "itpm": itpm, "otpm": otpm, "concurrency": concurrency}
+    given = {name: amount for name, amount in limits.items() if amount is not None}
+    serve(Served(host, port, models, given, dialect, speed, latency, tokens_per_second, seed))
+
+
+@cli.command()
+@click.argument("config", type=click.Path())
+def check(config: str) -> None:
+    """Check a configuration file, and show what it sets. Exit code 2 if something in it makes no sense."""
+    from agent_rate_limiter.cli.check import check_config
+
+    raise SystemExit(check_config(config))

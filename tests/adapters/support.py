@@ -1,0 +1,137 @@
+"""What the adapters' tests share: a limiter's books, and a server that answers as it is told, to the byte."""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, NamedTuple
+
+from typing_extensions import Self
+
+from agent_rate_limiter import MultiProviderLimiter, Provider, RateLimiter
+from agent_rate_limiter.testing.simulated import SimulatedProvider
+
+MODEL = "gpt-4"
+
+
+def roomy(**options: Any) -> MultiProviderLimiter:
+    """A limiter in which nothing binds, and nothing refills: what is used stays visible."""
+    return MultiProviderLimiter([Provider("openai", {MODEL: {"rpd": 10_000, "tpd": 10_000_000, **options}})])
+
+
+def used(limiter: RateLimiter | MultiProviderLimiter, resource: str) -> float:
+    """How much of the limit on a resource is taken."""
+    status = next(status for status in limiter.snapshot().limits if status.resource == resource)
+    return round(status.amount - status.available)
+
+
+def booked(limiter: RateLimiter | MultiProviderLimiter) -> tuple[int, int, int]:
+    """Requests, input and output tokens in the limiter's books."""
+    rows = limiter.costs.report().to_dicts()
+    return tuple(sum(int(str(row[name])) for row in rows) for name in ("requests", "input_tokens", "output_tokens"))  # type: ignore[return-value]
+
+
+def accounted(provider: SimulatedProvider) -> tuple[int, int, int]:
+    """The same in the provider's books."""
+    report = provider.report()
+    return report.received, report.input_tokens, report.output_tokens
+
+
+async def finish(result: Any) -> list[Any]:
+    """Await, enter and read to the end whatever a call returned, sync or async."""
+    if inspect.isawaitable(result):
+        return await finish(await result)
+    if hasattr(result, "__aenter__") and not hasattr(result, "__aiter__"):
+        async with result as inner:
+            return await finish(inner)
+    if hasattr(result, "__enter__") and not hasattr(result, "__iter__"):
+        with result as inner:
+            return await finish(inner)
+    if hasattr(result, "__aiter__"):
+        return [item async for item in result]
+    if hasattr(result, "__next__"):
+        return list(result)
+    return [result]
+
+
+class Heard(NamedTuple):
+    """A request as the server heard it."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Reply(NamedTuple):
+    """An answer, in the pieces in which it is sent; one that breaks off ends without its last chunk."""
+
+    pieces: Iterable[bytes]
+    kind: str = "application/json"
+    status: int = 200
+    headers: Mapping[str, str] = {}
+    breaks_off: bool = False
+
+
+class ScriptedServer:
+    """A real HTTP server on loopback whose answers a test writes byte by byte."""
+
+    def __init__(self, script: Callable[[Heard], Reply]) -> None:
+        self.script = script
+        self.heard: list[Heard] = []
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                server.answer(self)
+
+            do_GET = do_POST
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._http.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
+
+    def answer(self, handler: BaseHTTPRequestHandler) -> None:
+        """Hear a request, and send its reply in chunks."""
+        heard = Heard(handler.command, handler.path, dict(handler.headers), _received(handler))
+        self.heard.append(heard)
+        reply = self.script(heard)
+        handler.send_response(reply.status)
+        for name, value in {"content-type": reply.kind, "transfer-encoding": "chunked", **reply.headers}.items():
+            handler.send_header(name, value)
+        handler.end_headers()
+        for piece in reply.pieces:
+            handler.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+            handler.wfile.flush()
+        if reply.breaks_off:
+            handler.close_connection = True
+        else:
+            handler.wfile.write(b"0\r\n\r\n")
+
+    def __enter__(self) -> Self:
+        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.01,))
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.shutdown()
+        self._thread.join()
+        self._http.server_close()
+
+
+def _received(handler: BaseHTTPRequestHandler) -> bytes:
+    if handler.headers.get("transfer-encoding") != "chunked":
+        return handler.rfile.read(int(handler.headers.get("content-length") or 0))
+    body = b""
+    while size := int(handler.rfile.readline(), 16):
+        body += handler.rfile.read(size)
+        handler.rfile.readline()
+    handler.rfile.readline()
+    return body
