@@ -115,9 +115,7 @@ class Calls:
         """Charge what was used; return its dollars."""
         nano = 0 if route.price is None and usage.cost is None else _nano(route, usage)
         used = route.used(estimate, usage, nano)
-        if not usage.exact:
-            used = [max(taken, amount) for taken, amount in zip(hold.amounts, used, strict=False)]
-        self.engine.settle(hold, used)
+        self.engine.settle(hold, used if usage.exact else _charged(hold, used, usage))
         gate = route.gate.state
         if route.searching or gate.window < OPEN or gate.strikes:
             self._tell(lambda now: self._feedback.succeeded(route, hold, now))
@@ -145,8 +143,11 @@ class Calls:
         """Give everything back."""
         self.engine.settle(hold, hold.nothing)
 
-    def abandon(self, hold: Hold) -> None:
-        """Nobody can settle this one any more."""
+    def abandon(self, route: Route, hold: Hold, estimate: Estimate, usage: Usage) -> None:
+        """Charge a call that nobody will settle any more, as soon as may be. Safe in a finalizer."""
+        nano = _nano(route, usage)
+        hold.final = _charged(hold, route.used(estimate, usage, nano), usage)
+        route.account.book_later(usage, nano, hold.taken_at)
         self.engine.abandon(hold)
 
     # -- how -----------------------------------------------------------------------------------------------
@@ -265,6 +266,11 @@ class _Sizing:
     def amounts(self) -> Sequence[int]:
         amounts = self._route.reserved(self._estimate)
         return (0, *amounts[1:]) if self._nested else amounts
+
+
+def _charged(hold: Hold, used: Sequence[int], usage: Usage) -> Sequence[int]:
+    """What is charged for a usage: a guess never refunds."""
+    return used if usage.exact else [max(taken, amount) for taken, amount in zip(hold.amounts, used, strict=False)]
 
 
 def _nano(route: Route, usage: Usage) -> int:

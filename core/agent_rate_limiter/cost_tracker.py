@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -57,17 +58,20 @@ class CostReport:
 class Account:
     """The books of one target and one set of labels; made by `CostTracker.account`."""
 
-    __slots__ = ("_cells", "_hour", "_labels", "_lock", "_sums", "_target")
+    __slots__ = ("_cells", "_hour", "_labels", "_late", "_lock", "_sums", "_target")
 
-    def __init__(
-        self, cells: dict[_Cell, list[int]], lock: Lock, target: Target, labels: tuple[tuple[str, str], ...]
-    ) -> None:
-        self._cells = cells
-        self._lock = lock
+    def __init__(self, tracker: CostTracker, target: Target, labels: tuple[tuple[str, str], ...]) -> None:
+        self._cells = tracker.cells
+        self._late = tracker.late
+        self._lock = tracker.lock
         self._target = target
         self._labels = labels
         self._hour = -1
         self._sums: list[int] = []
+
+    def book_later(self, usage: Usage, nano: int, now: int) -> None:
+        """Book one call without a lock: safe in a finalizer, which may run while the lock is held."""
+        self._late.append((self, usage, nano, now))
 
     def book(self, usage: Usage, nano: int, now: int) -> float:
         """Book one call; return its cost in dollars.
@@ -78,16 +82,20 @@ class Account:
             now: epoch milliseconds at which it was admitted.
         """
         with self._lock:
-            if now // _HOUR != self._hour:
-                self._hour = now // _HOUR
-                self._sums = self._cells.setdefault((self._hour, self._target, self._labels), [0] * len(_COLUMNS))
-            sums = self._sums
-            sums[0] += usage.requests
-            sums[1] += usage.input_tokens
-            sums[2] += usage.output_tokens
-            sums[3] += usage.cached_input_tokens
-            sums[4] += nano
+            self.add(usage, nano, now)
         return nano / NANO_PER_DOLLAR
+
+    def add(self, usage: Usage, nano: int, now: int) -> None:
+        """Add one call to its hour; under the lock."""
+        if now // _HOUR != self._hour:
+            self._hour = now // _HOUR
+            self._sums = self._cells.setdefault((self._hour, self._target, self._labels), [0] * len(_COLUMNS))
+        sums = self._sums
+        sums[0] += usage.requests
+        sums[1] += usage.input_tokens
+        sums[2] += usage.output_tokens
+        sums[3] += usage.cached_input_tokens
+        sums[4] += nano
 
 
 class CostTracker:
@@ -97,12 +105,13 @@ class CostTracker:
     """
 
     def __init__(self) -> None:
-        self._cells: dict[_Cell, list[int]] = {}
-        self._lock = Lock()
+        self.cells: dict[_Cell, list[int]] = {}
+        self.late: deque[tuple[Account, Usage, int, int]] = deque()
+        self.lock = Lock()
 
     def account(self, target: Target, labels: Mapping[str, str]) -> Account:
         """Return the books of a target and of who calls it."""
-        return Account(self._cells, self._lock, target, tuple(sorted(labels.items())))
+        return Account(self, target, tuple(sorted(labels.items())))
 
     def report(
         self,
@@ -141,8 +150,11 @@ class CostTracker:
         return sum(sums[4] for _, sums in self._snapshot()) / NANO_PER_DOLLAR
 
     def _snapshot(self) -> Iterable[tuple[_Cell, list[int]]]:
-        with self._lock:
-            return [(cell, list(sums)) for cell, sums in self._cells.items()]
+        with self.lock:
+            while self.late:
+                account, usage, nano, now = self.late.popleft()
+                account.add(usage, nano, now)
+            return [(cell, list(sums)) for cell, sums in self.cells.items()]
 
     def __repr__(self) -> str:
         """State the total."""

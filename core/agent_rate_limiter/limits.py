@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -100,7 +99,7 @@ class Scope:
 
     labels: tuple[tuple[str, str], ...]
 
-    def __init__(self, **labels: str) -> None:
+    def __init__(self, /, **labels: str) -> None:
         object.__setattr__(self, "labels", tuple(sorted((name, str(value)) for name, value in labels.items())))
 
     def key(self, labels: Mapping[str, str]) -> str | None:
@@ -108,7 +107,7 @@ class Scope:
         parts = []
         for name, wanted in self.labels:
             value = labels.get(name)
-            if value is None or (wanted != EACH and value != wanted):
+            if value is None or wanted not in {EACH, value}:
                 return None
             parts.append(f"{name}={value}")
         return ",".join(parts)
@@ -163,8 +162,12 @@ class Limit:
         self._check_strategy()
         if self.resource is not Resource.COST and self.amount != int(self.amount):
             _refuse("amount", self.amount, f"{self.resource.value} are counted in whole numbers")
+        if self.units < 1:
+            _refuse("amount", self.amount, "give at least a billionth of a dollar")
         _one_of("counts", self.counts, COUNTS)
         _timezone(self.timezone)
+        if not isinstance(self.name, str):
+            _refuse("name", self.name, "give text")
         if not self.name:
             fill(self, "name", self._describe())
 
@@ -261,9 +264,10 @@ def shorthand(name: str, amount: float, *, counts: str = "actual", strategy: str
     return Limit(resource, amount, per, counts=counts, strategy=strategy)
 
 
+_MOST = 10**15
 _SUFFIX = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "G": 10**9}
 _LIMIT_TEXT = re.compile(
-    r"(?P<dollar>\$)?\s*(?P<amount>[\d][\d_,]*(?:\.\d+)?)\s*(?P<suffix>[kKmMbBgG](?![a-zA-Z]))?"
+    r"(?P<dollar>\$)?\s*(?P<amount>(?:\d{1,3}(?:,\d{3})+|\d[\d_]*)(?:\.\d+)?)\s*(?P<suffix>[kKmMbBgG](?![a-zA-Z]))?"
     r"\s*(?P<resource>[a-zA-Z_]+(?: tokens?)?)?"
     r"(?:\s*(?:/|\bper\b)\s*(?P<every>\d+(?:\.\d+)?)?\s*(?P<period>[a-zA-Z]+))?"
 )
@@ -319,8 +323,10 @@ def _period(resource: Resource, per: float | str | None) -> float | str | None:
 
 def _positive(field: str, value: object) -> None:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or value <= 0:  # type: ignore[arg-type,operator]
+    if not number or not 0 < value < float("inf"):  # type: ignore[operator]
         _refuse(field, value, "give a finite number above 0")
+    if value > _MOST:  # type: ignore[operator]
+        _refuse(field, value, "give at most 1e15; more than that is no limit")
 
 
 def _one_of(field: str, value: str, allowed: tuple[str, ...]) -> None:
@@ -335,7 +341,7 @@ def _timezone(name: str) -> None:
 
     try:
         ZoneInfo(name)
-    except (KeyError, ValueError, OSError):
+    except (KeyError, ValueError, OSError, TypeError):
         _refuse("timezone", name, "give an IANA name such as 'America/Los_Angeles'")
 
 

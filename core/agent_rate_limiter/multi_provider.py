@@ -83,6 +83,8 @@ class MultiProviderLimiter(Limiter):
         )
         super().__init__(self._declared, store=store, clock=clock, lease=lease, ageing=ageing, retry=retry)
         names = {budget.as_limit().name: budget.thresholds for budget in self.budgets}
+        if len(names) < len(self.budgets):
+            raise ConfigError("budgets: two have the same amount, period and name; give each a name of its own.")
         if names:
             self._calls.alerts = Alerts(names, on_alert)
 

@@ -43,8 +43,7 @@ class Reservation:
         self._calls = calls
         self._route = route
         self._hold = hold
-        self._claimed = False
-        self._done = False
+        self._claimed = self._done = False
         self.target: Target = route.target
         self.estimate = estimate
         self.waited = waited
@@ -104,6 +103,13 @@ class Reservation:
         self.cost = 0.0
         self._calls.cancel(self._hold)
 
+    def abandon(self, usage: Usage | None = None) -> None:
+        """End the call from a finalizer: takes no lock, and charges what is known, or the estimate."""
+        if not self._done:
+            self._done = True
+            self.usage = self._guess() if usage is None else usage
+            self._calls.abandon(self._route, self._hold, self.estimate, self.usage)
+
     def claim(self) -> bool:
         """Take over this reservation for an inner layer that makes the same call. True only the first time."""
         claimed, self._claimed = self._claimed, True
@@ -144,9 +150,12 @@ class Reservation:
                     self.target,
                     type(response).__name__,
                 )
-            estimate = self.estimate
-            usage = Usage(estimate.requests, estimate.input_tokens, estimate.expected_output_tokens, exact=False)
+            usage = self._guess()
         return usage
+
+    def _guess(self) -> Usage:
+        estimate = self.estimate
+        return Usage(estimate.requests, estimate.input_tokens, estimate.expected_output_tokens, exact=False)
 
     def _ended(self, attempt: str) -> str:
         how = "cancelled" if self.usage is None else f"settled with {self.usage.total_tokens} tokens"
@@ -193,9 +202,8 @@ class Reservation:
 
     def __del__(self) -> None:
         """Dropped without an end: it may have been sent, so its estimate stays charged and its slot comes back."""
-        hold: Hold | None = getattr(self, "_hold", None)
-        if hold is not None and hold.open:
-            self._calls.abandon(hold)
+        if not getattr(self, "_done", True):
+            self.abandon()
 
     def __repr__(self) -> str:
         """State the target and how it stands."""
@@ -203,6 +211,8 @@ class Reservation:
             state = "open"
         elif self.usage is None:
             state = "cancelled"
+        elif self.cost is None:
+            state = "abandoned"
         else:
             state = f"settled: {self.usage.input_tokens}+{self.usage.output_tokens} tokens, ${self.cost:.6f}"
         return f"<Reservation {self.id} {self.target} {state}>"

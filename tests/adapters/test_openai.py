@@ -72,6 +72,14 @@ def respond(client: Any, **options: Any) -> Any:
     return client.responses.create(model=MODEL, input="Why is the sky blue?", max_output_tokens=60, **options)
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    """Let others go on until something is so, for at most five seconds."""
+    deadline = time.monotonic() + 5
+    while not condition():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.001)
+
+
 both = pytest.mark.parametrize("kind", [OpenAI, AsyncOpenAI])
 
 CALLS: dict[str, Callable[[Any], Any]] = {
@@ -237,14 +245,12 @@ def test_an_async_stream_that_is_left_early_is_settled(provider: SimulatedProvid
 
         task = asyncio.create_task(read())
         if ending == "cancel":
-            while limiter.snapshot().in_flight == 0:
-                await asyncio.sleep(0.005)
+            await until(lambda: limiter.snapshot().in_flight == 1)
             await asyncio.sleep(0.03)
             task.cancel()
         await asyncio.wait([task])
         gc.collect()
-        await asyncio.sleep(0.02)  # a dropped generator is closed by the loop
-        assert limiter.snapshot().in_flight == 0
+        await until(lambda: limiter.snapshot().in_flight == 0)  # a dropped generator is closed by the loop
         await client.close()
 
     asyncio.run(use())
@@ -460,10 +466,10 @@ def test_wrapping_twice_counts_once_on_the_latest_terms(provider: SimulatedProvi
     twin = adapter(adapter(client_of(OpenAI, provider), limiter), limiter, timeout=0.02)
     ask(twin)
     assert booked(limiter) == accounted(provider)
-    with limiter.reserve(f"openai:{MODEL}"):
+    held = limiter.acquire(f"openai:{MODEL}")
+    with pytest.raises(AcquireTimeout):
         ask(twin)
-        with pytest.raises((AcquireTimeout, RateLimiterError)):
-            ask(twin)
+    held.cancel()
 
 
 def test_two_limiters_both_count(provider: SimulatedProvider) -> None:
@@ -604,15 +610,13 @@ def test_a_cancelled_wait_leaves_no_trace(provider: SimulatedProvider) -> None:
 
     async def use() -> None:
         async with adapter(client_of(AsyncOpenAI, provider), limiter) as client:
-            with limiter.reserve(f"openai:{MODEL}") as held:
-                assert held.claim()
-                waiting = asyncio.create_task(ask(client))
-                while limiter.snapshot().waiting == 0:
-                    await asyncio.sleep(0)
-                waiting.cancel()
-                await asyncio.wait([waiting])
-                assert waiting.cancelled()
-                held.cancel()
+            held = limiter.acquire(f"openai:{MODEL}")
+            waiting = asyncio.create_task(ask(client))
+            await until(lambda: limiter.snapshot().waiting == 1)
+            waiting.cancel()
+            await asyncio.wait([waiting])
+            assert waiting.cancelled()
+            held.cancel()
 
     asyncio.run(use())
     assert provider.report().received == 0
@@ -630,15 +634,12 @@ def test_priority_decides_who_goes_first(provider: SimulatedProvider) -> None:
 
     async def use() -> None:
         patient, urgent = adapter(original, limiter, priority=10), adapter(original, limiter, priority=0)
-        with limiter.reserve(f"openai:{MODEL}") as held:
-            assert held.claim()
-            tasks = [asyncio.create_task(call("patient", patient)) for _ in range(3)]
-            while limiter.snapshot().waiting < 3:
-                await asyncio.sleep(0)
-            tasks.append(asyncio.create_task(call("urgent", urgent)))
-            while limiter.snapshot().waiting < 4:
-                await asyncio.sleep(0)
-            held.cancel()
+        held = limiter.acquire(f"openai:{MODEL}")
+        tasks = [asyncio.create_task(call("patient", patient)) for _ in range(3)]
+        await until(lambda: limiter.snapshot().waiting == 3)
+        tasks.append(asyncio.create_task(call("urgent", urgent)))
+        await until(lambda: limiter.snapshot().waiting == 4)
+        held.cancel()
         await asyncio.gather(*tasks)
         await original.close()
 

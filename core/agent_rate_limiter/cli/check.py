@@ -10,9 +10,11 @@ from rich.console import Console
 from agent_rate_limiter.budgets import Budget
 from agent_rate_limiter.cli.tables import new_table, price_text
 from agent_rate_limiter.errors import ConfigError
-from agent_rate_limiter.limits import Limit
+from agent_rate_limiter.limits import Limit, Resource
 from agent_rate_limiter.multi_provider import MultiProviderLimiter
 from agent_rate_limiter.provider import Provider
+
+_OUTPUT = {Resource.TOKENS, Resource.OUTPUT_TOKENS}
 
 
 def check_config(path: str) -> int:
@@ -28,7 +30,7 @@ def check_config(path: str) -> int:
     _print_budgets(console, limiter.budgets)
     models = sum(len(provider.models) for provider in providers)
     counts = (_count(len(providers), "provider"), _count(models, "model"), _count(len(limiter.budgets), "budget"))
-    print(f"{path} is right: {', '.join(counts)}.")
+    print(f"\n{path} is right: {', '.join(counts)}.")
     return 0
 
 
@@ -54,7 +56,7 @@ def _print_budgets(console: Console, budgets: Iterable[Budget]) -> None:
         shares = ", ".join(f"{share:.0%}" for share in budget.thresholds)
         table.add_row(budget.as_limit().name, str(budget.scope) or "everybody's", action, shares)
     if table.row_count:
-        console.print(table)
+        console.print("", table)
 
 
 def _lines(limits: Iterable[Limit], others: Iterable[str] = ()) -> str:
@@ -63,7 +65,7 @@ def _lines(limits: Iterable[Limit], others: Iterable[str] = ()) -> str:
 
 def _described(limit: Limit) -> str:
     unusual = [] if limit.strategy in {"token_bucket", "concurrency"} else [limit.strategy.replace("_", " ")]
-    if limit.counts == "max_tokens":
+    if limit.counts == "max_tokens" and limit.resource in _OUTPUT:
         unusual.append("counts max_tokens")
     return f"{limit} ({', '.join(unusual)})" if unusual else str(limit)
 

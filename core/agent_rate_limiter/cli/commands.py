@@ -30,7 +30,7 @@ def cli() -> None:
 
 @cli.command()
 @click.option("--agents", type=click.IntRange(1, 500), default=20, show_default=True, help="How many share the limit.")
-@click.option("--seconds", type=click.FloatRange(1, 3600), help="About how long it all takes.  [default: 35]")
+@click.option("--seconds", type=click.FloatRange(1, 3600), help="About how long it all takes.  [default: 32]")
 @click.option("--quick", is_flag=True, help="The same with less work: about 15 seconds.")
 @click.option("--rpm", type=click.IntRange(1), default=120, show_default=True, help="Requests a minute allowed.")
 @click.option("--tpm", type=click.IntRange(1000), default=60_000, show_default=True, help="Tokens a minute allowed.")
@@ -49,7 +49,7 @@ def demo(
     from agent_rate_limiter.cli.demo import run_demo
     from agent_rate_limiter.cli.demo.plan import Plan
 
-    length = seconds or (13.0 if quick else 35.0)
+    length = seconds or (11.0 if quick else 32.0)
     raise SystemExit(run_demo(Plan.lasting(length, agents, rpm, tpm, speed, seed), as_json=as_json))
 
 

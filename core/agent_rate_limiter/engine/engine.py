@@ -100,9 +100,8 @@ class Engine:
             now = self._now()
             if hold.open:
                 self._close(hold, used, now)
-            elif hold.lost:  # its lease had run out, and its estimate was charged
-                hold.lost = False
-                self.store.correct(hold, [new - old for new, old in zip(used, hold.amounts, strict=True)], now)
+            elif hold.lost:
+                self._correct(hold, used, now)
             else:
                 message = f"Reservation {hold.id} was settled before. End each once."
                 raise ReservationError(message)
@@ -229,12 +228,19 @@ class Engine:
         del self._live[hold.id]
         self.store.settle(hold, used, now)
 
+    def _correct(self, hold: Hold, used: Sequence[int], now: int) -> None:
+        hold.lost = False
+        self.store.correct(hold, [new - old for new, old in zip(used, hold.amounts, strict=False)], now)
+
     def _undo(self, hold: Hold, now: int) -> None:
         self._close(hold, hold.nothing, now)
 
     def _collect(self, now: int) -> list[Hold]:
-        """Settle what was lost with its estimate: it may well have been sent."""
+        """Settle what was lost with its estimate, or what is known of it: it may well have been sent."""
         lost = [self._dropped.popleft() for _ in range(len(self._dropped))]
+        for hold in lost:
+            if hold.lost and hold.final is not None:
+                self._correct(hold, hold.final, now)
         for hold in self._live.values():
             self._none_expires_before = hold.expires_at
             if now < hold.expires_at:
@@ -242,8 +248,8 @@ class Engine:
             lost.append(hold)
         lost = [hold for hold in dict.fromkeys(lost) if hold.open]
         for hold in lost:
-            self._close(hold, hold.amounts, now)
-            hold.lost = True
+            self._close(hold, hold.amounts if hold.final is None else hold.final, now)
+            hold.lost = hold.final is None
         return lost
 
     def _advance(self, now: int, freed: Hold | None = None) -> None:

@@ -17,7 +17,7 @@ class Hold:
         amounts: units taken from each, in the path's order.
     """
 
-    __slots__ = ("amounts", "expires_at", "id", "lost", "open", "path", "taken_at")
+    __slots__ = ("amounts", "expires_at", "final", "id", "lost", "open", "path", "taken_at")
 
     def __init__(self, path: Path, amounts: Sequence[int]) -> None:
         self.path = path
@@ -26,7 +26,8 @@ class Hold:
         self.taken_at = 0  # epoch milliseconds, like every time in here
         self.expires_at = 0
         self.open = False
-        self.lost = False
+        self.lost = False  # its lease ran out, and its estimate was charged
+        self.final: Sequence[int] | None = None  # what to charge, if it was abandoned with more than its estimate known
 
     @property
     def nothing(self) -> Sequence[int]:

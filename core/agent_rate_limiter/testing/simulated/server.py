@@ -31,7 +31,6 @@ except ImportError as missing:  # pragma: no cover - the import check without ex
 T = TypeVar("T")
 _OPENAI: tuple[Dialect | None, ...] = ("openai", "azure", "groq")
 INFINITE = float("inf")
-_PATIENCE = 0.01  # seconds that calls in flight get when the server stops; aiohttp takes 0 for no end
 
 
 class SimulatedProvider:
@@ -243,25 +242,33 @@ class _ServerThread:
     def _run(self, started: Future[str]) -> None:
         try:
             self._loop.run_until_complete(self._serve(started))
-        except BaseException as failure:  # noqa: BLE001 - told to whoever starts it
-            started.set_exception(failure)
+        except BaseException as failure:
+            if started.done():
+                raise
+            started.set_exception(failure)  # told to whoever starts it
         finally:
             self._loop.close()
 
     async def _serve(self, started: Future[str]) -> None:
-        runner = web.AppRunner(self._application(), access_log=None, handle_signals=False, shutdown_timeout=_PATIENCE)
+        runner = web.AppRunner(self._application(), access_log=None, handle_signals=False)
         await runner.setup()
+        site = web.TCPSite(runner, self._host, self._port, backlog=4096)
         try:
-            await web.TCPSite(runner, self._host, self._port, backlog=4096).start()
+            await site.start()
             port = cast("tuple[Any, ...]", runner.addresses[0])[1]
             started.set_result(f"http://{self._host}:{port}")
             await self._done.wait()
+            await site.stop()
+            await _cancel_all()  # aiohttp would wait for calls in flight
         finally:
             await runner.cleanup()
-            abandoned = asyncio.all_tasks() - {cast("asyncio.Task[None]", asyncio.current_task())}
-            for task in abandoned:  # still working for clients that have gone
-                task.cancel()
-            await asyncio.gather(*abandoned, return_exceptions=True)
+
+
+async def _cancel_all() -> None:
+    others = asyncio.all_tasks() - {cast("asyncio.Task[None]", asyncio.current_task())}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
 
 
 def serve_forever(
