@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from enum import Enum
 from typing import NamedTuple, NoReturn
 
@@ -109,7 +110,7 @@ class Scope:
             value = labels.get(name)
             if value is None or wanted not in {EACH, value}:
                 return None
-            parts.append(f"{name}={value}")
+            parts.append(f"{name}={_escaped(value)}")
         return ",".join(parts)
 
     def __str__(self) -> str:
@@ -117,6 +118,12 @@ class Scope:
         return ",".join(f"{name}={value}" for name, value in self.labels)
 
 
+def _escaped(value: str) -> str:
+    """Keep apart what labels separate: no value may look like two."""
+    return value.replace("\\", "\\\\").replace(",", "\\,").replace("=", "\\=") if _MARKS.intersection(value) else value
+
+
+_MARKS = frozenset(",=\\")
 EVERYBODY = Scope()
 
 
@@ -229,11 +236,11 @@ class Limit:
         Raises:
             ConfigError: the text is none of these.
         """
-        found = _LIMIT_TEXT.fullmatch(text.strip())
+        found = _LIMIT_TEXT.fullmatch(text.strip().removesuffix(" in total")) if isinstance(text, str) else None
         if found is None:
             _refuse("limit", text, "write it like '40 requests/week', '1M tokens/day', '$5/day' or '10 concurrent'")
-        amount = float(found["amount"].replace(",", "").replace("_", "")) * _SUFFIX[(found["suffix"] or "").upper()]
-        amount = int(amount) if amount == int(amount) else amount
+        number = Decimal(found["amount"].replace(",", "").replace("_", "")) * _SUFFIX[(found["suffix"] or "").upper()]
+        amount = int(number) if number == int(number) else float(number)
         resource = _resource_word(text, found["dollar"], found["resource"])
         return cls(resource, amount, None if found["period"] is None else _period_word(text, found))
 
@@ -267,8 +274,8 @@ def shorthand(name: str, amount: float, *, counts: str = "actual", strategy: str
 _MOST = 10**15
 _SUFFIX = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "G": 10**9}
 _LIMIT_TEXT = re.compile(
-    r"(?P<dollar>\$)?\s*(?P<amount>(?:\d{1,3}(?:,\d{3})+|\d[\d_]*)(?:\.\d+)?)\s*(?P<suffix>[kKmMbBgG](?![a-zA-Z]))?"
-    r"\s*(?P<resource>[a-zA-Z_]+(?: tokens?)?)?"
+    r"(?P<dollar>\$)?\s*(?P<amount>\d+(?:[,_]\d{3})*(?:\.\d+)?)\s*(?P<suffix>[kKmMbBgG](?![a-zA-Z]))?"
+    r"\s*(?P<resource>at once|[a-zA-Z_]+(?: tokens?)?)?"
     r"(?:\s*(?:/|\bper\b)\s*(?P<every>\d+(?:\.\d+)?)?\s*(?P<period>[a-zA-Z]+))?"
 )
 _RESOURCE_WORDS = {
@@ -280,6 +287,7 @@ _RESOURCE_WORDS = {
     "dollar": Resource.COST,
     "usd": Resource.COST,
     "cost": Resource.COST,
+    "at once": Resource.CONCURRENCY,
     "concurrent": Resource.CONCURRENCY,
     "concurrency": Resource.CONCURRENCY,
 }

@@ -18,7 +18,7 @@ from agent_rate_limiter.limiter import F, Limiter, Size, make_terms
 from agent_rate_limiter.limits import Limit, Resource, Target
 from agent_rate_limiter.pending import Pending
 from agent_rate_limiter.pricing import Price
-from agent_rate_limiter.provider import Provider
+from agent_rate_limiter.provider import ANY_MODEL, Provider
 from agent_rate_limiter.report import Explanation
 from agent_rate_limiter.reservation import Reservation
 from agent_rate_limiter.retry import RetryStrategy
@@ -219,7 +219,7 @@ class MultiProviderLimiter(Limiter):
         provider = self.providers.get(target.provider)
         model = None if provider is None else provider.model(target.model)
         if provider is None or model is None:
-            known = [f"{p.name}:{name}" for p in self.providers.values() for name in p.models]
+            known = [f"{p.name}:{name}" for p in self.providers.values() for name in p.models if name != ANY_MODEL]
             raise unknown_target(target, known)
         own = [(str(target), limit) for limit in model.limits]
         shared = [(provider.name, limit) for limit in provider.limits]

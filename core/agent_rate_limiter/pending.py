@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 from agent_rate_limiter.calls import Calls
@@ -14,7 +16,7 @@ from agent_rate_limiter.usage import Estimate
 class Pending:
     """Enter it with `with` (waits in the thread) or `async with` (waits in the event loop), once."""
 
-    __slots__ = ("_calls", "_estimate", "_priority", "_reservation", "_target", "_timeout")
+    __slots__ = ("_calls", "_entered", "_estimate", "_priority", "_reservation", "_target", "_timeout")
 
     def __init__(
         self, calls: Calls, target: Target, estimate: Estimate, priority: int | None, timeout: float | None
@@ -24,13 +26,15 @@ class Pending:
         self._estimate = estimate
         self._priority = priority
         self._timeout = timeout
+        self._entered = False
         self._reservation: Reservation | None = None
 
     def __enter__(self) -> Reservation:
         """Wait until the call is admitted."""
-        self._once()
-        self._reservation = self._calls.acquire(self._target, self._estimate, self._priority, self._timeout)
-        return self._reservation.__enter__()
+        with self._entering():
+            reservation = self._calls.acquire(self._target, self._estimate, self._priority, self._timeout)
+        self._reservation = reservation
+        return reservation.__enter__()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -41,9 +45,10 @@ class Pending:
 
     async def __aenter__(self) -> Reservation:
         """Wait until the call is admitted."""
-        self._once()
-        self._reservation = await self._calls.acquire_async(self._target, self._estimate, self._priority, self._timeout)
-        return self._reservation.__enter__()
+        with self._entering():
+            reservation = await self._calls.acquire_async(self._target, self._estimate, self._priority, self._timeout)
+        self._reservation = reservation
+        return reservation.__enter__()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -51,10 +56,18 @@ class Pending:
         """End the call, if the block has not."""
         self.__exit__(kind, error, trace)
 
-    def _once(self) -> None:
-        if self._reservation is not None:
+    @contextmanager
+    def _entering(self) -> Iterator[None]:
+        """Let it be entered once; again only after a refusal."""
+        if self._entered:
             message = f"This reserve() for {self._target} was entered before. Call reserve() anew for each call."
             raise ReservationError(message)
+        self._entered = True
+        try:
+            yield
+        except BaseException:
+            self._entered = False
+            raise
 
     def __repr__(self) -> str:
         """State the target."""

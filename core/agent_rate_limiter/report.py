@@ -106,7 +106,7 @@ def status_of(bucket: Bucket, now: int) -> LimitStatus:
     available = strategy.available(state, now)
     idle = strategy.idle_in(state, now)
     return LimitStatus(
-        owner=bucket.key.split("/", 1)[0],
+        owner=bucket.key.partition("|")[0],
         name=limit.name,
         scope=bucket.scope,
         resource=limit.resource.value,

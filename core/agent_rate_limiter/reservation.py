@@ -155,7 +155,8 @@ class Reservation:
 
     def _guess(self) -> Usage:
         estimate = self.estimate
-        return Usage(estimate.requests, estimate.input_tokens, estimate.expected_output_tokens, exact=False)
+        tokens = estimate.input_tokens, estimate.expected_output_tokens
+        return Usage(estimate.requests, *tokens, cost=estimate.cost, exact=False)
 
     def _ended(self, attempt: str) -> str:
         how = "cancelled" if self.usage is None else f"settled with {self.usage.total_tokens} tokens"

@@ -154,12 +154,13 @@ class Router:
         """
         declared = self._declared(target)
         labels = {"provider": target.provider, "model": target.model, **scope.labels}
-        path = [self._bucket(f"{target}/gate", GATE if declared.rated else NARROW_GATE, "", now)]
+        path = [self._bucket(f"{target}|gate", GATE if declared.rated else NARROW_GATE, "", now)]
         for owner, limit in (*declared.limits, *scope.limits):
             share = limit.scope.key(labels)
             if share is not None:
-                key = f"{owner}/{limit.name}" + (f"/{share}" if share else "")
-                path.append(self._bucket(key, limit, share, now))
+                bucket = self._bucket("|".join(filter(None, (owner, limit.name, share))), limit, share, now)
+                if bucket not in path:  # written twice, it counts once
+                    path.append(bucket)
         if len(self._routes) >= _ROUTES:
             self._forget_idle(now)
         path += self._learned.get(target, ())
@@ -170,7 +171,7 @@ class Router:
 
     def learn(self, target: Target, limit: Limit, now: int, *, adaptive: bool = False) -> Bucket:
         """Put a target under a limit that nobody configured. The engine's lock must be held."""
-        bucket = self._bucket(f"{target}/{limit.name}", limit, "", now)
+        bucket = self._bucket(f"{target}|{limit.name}", limit, "", now)
         bucket.learned = True
         self._learned.setdefault(target, []).append(bucket)
         if adaptive:
@@ -204,7 +205,7 @@ def unknown_target(target: Target, known: Sequence[str]) -> ConfigError:
 
     near = get_close_matches(str(target), known, n=1, cutoff=0.5)
     hint = f"did you mean '{near[0]}'? " if near else ""
-    have = ", ".join(f"'{name}'" for name in known[:8]) + (", …" if len(known) > 8 else "")  # noqa: PLR2004
-    return ConfigError(
-        f"target is '{target}': {hint}It is not configured. Configured: {have}. Add it to its Provider's models, or a model '*' for all others."
-    )
+    names = ", ".join(f"'{name}'" for name in known[:8]) + (", …" if len(known) > 8 else "")  # noqa: PLR2004
+    have = f"Configured: {names}. " if known else "No model is. "
+    fix = "Add it to its Provider's models, or a model '*' for all others."
+    return ConfigError(f"target is '{target}': {hint}It is not configured. {have}{fix}")

@@ -93,7 +93,9 @@ def amount_text(resource: Resource, units: int) -> str:
     """Return "800 tokens", "1 slot" or "$0.1250"."""
     if resource is Resource.COST:
         dollars = from_units(resource, units)
-        return f"${dollars:,.2f}" if round(dollars, 2) == round(dollars, 6) else f"${dollars:,.6f}".rstrip("0")
+        if round(dollars, 2) == round(dollars, 6) and (units == 0 or dollars >= 1e-6):  # noqa: PLR2004 - a millionth
+            return f"${dollars:,.2f}"
+        return f"${dollars:,.{6 if dollars >= 1e-6 else 9}f}".rstrip("0")  # noqa: PLR2004
     word = _UNIT[resource]
     return f"{units:,} {word.removesuffix('s') if units == 1 else word}"
 
@@ -112,4 +114,7 @@ def duration_text(seconds: float) -> str:
 
 def moment_text(at: int) -> str:
     """Return an epoch millisecond as "2026-11-23 15:40:00 UTC"."""
-    return datetime.fromtimestamp(at / 1000, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
+    try:
+        return datetime.fromtimestamp(at / 1000, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
+    except (ValueError, OverflowError, OSError):
+        return "the end of the calendar"

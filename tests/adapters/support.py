@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from typing_extensions import Self
 
-from agent_rate_limiter import MultiProviderLimiter, Provider, RateLimiter
+from agent_rate_limiter import Limit, MultiProviderLimiter, Provider, RateLimiter
 from agent_rate_limiter.testing.simulated import SimulatedProvider
 
 MODEL = "gpt-4"
@@ -18,7 +18,8 @@ MODEL = "gpt-4"
 
 def roomy(**options: Any) -> MultiProviderLimiter:
     """A limiter in which nothing binds, and nothing refills: what is used stays visible."""
-    return MultiProviderLimiter([Provider("openai", {MODEL: {"rpd": 10_000, "tpd": 10_000_000, **options}})])
+    totals = [Limit("requests", 10_000, None), Limit("tokens", 10_000_000, None)]
+    return MultiProviderLimiter([Provider("openai", {MODEL: {"limits": totals, **options}})])
 
 
 def used(limiter: RateLimiter | MultiProviderLimiter, resource: str) -> float:
@@ -53,6 +54,8 @@ async def finish(result: Any) -> list[Any]:
         return [item async for item in result]
     if hasattr(result, "__next__"):
         return list(result)
+    if type(result).__name__ in {"APIResponse", "AsyncAPIResponse"}:  # of with_streaming_response
+        return await finish(result.read())
     return [result]
 
 

@@ -23,7 +23,7 @@ from agent_rate_limiter import Estimate, Limit, Price, Priority, RateLimiter, Re
 PRIORITIES = (Priority.NORMAL, Priority.HIGH, Priority.LOW, Priority.CRITICAL)
 INPUT, MAX_OUTPUT = 80, 40
 IDLE_SECONDS = 1.0
-_NEVER = 3_600.0
+_NEVER = 30 * 86_400.0
 
 Found = dict[str, float]
 
@@ -91,9 +91,8 @@ class LimiterCrowd:
 class BareCrowd:
     """A heap of futures (or locks) with a single timer: the least that keeps an order."""
 
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._heap: list[tuple[int, int, Callable[[], None]]] = []
+    def __init__(self, _: int) -> None:
+        self._heap: list[tuple[int, int, asyncio.Future[None] | Lock]] = []
         self._arrivals = count()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -104,7 +103,7 @@ class BareCrowd:
     async def wait(self, priority: int, timeout: float | None) -> None:  # noqa: ARG002, ASYNC109 - it has none
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
-        heappush(self._heap, (priority, next(self._arrivals), lambda: future.set_result(None)))
+        heappush(self._heap, (priority, next(self._arrivals), future))
         if self._timer is None:
             self._timer = loop.call_later(_NEVER, self.release)
         await future
@@ -112,14 +111,18 @@ class BareCrowd:
     def block(self, priority: int) -> None:
         bell = Lock()
         bell.acquire()
-        heappush(self._heap, (priority, next(self._arrivals), bell.release))
+        heappush(self._heap, (priority, next(self._arrivals), bell))
         bell.acquire()
 
     def release(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
         while self._heap:
-            heappop(self._heap)[2]()
+            waiter = heappop(self._heap)[2]
+            if isinstance(waiter, asyncio.Future):
+                waiter.set_result(None)
+            else:
+                waiter.release()
 
     def order(self, found: list[tuple[int, object]]) -> list[int]:
         return [number for number, _ in found]
@@ -190,6 +193,9 @@ async def _gathered(
     tasks = [asyncio.create_task(member(number)) for number in range(size)]
     while crowd.waiting < size:
         await asyncio.sleep(0)
+        for task in tasks:
+            if task.done():  # nobody is released yet: it was refused
+                task.result()
     return tasks
 
 

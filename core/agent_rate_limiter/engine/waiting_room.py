@@ -186,7 +186,7 @@ def _busy(hold: Hold, but: WaitQueue | None = None) -> Bucket | None:
 
 def _hopeless(waiter: Waiter, refusal: Refusal, now: int) -> bool:
     """Whether waiting is in vain: it never fits, not before the deadline, or only after a budget's reset."""
-    if refusal.never:
+    if refusal.never or (waiter.deadline is not None and waiter.deadline <= now):
         return True
     if refusal.may_free:
         return False

@@ -68,12 +68,15 @@ def failure_of(speaker: Dialect, error: BaseException, now: float) -> Failure | 
     links = list(_chain(error))
     if any(isinstance(link, RateLimiterError) for link in links):
         return None  # ours, raised inside an SDK's transport and wrapped by it
+    lost = _connection_failure(links)
+    if lost is not None and not lost.sent:
+        return lost  # whatever status LiteLLM gives it
     for link in links:
         response = None if _lost(link) else _response(link)
         if response is not None:
             named = known_kind(get(link, "llm_provider"))  # LiteLLM says whose error it passes on
             return (dialect(named) if named else speaker).failure(*response, now)
-    return _connection_failure(links)
+    return lost
 
 
 def read_failure(error: BaseException, kind: str | None, now: float) -> Failure | None:

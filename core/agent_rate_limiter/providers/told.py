@@ -14,7 +14,9 @@ from agent_rate_limiter.providers.shapes import parsed as json_of
 
 _LONGEST = 100_000  # characters of a body that are parsed
 _SENTENCE = 4_000  # characters of a message that are searched
-_CODE_IN_TEXT = re.compile(r"\b[a-z]+(?:_[a-z]+)+\b|\b[a-z]+exception\b")
+_CODE_IN_TEXT = re.compile(  # snake-case words, and AWS's exceptions (LiteLLM's own are called so too)
+    r"\b[a-z]+(?:_[a-z]+)+\b|\b(?:throttling|\w+exceeded|\w+unavailable|model\w+|internalserver|\w+denied)exception\b"
+)
 _CODE_FIELDS = ("error_code", "code", "__type", "reason", "type", "error_type", "status")
 _NO_CODES = {"", "error", "none", "unknown"}
 

@@ -172,6 +172,7 @@ def test_the_most_that_a_lowered_bucket_allowed_waits_for_the_debt_to_drain() ->
     assert bucket.allowed(0, 2 * MINUTE) == 240
     assert bucket.allowed(0, 3 * MINUTE) == 300
     bucket.resize(90, 3 * MINUTE)
+    assert bucket.allowed(0, 3 * MINUTE) == 300 + 30
     assert bucket.allowed(0, 4 * MINUTE) == 300 + 30 + 90
 
 
@@ -197,6 +198,7 @@ def test_no_stretch_of_time_ever_gets_more_than_was_allowed(
     for number, (pause, amount) in enumerate(steps):
         now += pause
         if number in changes:
+            now += 1  # at one and the same instant the later limit would count alone
             meter.resize(changes[number], now)
         if meter.wait(amount, now) == 0:
             meter.add(amount, now)

@@ -8,7 +8,7 @@ from random import Random
 MODEL = "gpt-4.1-mini"
 INPUT_PRICE, OUTPUT_PRICE = 0.40, 1.60
 """Dollars per million tokens."""
-LATENCY = (2.0, 5.0)
+LATENCY = (1.0, 3.0)
 """Seconds of the provider's time before an answer."""
 OUTPUT_TOKENS = (100, 400)
 """How long answers are; each call allows its own maximum."""
@@ -70,4 +70,4 @@ class Plan:
 
 
 def _mean_size(rpm: int, tpm: int) -> int:
-    return max(100, round(_FILL * tpm / rpm))
+    return max(400, round(_FILL * tpm / rpm))

@@ -111,7 +111,7 @@ class Bucket(Meter):
     def allowed(self, start: int, end: int) -> int:
         """A client that always uses whatever there is: the capacity at once, then the refill."""
         segments = [(start, self._limit_at(start))]
-        segments += [(at, limit) for at, limit in self._changes if start < at < end]
+        segments += [(at, limit) for at, limit in self._changes if start < at <= end]
         held = taken = 0  # both in units x nanoseconds
         for (since, limit), (until, _) in pairwise([*segments, (end, 0)]):
             room = max(0, limit * self._window - held)

@@ -1,0 +1,458 @@
+"""Plain clients of httpx and httpx2, sync and async, limited, against a server that is scripted to the byte."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import gzip
+import importlib
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from agent_rate_limiter import (
+    ConfigError,
+    Limit,
+    MultiProviderLimiter,
+    Provider,
+    RateLimiter,
+    RequestTooLarge,
+)
+from agent_rate_limiter.testing.simulated import SimulatedProvider
+from agent_rate_limiter_adapters.http import adapter
+from tests.adapters.support import MODEL, Heard, Reply, ScriptedServer, accounted, booked, finish, roomy, used
+
+USAGE = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
+ANSWER = {"choices": [{"message": {"content": "Blue."}, "finish_reason": "stop"}], "usage": USAGE}
+ASKED: dict[str, Any] = {"model": MODEL, "messages": [{"role": "user", "content": "Why?"}], "max_tokens": 50}
+PATH = "/v1/chat/completions"
+SIDES = [(library, side) for library in ("httpx", "httpx2") for side in ("Client", "AsyncClient")]
+
+everywhere = pytest.mark.parametrize(("library", "side"), SIDES, ids=[f"{library}-{side}" for library, side in SIDES])
+
+
+def reply_json(body: Any, **rest: Any) -> Reply:
+    return Reply([json.dumps(body).encode()], **rest)
+
+
+def reply_events(*events: Any, end: bytes = b"\n", done: bool = True, **rest: Any) -> Reply:
+    lines = [b"data: " + json.dumps(event).encode() for event in events] + [b"data: [DONE]"] * done
+    return Reply([b"".join(line + end * 2 for line in lines)], kind="text/event-stream", **rest)
+
+
+CHUNKS: list[Any] = [
+    {"choices": [{"delta": {"content": "Because it "}}]},
+    {"choices": [{"delta": {"content": "scatters."}, "finish_reason": "stop"}]},
+    {"choices": [], "usage": USAGE},
+]
+
+
+def send(
+    library: str,
+    side: str,
+    server: ScriptedServer,
+    use: Callable[[Any], Any],
+    limiter: Any,
+    **options: Any,
+) -> Any:
+    """Use a limited client of one library and side; the provider is named, as nobody knows the server's host."""
+
+    async def run() -> Any:
+        client = getattr(importlib.import_module(library), side)(base_url=server.url)
+        twin = adapter(client, limiter, **{"provider": "openai", **options})
+        try:
+            result = use(twin)
+            return await result if asyncio.iscoroutine(result) else result
+        finally:
+            await finish(twin.aclose() if side == "AsyncClient" else twin.close())
+
+    return asyncio.run(run())
+
+
+def post(client: Any, **rest: Any) -> Any:
+    return client.post(PATH, **{"json": ASKED, **rest})
+
+
+def streamed(client: Any, how: str = "iter_bytes") -> Any:
+    """Post, and read the answer piece by piece, as it was sent or decoded."""
+
+    async def read() -> bytes:
+        async with client.stream("POST", PATH, json={**ASKED, "stream": True}) as response:
+            return b"".join([piece async for piece in getattr(response, f"a{how}")()])
+
+    if hasattr(client, "aclose"):
+        return read()
+    with client.stream("POST", PATH, json={**ASKED, "stream": True}) as response:
+        return b"".join(getattr(response, how)())
+
+
+# ------------------------------------------------------------------ what is read
+
+
+@everywhere
+@pytest.mark.parametrize("encoded", [False, True])
+def test_a_json_answer_is_settled_and_reaches_the_caller_as_it_was(library: str, side: str, encoded: bool) -> None:  # noqa: FBT001
+    limiter = roomy()
+    body = json.dumps(ANSWER).encode()
+    sent = gzip.compress(body) if encoded else body
+    reply = Reply([sent[:9], sent[9:]], headers={"content-encoding": "gzip"} if encoded else {})
+    with ScriptedServer(lambda _: reply) as server:
+        assert send(library, side, server, post, limiter).content == body
+        assert send(library, side, server, lambda client: streamed(client, "iter_raw"), limiter) == sent
+    assert booked(limiter) == (2, 22, 14)
+    assert limiter.snapshot().in_flight == 0
+
+
+@everywhere
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("encoded", [False, True])
+def test_a_stream_is_read_however_it_is_cut(library: str, side: str, end: bytes, encoded: bool) -> None:  # noqa: FBT001
+    limiter = roomy()
+    whole = b"".join(reply_events(*CHUNKS, end=end).pieces)
+    sent = gzip.compress(whole) if encoded else whole
+    pieces = [sent[at : at + 7] for at in range(0, len(sent), 7)]
+    headers = {"content-encoding": "gzip"} if encoded else {}
+    with ScriptedServer(lambda _: Reply(pieces, "text/event-stream; charset=utf-8", headers=headers)) as server:
+        assert send(library, side, server, streamed, limiter) == whole
+    assert booked(limiter) == (1, 11, 7)
+    assert used(limiter, "tokens") == 18
+
+
+@everywhere
+def test_a_stream_that_breaks_off_is_charged_its_estimate_at_least(library: str, side: str) -> None:
+    limiter = roomy()
+    module = importlib.import_module(library)
+    reply = reply_events(CHUNKS[0], done=False, breaks_off=True)
+    with ScriptedServer(lambda _: reply) as server, pytest.raises(module.RemoteProtocolError):
+        send(library, side, server, streamed, limiter)
+    assert booked(limiter)[0] == 1
+    assert used(limiter, "tokens") > 50
+    assert limiter.snapshot().in_flight == 0
+
+
+@everywhere
+def test_an_answer_without_usage_is_charged_its_estimate(library: str, side: str) -> None:
+    limiter = roomy()
+    replies = [Reply([b"RIFF", b"\x00" * 99], "audio/wav"), Reply([b"not json"]), reply_json({"data": []}), Reply([])]
+    with ScriptedServer(lambda _: replies.pop()) as server:
+        for _ in range(4):
+            send(library, side, server, post, limiter)
+    assert booked(limiter)[0] == 4
+    assert used(limiter, "tokens") > 200
+    assert limiter.snapshot().in_flight == 0
+
+
+@everywhere
+def test_a_200_that_is_an_error_counts_as_a_request_without_tokens(library: str, side: str) -> None:
+    limiter = roomy()
+    error = {"error": {"message": "Rate limit reached", "type": "tokens", "code": "rate_limit_exceeded"}}
+    replies = [reply_json(error), reply_events(error, done=False)]
+    with ScriptedServer(lambda _: replies.pop()) as server:
+        send(library, side, server, streamed, limiter)
+        send(library, side, server, post, limiter)
+    assert booked(limiter) == (2, 0, 0)
+    assert used(limiter, "tokens") == 0
+
+
+@everywhere
+@pytest.mark.parametrize("status", [400, 401, 404, 429, 500, 503])
+def test_an_error_is_readable_and_counts_as_a_request_without_tokens(library: str, side: str, status: int) -> None:
+    limiter = roomy()
+    body = json.dumps({"error": {"message": "No.", "code": "nope"}}).encode()
+    reply = Reply([gzip.compress(body)], status=status, headers={"content-encoding": "gzip"})
+    with ScriptedServer(lambda _: reply) as server:
+        response = send(library, side, server, post, limiter)
+        assert (response.status_code, response.content) == (status, body)
+        assert gzip.decompress(send(library, side, server, lambda c: streamed(c, "iter_raw"), limiter)) == body
+    assert booked(limiter) == (2, 0, 0)
+    assert limiter.snapshot().in_flight == 0
+
+
+@everywhere
+def test_a_redirected_call_is_counted_where_it_ends(library: str, side: str) -> None:
+    limiter = roomy()
+
+    def script(heard: Heard) -> Reply:
+        if heard.path == PATH:
+            return Reply([b""], status=307, headers={"location": f"/moved{PATH}"})
+        return reply_json(ANSWER)
+
+    with ScriptedServer(script) as server:
+        response = send(library, side, server, lambda client: post(client, follow_redirects=True), limiter)
+        assert json.loads(server.heard[1].body) == ASKED
+    assert response.json() == ANSWER
+    assert booked(limiter) == (1, 11, 7)
+    assert used(limiter, "requests") == 1
+
+
+# ------------------------------------------------------------------ what is sent
+
+
+@everywhere
+def test_a_stream_is_asked_for_its_usage_and_nothing_else_changes(library: str, side: str) -> None:
+    limiter = roomy()
+    asked = {**ASKED, "stream": True, "messages": [{"role": "user", "content": "雪 \ud83d"}]}
+    content = json.dumps(asked).encode()
+    headers = {"content-type": "application/json", "x-team": "blue"}
+
+    def use(client: Any) -> Any:
+        return client.post(f"{PATH}?beta=1", content=content, headers=headers)
+
+    with ScriptedServer(lambda _: reply_events(*CHUNKS)) as server:
+        send(library, side, server, use, limiter)
+        send(library, side, server, use, limiter, include_usage=False)
+        changed, unchanged = server.heard
+    assert json.loads(changed.body) == {**asked, "stream_options": {"include_usage": True}}
+    assert unchanged.body == content
+    assert {**changed.headers, "content-length": ""} == {**unchanged.headers, "content-length": ""} | dict.fromkeys(
+        [name for name in changed.headers if name.lower() == "content-length"], changed.headers.get("Content-Length")
+    ) or changed.headers["X-Team"] == "blue"
+
+
+@everywhere
+@pytest.mark.parametrize(
+    "vouching", [{"authorization": "AWS4-HMAC-SHA256 Credential=…"}, {"x-amz-content-sha256": "00"}, {"digest": "00"}]
+)
+def test_a_signed_body_stays_as_it_is(library: str, side: str, vouching: dict[str, str]) -> None:
+    asked = {**ASKED, "stream": True}
+    headers = {name: value.encode() for name, value in vouching.items()}
+    with ScriptedServer(lambda _: reply_events(*CHUNKS)) as server:
+        send(library, side, server, lambda client: post(client, json=asked, headers=headers), roomy())
+        assert json.loads(server.heard[0].body) == asked
+
+
+@everywhere
+def test_a_form_names_its_model_too_and_its_file_arrives_whole(library: str, side: str) -> None:
+    limiter = roomy()
+    sound = bytes(range(256)) * 1000
+
+    def use(client: Any) -> Any:
+        fields = {"model": MODEL, "prompt": "name", "stream": "false"}
+        return client.post("/v1/audio/transcriptions", data=fields, files={"file": ("a.wav", sound)})
+
+    usage = {"type": "tokens", "input_tokens": 14, "output_tokens": 45, "total_tokens": 59}
+    with ScriptedServer(lambda _: reply_json({"text": "Hi", "usage": usage})) as server:
+        send(library, side, server, use, limiter)
+        assert sound in server.heard[0].body
+    assert booked(limiter) == (1, 14, 45)
+    with pytest.raises(ConfigError, match="openai:other"), ScriptedServer(lambda _: reply_json({})) as server:
+        send(
+            library,
+            side,
+            server,
+            lambda client: client.post("/v1/audio/transcriptions", data={"model": "other"}, files={"file": b""}),
+            limiter,
+        )
+
+
+@everywhere
+def test_a_body_that_is_generated_is_sent_whole(library: str, side: str) -> None:
+    limiter = roomy()
+    content = json.dumps(ASKED).encode()
+
+    def pieces() -> Any:
+        yield content[:10]
+        yield content[10:]
+
+    async def pieces_async() -> Any:
+        yield content[:10]
+        yield content[10:]
+
+    def use(client: Any) -> Any:
+        return client.post(PATH, content=pieces_async() if side == "AsyncClient" else pieces())
+
+    with ScriptedServer(lambda _: reply_json(ANSWER)) as server:
+        send(library, side, server, use, limiter)
+        assert server.heard[0].body == content
+    assert booked(limiter) == (1, 11, 7)
+
+
+@everywhere
+def test_what_is_no_model_call_passes_through(library: str, side: str) -> None:
+    limiter = MultiProviderLimiter([Provider("openai", {MODEL: {"limits": [Limit("requests", 1, None)]}})])
+    taken = limiter.acquire(f"openai:{MODEL}")
+    body = b"\x00not json"
+    with ScriptedServer(lambda heard: Reply([heard.body], "text/plain")) as server:
+        for method, path in [("GET", "/v1/models"), ("GET", PATH), ("POST", "/v1/files"), ("POST", "/v1/batches")]:
+            response = send(
+                library, side, server, lambda c, m=method, p=path: c.request(m, p, content=body), limiter
+            )
+            assert response.content == body
+    assert booked(limiter) == (0, 0, 0)
+    taken.cancel()
+
+
+@everywhere
+@pytest.mark.parametrize("body", [b"", b"not json", b"[]", b"{}", b'{"model": 3}'])
+def test_a_model_call_without_a_model_needs_a_default(library: str, side: str, body: bytes) -> None:
+    default = MultiProviderLimiter([Provider("openai", {"*": {"limits": [Limit("requests", 9, None)]}})])
+    with ScriptedServer(lambda _: reply_json(ANSWER)) as server:
+        send(library, side, server, lambda client: client.post(PATH, content=body), default)
+        with pytest.raises(ConfigError, match=r"openai:\*"):
+            send(library, side, server, lambda client: client.post(PATH, content=body), roomy())
+        assert len(server.heard) == 1
+    assert booked(default) == (1, 11, 7)
+
+
+# ------------------------------------------------------------------ errors, hosts, twins
+
+
+@everywhere
+def test_a_refusal_reaches_the_caller_and_nothing_is_sent(library: str, side: str) -> None:
+    limiter = MultiProviderLimiter([Provider("openai", {MODEL: {"tpm": 10}})])
+    with ScriptedServer(lambda _: reply_json(ANSWER)) as server:
+        with pytest.raises(RequestTooLarge) as caught:
+            send(library, side, server, post, limiter)
+        assert not server.heard
+    assert type(caught.value) is RequestTooLarge
+    assert caught.value.__cause__ is None
+
+
+@everywhere
+def test_a_provider_is_found_by_its_base_url(library: str, side: str) -> None:
+    with ScriptedServer(lambda _: reply_json(ANSWER)) as server:
+        providers = [Provider("openai", {MODEL: {}}), Provider("mine", {MODEL: {}}, base_url=f"{server.url}/v1")]
+        limiter = MultiProviderLimiter(providers)
+        send(library, side, server, post, limiter, provider=None)
+        assert [row["provider"] for row in limiter.costs.report().to_dicts()] == ["mine"]
+        with pytest.raises(ConfigError, match="No provider is configured"):
+            send(library, side, server, lambda client: client.post("/v2/chat/completions", json=ASKED), limiter, provider=None)
+        assert len(server.heard) == 1
+
+
+@everywhere
+def test_a_transport_that_has_read_its_answer_already_is_limited_too(library: str, side: str) -> None:
+    module = importlib.import_module(library)
+    limiter = roomy()
+    answers = [
+        module.Response(200, json=ANSWER),
+        module.Response(429, json={"error": {"code": "rate_limit_exceeded"}}),
+        module.Response(200, headers={"content-encoding": "gzip"}, content=gzip.compress(json.dumps(ANSWER).encode())),
+    ]
+    client = getattr(module, side)(transport=module.MockTransport(lambda _: answers.pop(0)), base_url="http://mock")
+
+    async def use() -> None:
+        twin = adapter(client, limiter, provider="openai")
+        for status in (200, 429, 200):
+            response = (await finish(post(twin)))[0]
+            assert response.status_code == status
+            assert response.json()
+        await finish(twin.aclose() if side == "AsyncClient" else twin.close())
+
+    asyncio.run(use())
+    assert booked(limiter) == (3, 22, 14)
+
+
+@everywhere
+def test_a_twin_has_its_own_settings_and_shares_the_connections(library: str, side: str) -> None:
+    module = importlib.import_module(library)
+    limiter = roomy()
+    original = getattr(module, side)(headers={"x-team": "blue"}, cookies={"a": "1"}, timeout=3.0, trust_env=False)
+
+    async def use() -> None:
+        with ScriptedServer(lambda _: reply_json(ANSWER)) as server:
+            twin = adapter(original, limiter, provider="openai")
+            assert isinstance(twin, type(original))
+            assert (twin.headers["x-team"], twin.cookies["a"], twin.timeout) == ("blue", "1", original.timeout)
+            twin.headers["x-team"], twin.cookies["a"] = "red", "2"
+            twin.event_hooks["request"].append(print)
+            assert (original.headers["x-team"], original.cookies["a"]) == ("blue", "1")
+            assert original.event_hooks["request"] == []
+            twin.event_hooks = {}
+            await finish(original.post(server.url + PATH, json=ASKED))
+            assert booked(limiter) == (0, 0, 0)
+            await finish(twin.post(server.url + PATH, json=ASKED))
+            del twin
+            gc.collect()
+            again = adapter(original, limiter, provider="openai")
+            await finish(again.aclose() if side == "AsyncClient" else again.close())
+            with pytest.raises(RuntimeError, match="closed"):
+                await finish(again.post(server.url + PATH, json=ASKED))
+            await finish(original.post(server.url + PATH, json=ASKED))
+            assert server.heard[1].headers.get("X-Team", server.heard[1].headers.get("x-team")) == "red"
+            await finish(original.aclose() if side == "AsyncClient" else original.close())
+
+    asyncio.run(use())
+    assert booked(limiter) == (1, 11, 7)
+
+
+@everywhere
+def test_a_twin_of_a_twin_counts_once(library: str, side: str) -> None:
+    limiter = roomy()
+    with ScriptedServer(lambda _: reply_json(ANSWER)) as server:
+        send(library, side, server, lambda client: post(adapter(client, limiter, provider="openai")), limiter)
+    assert booked(limiter) == (1, 11, 7)
+
+
+@everywhere
+def test_a_twin_opens_and_closes_as_a_context(library: str, side: str) -> None:
+    limiter = roomy()
+
+    async def use() -> None:
+        with ScriptedServer(lambda _: reply_json(ANSWER)) as server:
+            twin = adapter(getattr(importlib.import_module(library), side)(), limiter, provider="openai")
+            if side == "AsyncClient":
+                async with twin:
+                    await twin.post(server.url + PATH, json=ASKED)
+            else:
+                with twin:
+                    twin.post(server.url + PATH, json=ASKED)
+            assert twin.is_closed
+
+    asyncio.run(use())
+    assert booked(limiter) == (1, 11, 7)
+
+
+@everywhere
+def test_wrap_finds_the_adapter_by_itself(library: str, side: str) -> None:
+    limiter = RateLimiter(rpd=100)
+    with ScriptedServer(lambda _: reply_json(ANSWER)) as server:
+
+        async def use() -> None:
+            twin = limiter.wrap(getattr(importlib.import_module(library), side)())
+            await finish(twin.post(server.url + PATH, json=ASKED))
+            await finish(twin.aclose() if side == "AsyncClient" else twin.close())
+
+        asyncio.run(use())
+    assert booked(limiter) == (1, 11, 7)
+
+
+@pytest.mark.parametrize("thing", [object(), "http://127.0.0.1", importlib.import_module("httpx").Response(200)])
+def test_only_clients_are_wrapped(thing: object) -> None:
+    with pytest.raises(ConfigError, match="give a Client or AsyncClient of httpx or httpx2"):
+        adapter(thing, roomy())
+
+
+@everywhere
+@pytest.mark.parametrize(
+    ("name", "path", "body"),
+    [
+        ("anthropic", "/v1/messages", {"model": "claude", "max_tokens": 50}),
+        ("anthropic", "/v1/messages", {"model": "claude", "max_tokens": 50, "stream": True}),
+        ("gemini", "/v1beta/models/claude:generateContent", {}),
+        ("gemini", "/v1beta/models/claude:streamGenerateContent?alt=sse", {}),
+        ("gemini", "/v1beta/models/claude:streamGenerateContent", {}),
+    ],
+)
+def test_other_providers_are_settled_with_what_they_counted(
+    library: str, side: str, name: str, path: str, body: dict[str, Any]
+) -> None:
+    limiter = MultiProviderLimiter([Provider(name, {"claude": {"limits": [Limit("requests", 99, None)]}})])
+    if name == "anthropic":
+        body = {**body, "messages": [{"role": "user", "content": "Why is the sky blue?"}]}
+    else:
+        body = {**body, "contents": [{"role": "user", "parts": [{"text": "Why is the sky blue?"}]}]}
+    with SimulatedProvider(default={"output_tokens": 30}) as provider:
+
+        async def use() -> None:
+            client = getattr(importlib.import_module(library), side)(base_url=provider.url)
+            twin = adapter(client, limiter, provider=name)
+            response = (await finish(twin.post(path, json=body)))[0]
+            assert response.status_code == 200
+            await finish(twin.aclose() if side == "AsyncClient" else twin.close())
+
+        asyncio.run(use())
+        assert booked(limiter) == accounted(provider)
+        assert booked(limiter)[0] == 1

@@ -1,0 +1,363 @@
+"""Budgets hold, wait for what calls in flight may give back, start anew with the calendar, and tell in time."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from datetime import datetime, timezone
+from typing import Any
+
+import pytest
+
+from agent_rate_limiter import (
+    EACH,
+    Alert,
+    Budget,
+    BudgetExceeded,
+    ConfigError,
+    Decision,
+    Estimate,
+    MultiProviderLimiter,
+    Provider,
+    Reservation,
+    Resource,
+    Scope,
+    Usage,
+)
+from agent_rate_limiter.budgets import check_thresholds
+from agent_rate_limiter.testing import ManualClock, run_virtual
+
+DAY = 86_400
+PERIODS = "second, minute, hour, day, week, month"
+
+
+def make_limiter(clock: ManualClock, **options: Any) -> MultiProviderLimiter:
+    """A dollar per thousand tokens, and no other limit that binds."""
+    return MultiProviderLimiter([Provider("p", {"m": {"rpm": 10**6, "cost_per_1k": 1.0}})], clock=clock, **options)
+
+
+def spend(limiter: MultiProviderLimiter, dollars: float, **labels: Any) -> None:
+    with limiter.scope(**labels):
+        limiter.acquire("p:m", Estimate(requests=0)).settle(Usage(cost=dollars))
+
+
+def hold(limiter: MultiProviderLimiter, dollars: float) -> Reservation:
+    return limiter.acquire("p:m", Estimate(cost=dollars))
+
+
+def left(limiter: MultiProviderLimiter) -> dict[str, float]:
+    """What each budget has left, by scope."""
+    return {status.scope: status.available for status in limiter.snapshot().limits if status.resource == "cost"}
+
+
+# ---------------------------------------------------------------- what a budget is
+
+
+@pytest.mark.parametrize(
+    ("budget", "name", "per"),
+    [
+        (Budget(100), "budget $100.00/day", "day"),
+        (Budget(0.005, "week"), "budget $0.005/week", "week"),
+        (Budget(5, "total"), "budget $5.00 in total", None),
+        (Budget(5, None, scope=Scope(agent=EACH)), "budget $5.00 in total", None),
+        (Budget(5, 3_600), "budget $5.00/3600 s", 3_600),
+        (Budget(5, name="research"), "research", "day"),
+    ],
+)
+def test_a_budget_is_a_limit_on_cost(budget: Budget, name: str, per: object) -> None:
+    limit = budget.as_limit()
+    assert (limit.name, limit.per, limit.scope, limit.resource) == (name, per, budget.scope, Resource.COST)
+    assert limit.strategy == "fixed_window"
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"limit": 0}, "budget limit is 0: give a finite number above 0."),
+        ({"limit": -5}, "budget limit is -5: give a finite number above 0."),
+        ({"limit": float("nan")}, "budget limit is nan: give a finite number above 0."),
+        ({"limit": True}, "budget limit is True: give a finite number above 0."),
+        ({"limit": "5"}, "budget limit is '5': give a finite number above 0."),
+        ({"per": 0}, "budget per is 0: give a finite number above 0."),
+        ({"per": "fortnight"}, f"budget per is 'fortnight': one of {PERIODS}, total, or seconds."),
+        ({"action": "stop"}, "action is 'stop': it is one of block, warn."),
+        (
+            {"timezone": "Mars/Olympus"},
+            "budget timezone is 'Mars/Olympus': give an IANA name such as 'America/Los_Angeles'.",
+        ),
+    ],
+)
+def test_what_makes_no_sense_is_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        Budget(**{"limit": 5, **fields})
+    assert str(refused.value) == message
+
+
+SHARE = "give a share above 0 and up to 1, such as 0.8, or several."
+
+
+@pytest.mark.parametrize("share", [0, -0.1, 1.5, 80, float("nan"), float("inf"), True, "x", "0.8", None, [0.5]])
+def test_a_threshold_is_a_share(share: Any) -> None:
+    with pytest.raises(ConfigError) as refused:
+        check_thresholds((0.5, share))
+    assert str(refused.value) == f"alert_threshold is {share!r}: {SHARE}"
+
+
+@pytest.mark.parametrize("threshold", [0, 1.5, "x", "abc", True, None, {"a": 1}, (0.5, 0)])
+def test_a_limiters_threshold_is_a_share_or_several(threshold: Any, manual_clock: ManualClock) -> None:
+    wrong = threshold[1] if isinstance(threshold, tuple) else threshold
+    with pytest.raises(ConfigError) as refused:
+        make_limiter(manual_clock, alert_threshold=threshold)
+    assert str(refused.value) == f"alert_threshold is {wrong!r}: {SHARE}"
+
+
+def test_thresholds_rise_and_are_told_apart() -> None:
+    assert check_thresholds([0.95, 0.5, 0.5]) == (0.5, 0.95)
+    assert check_thresholds(1) == (1,)
+    assert check_thresholds(()) == ()
+
+
+@pytest.mark.parametrize("budget", [5, "5", {"limitt": 5}, {}, {"limit": 5, "scope": "agent"}, None])
+def test_what_is_no_budget_is_a_config_error(budget: Any, manual_clock: ManualClock) -> None:
+    with pytest.raises(ConfigError, match="budget"):
+        make_limiter(manual_clock, budgets=[budget])
+
+
+def test_a_budget_may_be_a_mapping_as_in_a_file(manual_clock: ManualClock) -> None:
+    limiter = make_limiter(manual_clock, budgets=[{"limit": 5, "per": "week", "scope": {"agent": "each"}}])
+    spend(limiter, 1, agent="a")
+    assert left(limiter) == {"agent=a": 4}
+
+
+# ---------------------------------------------------------------- it holds
+
+
+def test_what_a_call_could_cost_is_held_until_it_is_known(manual_clock: ManualClock) -> None:
+    limiter = make_limiter(manual_clock, budget_limit=1)
+    call = limiter.acquire("p:m", input_tokens=100, output_tokens=50, max_output_tokens=300)
+    assert left(limiter)[""] == pytest.approx(0.6)
+    call.settle(Usage(input_tokens=100, output_tokens=10))
+    assert left(limiter)[""] == pytest.approx(0.89)
+    call = limiter.acquire("p:m", input_tokens=100)
+    call.cancel()
+    assert left(limiter)[""] == pytest.approx(0.89)
+
+
+def test_refused_at_once_when_nothing_can_come_back(manual_clock: ManualClock) -> None:
+    limiter = make_limiter(manual_clock, budget_limit=1)
+    spend(limiter, 0.75)
+    with pytest.raises(BudgetExceeded) as refused:
+        hold(limiter, 0.5)
+    assert str(refused.value) == (
+        "p:m is refused by 'budget $1.00/day': $0.50 requested, $0.25 available. It frees in 1 d, at "
+        "2026-01-02 00:00:00 UTC: wait that long (timeout), raise the budget, or take a cheaper model."
+    )
+    with pytest.raises(BudgetExceeded) as refused:
+        limiter.acquire("p:m", input_tokens=1_001)
+    assert str(refused.value) == (
+        "p:m is refused by 'budget $1.00/day': $1.001 requested, but it never holds more than $1.00. "
+        "Lower max_tokens, take a cheaper model, or raise the budget."
+    )
+
+
+@pytest.mark.parametrize(
+    ("end", "admitted"),
+    [
+        (lambda call: call.settle(Usage(cost=0.25)), True),
+        (lambda call: call.cancel(), True),
+        (lambda call: call.settle(Usage(cost=0.75)), False),
+    ],
+    ids=["cheaper", "cancelled", "dear"],
+)
+def test_a_call_waits_while_calls_in_flight_may_give_money_back(
+    end: Callable[[Reservation], None],
+    admitted: bool,
+    manual_clock: ManualClock,  # noqa: FBT001 - a table
+) -> None:
+    limiter = make_limiter(manual_clock, budget_limit=1)
+
+    async def main() -> Reservation:
+        call = hold(limiter, 0.75)
+        waiting = asyncio.create_task(limiter.acquire_async("p:m", Estimate(cost=0.5)))
+        await asyncio.sleep(30)
+        assert limiter.snapshot().waiting == 1
+        end(call)
+        return await waiting
+
+    if admitted:
+        assert run_virtual(main(), manual_clock).waited == 30
+    else:
+        with pytest.raises(BudgetExceeded, match=r"\$0.50 requested, \$0.25 available"):
+            run_virtual(main(), manual_clock)
+
+
+def test_a_call_that_may_wait_longer_waits_for_the_next_day(manual_clock: ManualClock) -> None:
+    limiter = make_limiter(manual_clock, budget_limit=1)
+    spend(limiter, 1)
+
+    async def main() -> float:
+        return (await limiter.acquire_async("p:m", Estimate(cost=1), timeout=2 * DAY)).waited
+
+    assert run_virtual(main(), manual_clock) == DAY
+
+
+@pytest.mark.parametrize(
+    ("options", "now", "begins"),
+    [
+        ({"budget_period": "day"}, "2026-03-15 23:00", "2026-03-16 00:00"),
+        ({"budget_period": "week"}, "2026-03-11 12:00", "2026-03-16 00:00"),
+        ({"budget_period": "month"}, "2026-02-11 12:00", "2026-03-01 00:00"),
+        ({"budget_period": "hour"}, "2026-02-11 12:20", "2026-02-11 13:00"),
+        ({"budget_period": 600}, "2026-02-11 12:21", "2026-02-11 12:30"),
+        ({"timezone": "America/Los_Angeles"}, "2026-11-23 22:00", "2026-11-24 08:00"),
+        ({"timezone": "America/Los_Angeles"}, "2026-07-01 22:00", "2026-07-02 07:00"),
+    ],
+)
+def test_a_budget_starts_anew_with_the_calendar(options: dict[str, Any], now: str, begins: str) -> None:
+    clock = ManualClock(epoch_ms(now))
+    limiter = make_limiter(clock, budget_limit=1, **options)
+    spend(limiter, 1)
+    clock.advance_to(epoch_ms(begins) - 1)
+    decision = limiter.try_acquire("p:m", Estimate(cost=1))
+    assert isinstance(decision, Decision)
+    assert (decision.retry_after, decision.available_at) == (0.001, epoch_ms(begins) / 1000)
+    clock.advance(0.001)
+    assert limiter.try_acquire("p:m", Estimate(cost=1))
+
+
+def epoch_ms(text: str) -> int:
+    return round(datetime.fromisoformat(text).replace(tzinfo=timezone.utc).timestamp() * 1000)
+
+
+def test_a_total_never_starts_anew(manual_clock: ManualClock) -> None:
+    limiter = make_limiter(manual_clock, budget_limit=1, budget_period="total")
+    spend(limiter, 1)
+    manual_clock.advance(400 * DAY)
+    with pytest.raises(BudgetExceeded, match="It does not reset by itself") as refused:
+        hold(limiter, 0.5)
+    assert refused.value.retry_after is None
+
+
+def test_every_budget_on_the_way_binds(manual_clock: ManualClock) -> None:
+    budgets = [Budget(3, scope=Scope(agent=EACH)), Budget(1, "week", scope=Scope(agent="a"))]
+    limiter = make_limiter(manual_clock, budget_limit=5, budgets=budgets)
+    spend(limiter, 1, agent="a")
+    spend(limiter, 2, agent="b")
+    assert {status.scope: status.available for status in limiter.snapshot().limits if status.amount == 3} == {
+        "agent=a": 2,
+        "agent=b": 1,
+    }
+    for agent, dollars, binding in (("a", 0.5, "$1.00/week"), ("b", 1.5, "$3.00/day"), ("c", 2.5, "$5.00/day")):
+        with limiter.scope(agent=agent), pytest.raises(BudgetExceeded) as refused:
+            hold(limiter, dollars)
+        assert f"'budget {binding}'" in str(refused.value)
+
+
+@pytest.mark.parametrize("other", [Budget(1), Budget(1, timezone="America/Los_Angeles")], ids=["equal", "like-named"])
+def test_two_budgets_of_one_name_both_count_right(other: Budget, manual_clock: ManualClock) -> None:
+    """Or are refused, as limits are that no message could tell apart."""
+    try:
+        limiter = make_limiter(manual_clock, budget_limit=1, budgets=[other])
+    except ConfigError:
+        return
+    call = hold(limiter, 0.5)
+    call.settle(Usage(cost=0.25))
+    assert [status.available for status in limiter.snapshot().limits if status.resource == "cost"] == [0.75] * len(
+        {budget.as_limit() for budget in limiter.budgets}
+    )
+
+
+# ---------------------------------------------------------------- it tells
+
+
+class Told:
+    """A limiter whose alerts are kept."""
+
+    def __init__(self, clock: ManualClock, *, sink: Callable[[Alert], object] | None = None, **options: Any) -> None:
+        self.alerts: list[Alert] = []
+        self.limiter = make_limiter(clock, on_alert=sink or self.alerts.append, **options)
+
+    def shares(self, *amounts: float, **labels: Any) -> list[float]:
+        """Spend, and return the thresholds that were told of meanwhile."""
+        self.alerts.clear()
+        for dollars in amounts:
+            spend(self.limiter, dollars, **labels)
+        return [alert.threshold for alert in self.alerts]
+
+
+def test_an_alert_says_what_whose_and_how_much(manual_clock: ManualClock, caplog: pytest.LogCaptureFixture) -> None:
+    told = Told(manual_clock, budgets=[Budget(100, scope=Scope(agent=EACH))])
+    with caplog.at_level(logging.WARNING, logger="agent_rate_limiter"):
+        told.shares(85, agent="a")
+    assert told.alerts == [Alert("budget $100.00/day", "agent=a", 0.8, 85, 100, manual_clock.now() / 1000)]
+    assert str(told.alerts[0]) == "budget $100.00/day (agent=a): $85.00 of $100.00 is used, past 80%."
+    assert caplog.messages == [str(told.alerts[0])]
+    assert str(Alert("b", "", 0.5, 1, 2, 0)) == "b: $1.00 of $2.00 is used, past 50%."
+
+
+def test_once_per_threshold_and_window(manual_clock: ManualClock) -> None:
+    told = Told(manual_clock, budget_limit=1, alert_threshold=(0.5, 0.8, 1))
+    assert told.shares(0.4) == []
+    assert told.shares(0.1) == [0.5]
+    assert told.shares(0.1, 0.1) == []
+    assert told.shares(0.1) == [0.8]
+    assert told.shares(0.2) == [1]
+    manual_clock.advance(DAY)
+    assert told.shares(0.4) == []
+    assert told.shares(0.1) == [0.5]
+    manual_clock.advance(DAY)
+    assert told.shares(0.9) == [0.8]  # the highest that was passed
+
+
+def test_a_new_window_tells_anew_even_if_it_begins_with_a_dear_call(manual_clock: ManualClock) -> None:
+    told = Told(manual_clock, budget_limit=1, alert_threshold=(0.5, 0.8))
+    assert told.shares(0.9) == [0.8]
+    manual_clock.advance(DAY)
+    assert told.shares(0.6) == [0.5]
+    assert told.shares(0.3) == [0.8]
+
+
+def test_money_that_comes_back_does_not_tell_again(manual_clock: ManualClock) -> None:
+    told = Told(manual_clock, budget_limit=1)
+    held = hold(told.limiter, 0.8)
+    assert told.shares(0.1) == [0.8]
+    held.cancel()
+    assert told.shares(0.1) == []
+    assert told.shares(0.7) == []
+
+
+def test_each_agents_budget_tells_for_itself(manual_clock: ManualClock) -> None:
+    told = Told(manual_clock, budgets=[Budget(1, scope=Scope(agent=EACH))])
+    assert [told.shares(0.9, agent=agent) for agent in ("a", "b", "a")] == [[0.8], [0.8], []]
+
+
+def test_thresholds_of_a_budget_are_its_own(manual_clock: ManualClock) -> None:
+    budgets = [Budget(1, thresholds=(0.5,)), Budget(1, scope=Scope(agent=EACH), thresholds=(0.9,))]
+    told = Told(manual_clock, alert_threshold=0.3, budgets=[*budgets, Budget(10)])
+    assert told.shares(0.6, agent="a") == [0.5]
+    assert told.shares(0.35, agent="a") == [0.9]
+    assert [budget.thresholds for budget in told.limiter.budgets] == [(0.5,), (0.9,), (0.3,)]
+
+
+def test_a_budget_that_only_warns_warns(manual_clock: ManualClock) -> None:
+    told = Told(manual_clock, budgets=[Budget(1, action="warn")])
+    assert told.shares(0.9) == [0.8]
+    assert told.shares(5) == []  # and refuses nobody
+    assert isinstance(hold(told.limiter, 5), Reservation)
+
+
+def test_a_callback_that_fails_breaks_no_call(manual_clock: ManualClock, caplog: pytest.LogCaptureFixture) -> None:
+    def fail(alert: Alert) -> None:
+        raise RuntimeError(alert.budget)
+
+    told = Told(manual_clock, budget_limit=1, sink=fail)
+    with caplog.at_level(logging.ERROR, logger="agent_rate_limiter"):
+        spend(told.limiter, 0.9)
+    assert caplog.messages == ["on_alert failed"]
+    assert told.limiter.costs.total == 0.9
+
+
+def test_without_a_callback_alerts_are_logged(manual_clock: ManualClock, caplog: pytest.LogCaptureFixture) -> None:
+    spend(make_limiter(manual_clock, budget_limit=1), 0.9)
+    assert caplog.messages == ["budget $1.00/day: $0.90 of $1.00 is used, past 80%."]

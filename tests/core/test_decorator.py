@@ -1,0 +1,349 @@
+"""`@limiter.limit(...)` on the four kinds of function, and one call counted once."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import gc
+import inspect
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import pytest
+
+from agent_rate_limiter import Estimate, MultiProviderLimiter, Provider, RateLimiter, Usage
+from agent_rate_limiter.testing import ManualClock, run_virtual
+
+USED = Usage(input_tokens=30, output_tokens=20)
+RESPONSE = {"usage": {"prompt_tokens": 30, "completion_tokens": 20}}
+SIZE = Estimate(input_tokens=60, max_output_tokens=40)
+
+
+@pytest.fixture
+def limiter(manual_clock: ManualClock) -> RateLimiter:
+    return RateLimiter(rpm=100, tpm=1_000, concurrency=1, clock=manual_clock)
+
+
+def left(limiter: RateLimiter) -> tuple[float, float, float]:
+    """Requests, tokens and slots that are free."""
+    free = {status.resource: status.available for status in limiter.snapshot().limits if status.name != "gate"}
+    return (free["requests"], free["tokens"], free["concurrency"])
+
+
+# ---------------------------------------------------------------- settlement
+
+
+def make_kinds(limiter: RateLimiter) -> dict[str, Callable[[object], object]]:
+    """Each kind of function, called to its end with what it is to return, yield last, or raise."""
+    limit = limiter.limit(estimate=SIZE)
+
+    def outcome(value: object) -> object:
+        if isinstance(value, BaseException):
+            raise value
+        return value
+
+    @limit
+    def function(value: object) -> object:
+        return outcome(value)
+
+    @limit
+    async def coroutine(value: object) -> object:
+        await asyncio.sleep(0)
+        return outcome(value)
+
+    @limit
+    def generator(value: object) -> Iterator[object]:
+        yield "first"
+        yield outcome(value)
+
+    @limit
+    async def async_generator(value: object) -> AsyncIterator[object]:
+        yield "first"
+        await asyncio.sleep(0)
+        yield outcome(value)
+
+    async def last(value: object) -> object:
+        return [item async for item in async_generator(value)][-1]
+
+    return {
+        "def": function,
+        "async def": lambda value: asyncio.run(coroutine(value)),
+        "generator": lambda value: list(generator(value))[-1],
+        "async generator": lambda value: asyncio.run(last(value)),
+    }
+
+
+KINDS = ["def", "async def", "generator", "async generator"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("result", "expected"),
+    [
+        (USED, (99, 950, 1)),
+        (RESPONSE, (99, 950, 1)),
+        ({"no": "usage"}, (99, 900, 1)),
+        ("text", (99, 900, 1)),
+        (5, (99, 900, 1)),
+        (None, (99, 900, 1)),
+    ],
+    ids=["Usage", "response", "other object", "text", "number", "None"],
+)
+def test_a_result_settles_the_call(
+    limiter: RateLimiter, kind: str, result: object, expected: tuple[float, float, float]
+) -> None:
+    assert make_kinds(limiter)[kind](result) is result
+    assert left(limiter) == expected
+    assert limiter.snapshot().in_flight == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [(ValueError("a bug"), (99, 900, 1)), (ConnectionRefusedError("never sent"), (100, 1_000, 1))],
+    ids=["unknown", "never sent"],
+)
+def test_an_error_is_classified_and_passed_on(
+    limiter: RateLimiter, kind: str, error: Exception, expected: tuple[float, float, float]
+) -> None:
+    with pytest.raises(type(error)) as raised:
+        make_kinds(limiter)[kind](error)
+    assert raised.value is error
+    assert left(limiter) == expected
+
+
+def test_the_kind_the_name_and_the_signature_stay(limiter: RateLimiter) -> None:
+    def function(prompt: str, model: str = "") -> str:
+        """Say something."""
+        return prompt + model
+
+    async def coroutine(prompt: str) -> str:
+        return prompt
+
+    def generator(prompt: str) -> Iterator[str]:
+        yield prompt
+
+    async def async_generator(prompt: str) -> AsyncIterator[str]:
+        yield prompt
+
+    for original in (function, coroutine, generator, async_generator):
+        wrapped = limiter.limit()(original)
+        for is_kind in (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction):
+            assert is_kind(wrapped) == is_kind(original)
+        assert (wrapped.__name__, wrapped.__doc__) == (original.__name__, original.__doc__)
+        assert inspect.signature(wrapped) == inspect.signature(original)
+
+
+def test_a_call_may_be_cancelled_by_its_own_function(limiter: RateLimiter) -> None:
+    @limiter.limit(estimate=SIZE)
+    def ask() -> Usage:
+        call = limiter.claim(limiter.target)
+        assert call is not None
+        call.cancel()
+        return USED
+
+    ask()
+    assert left(limiter) == (100, 1_000, 1)
+
+
+# ---------------------------------------------------------------- generators
+
+
+def test_a_generator_is_admitted_when_it_is_first_asked(limiter: RateLimiter) -> None:
+    @limiter.limit(estimate=SIZE)
+    def stream() -> Iterator[int]:
+        yield 1
+
+    items = stream()
+    assert limiter.snapshot().in_flight == 0
+    next(items)
+    assert left(limiter) == (99, 900, 0)
+    items.close()  # type: ignore[attr-defined]
+    assert left(limiter) == (99, 900, 1)
+
+
+def test_an_abandoned_generator_charges_the_estimate(limiter: RateLimiter) -> None:
+    @limiter.limit(estimate=SIZE)
+    def stream() -> Iterator[object]:
+        yield from (USED, RESPONSE)
+
+    for _ in stream():
+        break
+    gc.collect()
+    assert left(limiter) == (99, 900, 1)
+
+
+def test_an_abandoned_async_generator_charges_the_estimate(limiter: RateLimiter, manual_clock: ManualClock) -> None:
+    @limiter.limit(estimate=SIZE)
+    async def stream() -> AsyncIterator[object]:
+        yield USED
+        yield RESPONSE
+
+    async def main() -> None:
+        async for _ in stream():
+            break
+        gc.collect()
+        await asyncio.sleep(1)
+        assert left(limiter)[2] == 1
+
+    run_virtual(main(), manual_clock)
+
+
+def test_a_cancelled_task_gives_its_slot_back(limiter: RateLimiter, manual_clock: ManualClock) -> None:
+    @limiter.limit(estimate=SIZE)
+    async def ask() -> None:
+        await asyncio.sleep(3_600)
+
+    async def main() -> None:
+        task = asyncio.create_task(ask())
+        await asyncio.sleep(1)
+        assert left(limiter)[2] == 0
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    run_virtual(main(), manual_clock)
+    assert limiter.snapshot().in_flight == 0
+
+
+def test_closing_a_generator_closes_the_users_before_the_call_is_settled(limiter: RateLimiter) -> None:
+    """So that a stream inside, which knows what was really used, can say so."""
+    seen: list[int] = []
+
+    @limiter.limit(estimate=SIZE)
+    def stream() -> Iterator[int]:
+        try:
+            yield 1
+        finally:
+            seen.append(limiter.snapshot().in_flight)
+
+    items = stream()
+    next(items)
+    items.close()  # type: ignore[attr-defined]
+    assert seen == [1]
+
+
+def test_closing_an_async_generator_closes_the_users(limiter: RateLimiter) -> None:
+    seen: list[int] = []
+
+    @limiter.limit(estimate=SIZE)
+    async def stream() -> AsyncIterator[int]:
+        try:
+            yield 1
+        finally:
+            seen.append(limiter.snapshot().in_flight)
+
+    async def main() -> None:
+        items = stream()
+        await anext(items)
+        await items.aclose()  # type: ignore[attr-defined]
+        assert seen == [1]  # now, and not when the garbage is collected
+
+    asyncio.run(main())
+
+
+def test_a_generator_keeps_its_return_value(limiter: RateLimiter) -> None:
+    @limiter.limit(estimate=SIZE)
+    def stream() -> Any:
+        yield 1
+        return USED
+
+    def outer() -> Iterator[object]:
+        yield (yield from stream())
+
+    assert list(outer()) == [1, USED]
+    assert left(limiter) == (99, 950, 1)
+
+
+def test_a_suspended_generator_lends_its_call_to_nobody(manual_clock: ManualClock) -> None:
+    limiter = RateLimiter(concurrency=2, clock=manual_clock)
+
+    @limiter.limit()
+    def stream() -> Iterator[bool]:
+        while True:
+            yield limiter.claim(limiter.target) is not None
+
+    items = stream()
+    assert next(items)  # inside, it is this very call
+    assert limiter.claim(limiter.target) is None
+    assert not next(items)  # claimed once
+
+
+# ---------------------------------------------------------------- parameters
+
+
+@pytest.fixture
+def many(manual_clock: ManualClock) -> MultiProviderLimiter:
+    return MultiProviderLimiter([Provider("p", {"m": {"rpm": 100}})], clock=manual_clock)
+
+
+def test_target_model_and_provider_are_given(many: MultiProviderLimiter) -> None:
+    @many.limit(target="p:m")
+    def ask(prompt: str, model: str = "?", *, target: str = "?", provider: str = "?") -> tuple[str, ...]:
+        return (prompt, model, target, provider)
+
+    @many.limit(target="p:m")
+    async def ask_async(model: str, prompt: str = "hi") -> tuple[str, ...]:
+        return (prompt, model)
+
+    @many.limit(target="p:m")
+    def stream(model: str, /, prompt: str = "hi") -> Iterator[str]:
+        yield from (prompt, model)
+
+    assert ask("hi") == ask("hi", "x") == ask(prompt="hi", model="x", target="y") == ("hi", "m", "p:m", "p")
+    assert asyncio.run(ask_async("x")) == asyncio.run(ask_async(model="x")) == ("hi", "m")
+    assert asyncio.run(ask_async(prompt="hi")) == ("hi", "m")  # type: ignore[call-arg]
+    assert list(stream("x")) == list(stream("x", prompt="hi")) == ["hi", "m"]
+
+
+def test_methods(many: MultiProviderLimiter) -> None:
+    class Agent:
+        @many.limit(provider="p", model="m")
+        def ask(self, prompt: str, model: str = "?") -> tuple[str, str]:
+            return (prompt, model)
+
+        @staticmethod
+        @many.limit(target="p:m")
+        def static(model: str = "?") -> str:
+            return model
+
+        @classmethod
+        @many.limit(target="p:m")
+        def of_class(cls, model: str = "?") -> str:
+            return cls.__name__ + model
+
+    assert (Agent().ask("hi"), Agent.static(), Agent.of_class()) == (("hi", "m"), "m", "Agentm")
+
+
+def test_other_keywords_pass_through(many: MultiProviderLimiter) -> None:
+    @many.limit(target="p:m")
+    def ask(*args: int, **options: str) -> object:
+        return (args, options)
+
+    assert ask(1, 2, model="x") == ((1, 2), {"model": "x"})
+
+
+def test_partial_functions(many: MultiProviderLimiter) -> None:
+    ask: Callable[..., Any] = functools.partial(lambda prompt, model: (prompt, model), "hi")
+    assert many.limit(target="p:m")(ask)() == ("hi", "m")
+
+
+# ---------------------------------------------------------------- terms
+
+
+@pytest.mark.parametrize(
+    ("terms", "expected"),
+    [
+        ({}, 1_000),
+        ({"input_tokens": 5, "output_tokens": 5}, 990),
+        ({"estimate": Estimate(input_tokens=20)}, 980),
+        ({"estimate": lambda prompt, **_: Estimate(input_tokens=len(prompt))}, 997),
+    ],
+    ids=["nothing", "counts", "Estimate", "function"],
+)
+def test_what_a_call_is_expected_to_use(limiter: RateLimiter, terms: dict[str, Any], expected: float) -> None:
+    @limiter.limit(**terms)
+    def ask(prompt: str, *, loud: bool = False) -> object:
+        return (prompt, loud)
+
+    ask("abc", loud=True)
+    assert left(limiter)[1] == expected

@@ -1,0 +1,357 @@
+"""What surrounds a call: who makes it, and the reservation that an outer layer already holds for it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from contextvars import copy_context
+from typing import Any
+
+import pytest
+
+from agent_rate_limiter import (
+    EACH,
+    BudgetExceeded,
+    ConfigError,
+    Decision,
+    Estimate,
+    Limit,
+    MultiProviderLimiter,
+    Price,
+    Priority,
+    Provider,
+    RateLimiter,
+    Reservation,
+    ReservationError,
+    Resource,
+    Scope,
+    Target,
+    Usage,
+)
+from agent_rate_limiter.testing import ManualClock, run_virtual
+
+DOLLAR = Price(1_000, 1_000)
+"""A thousand tokens for a dollar."""
+
+
+def rows(limiter: RateLimiter, *by: str) -> dict[tuple[object, ...], object]:
+    """Requests by labels."""
+    return {tuple(row[label] for label in by): row["requests"] for row in limiter.costs.report(by)}
+
+
+def call(limiter: RateLimiter, tokens: int = 0) -> None:
+    limiter.acquire(input_tokens=tokens).settle(Usage(input_tokens=tokens))
+
+
+# ---------------------------------------------------------------- labels
+
+
+def test_scopes_nest_and_the_inner_value_wins(manual_clock: ManualClock) -> None:
+    limiter = RateLimiter(clock=manual_clock)
+    with limiter.scope(agent="a", run=42):
+        call(limiter)
+        with limiter.scope(agent="b"):
+            call(limiter)
+            call(limiter)
+        call(limiter)
+    call(limiter)
+    assert rows(limiter, "agent", "run") == {("a", "42"): 2, ("b", "42"): 2, ("", ""): 1}
+
+
+def test_a_scope_ends_with_an_error_too(manual_clock: ManualClock) -> None:
+    limiter = RateLimiter(clock=manual_clock)
+    with pytest.raises(ValueError, match="no"), limiter.scope(agent="a"):
+        raise ValueError("no")
+    call(limiter)
+    assert rows(limiter, "agent") == {("",): 1}
+
+
+def test_a_call_belongs_to_the_scope_that_it_was_admitted_in(manual_clock: ManualClock) -> None:
+    limiter = RateLimiter(clock=manual_clock)
+    with limiter.scope(agent="a"):
+        reservation = limiter.acquire()
+    reservation.settle()
+    assert rows(limiter, "agent") == {("a",): 1}
+
+
+def test_tasks_are_in_the_scope_they_were_started_in(manual_clock: ManualClock) -> None:
+    limiter = RateLimiter(clock=manual_clock)
+
+    async def work(**labels: Any) -> None:
+        await asyncio.sleep(1)
+        with limiter.scope(**labels):
+            (await limiter.acquire_async()).settle()
+
+    async def main() -> None:
+        with limiter.scope(agent="a"):
+            one = asyncio.create_task(work(step="x"))
+        with limiter.scope(agent="b"):
+            await asyncio.gather(one, work())
+
+    run_virtual(main(), manual_clock)
+    assert rows(limiter, "agent", "step") == {("a", "x"): 1, ("b", ""): 1}
+
+
+def test_threads_are_in_a_scope_if_they_are_given_it(manual_clock: ManualClock) -> None:
+    limiter = RateLimiter(clock=manual_clock)
+    with limiter.scope(agent="a"):
+        context = copy_context()
+        threads = [
+            threading.Thread(target=call, args=(limiter,)),
+            threading.Thread(target=context.run, args=(call, limiter)),
+        ]
+        for thread in threads:
+            thread.start()
+            thread.join(5)
+    assert rows(limiter, "agent") == {("",): 1, ("a",): 1}
+
+
+@pytest.mark.parametrize("value", [None, ""])
+def test_a_label_needs_a_value(value: object) -> None:
+    with pytest.raises(ConfigError) as refused, RateLimiter().scope(agent="a", run=value):
+        pass
+    assert str(refused.value) == f"scope label run is {value!r}: give it a value, or leave it out."
+
+
+@pytest.mark.parametrize("label", ["provider", "model"])
+def test_where_calls_went_cannot_be_relabelled(label: str, manual_clock: ManualClock) -> None:
+    limiter = RateLimiter(rpm=5, target="p:m", clock=manual_clock)
+    labels: dict[str, Any] = {label: "x"}
+    with pytest.raises(ConfigError, match=f"^scope label {label} is 'x': "), limiter.scope(**labels):
+        call(limiter)
+
+
+# ---------------------------------------------------------------- limits for whom
+
+
+def per_agent(clock: ManualClock, **scope: str) -> RateLimiter:
+    return RateLimiter(Limit(Resource.REQUESTS, 2, "day", scope=Scope(**scope)), clock=clock)
+
+
+def admitted(limiter: RateLimiter, **labels: Any) -> int:
+    """How many of three calls pass."""
+    with limiter.scope(**labels):
+        calls = [limiter.try_acquire() for _ in range(3)]
+    for reservation in calls:
+        if isinstance(reservation, Reservation):
+            reservation.settle()
+    return sum(map(bool, calls))
+
+
+def test_each_agent_has_a_limit_of_its_own(manual_clock: ManualClock) -> None:
+    limiter = per_agent(manual_clock, agent=EACH)
+    assert [admitted(limiter, agent=agent) for agent in "aab"] == [2, 0, 2]
+    assert admitted(limiter) == 3  # not limited by it
+    assert {status.scope for status in limiter.snapshot().limits} == {"agent=a", "agent=b"}
+
+
+def test_one_agent_is_limited_and_no_other(manual_clock: ManualClock) -> None:
+    limiter = per_agent(manual_clock, agent="a")
+    assert [admitted(limiter, agent=agent) for agent in "ab"] == [2, 3]
+
+
+def test_a_limit_for_each_run_of_one_agent(manual_clock: ManualClock) -> None:
+    limiter = per_agent(manual_clock, agent="a", run=EACH)
+    assert [admitted(limiter, agent="a", run=run) for run in "112"] == [2, 0, 2]
+    assert [admitted(limiter, agent="b", run="1"), admitted(limiter, agent="a")] == [3, 3]
+
+
+# ---------------------------------------------------------------- priority
+
+
+def test_a_scope_states_the_priority_of_calls_that_do_not(manual_clock: ManualClock) -> None:
+    limiter = RateLimiter(rps=1, clock=manual_clock, ageing=1e6)
+    order: list[str] = []
+
+    async def ask(name: str, scopes: list[int | None], own: int | None = None) -> None:
+        if scopes:
+            with limiter.scope(priority=scopes[0]):
+                await ask(name, scopes[1:], own)
+        else:
+            (await limiter.acquire_async(priority=own)).settle()
+            order.append(name)
+
+    async def main() -> None:
+        limiter.acquire().settle()
+        await asyncio.gather(
+            ask("normal", []),
+            ask("low", [Priority.LOW]),
+            ask("inner wins", [Priority.LOW, 4]),
+            ask("outer stays", [3, None]),
+            ask("own wins", [Priority.LOW], Priority.HIGH),
+            ask("critical", [0]),
+        )
+
+    run_virtual(main(), manual_clock)
+    assert order == ["critical", "own wins", "outer stays", "inner wins", "normal", "low"]
+
+
+# ---------------------------------------------------------------- a scope's budget
+
+
+def test_all_calls_of_a_scope_share_its_budget(manual_clock: ManualClock) -> None:
+    limiter = RateLimiter(price=DOLLAR, target="p:m", clock=manual_clock)
+    with limiter.scope(run="1", budget=2.00):
+        call(limiter, 1_500)
+        with limiter.scope(agent="a"), pytest.raises(BudgetExceeded) as refused:
+            limiter.acquire(input_tokens=600)
+        assert refused.value.retry_after is None
+        assert str(refused.value).endswith(
+            "$0.60 requested, $0.50 available. It does not reset by itself: raise it, or start a new scope."
+        )
+        call(limiter, 500)
+    call(limiter, 5_000)
+    with limiter.scope(run="1", budget=2.00):  # a new one
+        call(limiter, 2_000)
+
+
+def test_a_scopes_budget_is_named_as_money(manual_clock: ManualClock) -> None:
+    limiter = RateLimiter(price=DOLLAR, clock=manual_clock)
+    with limiter.scope(budget=2.0), pytest.raises(BudgetExceeded, match=r"'scope budget \$2\.00'"):
+        limiter.acquire(input_tokens=2_001)
+
+
+def test_the_outer_budget_binds_inside(manual_clock: ManualClock) -> None:
+    limiter = RateLimiter(price=DOLLAR, clock=manual_clock)
+    with limiter.scope(budget=1), limiter.scope(budget=5):
+        call(limiter, 900)
+        refusal = limiter.try_acquire(input_tokens=200)
+        assert isinstance(refusal, Decision)
+        assert refusal.requested == 0.2
+        assert refusal.available == pytest.approx(0.1)
+
+
+def test_scopes_that_are_over_are_forgotten(manual_clock: ManualClock) -> None:
+    """A server that opens one per request must not grow, nor slow down."""
+    limiter = RateLimiter(price=DOLLAR, clock=manual_clock)
+    for run in range(50):
+        with limiter.scope(run=run, budget=1):
+            call(limiter, 100)
+    assert len(limiter.snapshot().limits) <= 1
+
+
+def test_a_scope_that_goes_on_in_a_task_keeps_its_budget(manual_clock: ManualClock) -> None:
+    limiter = RateLimiter(price=DOLLAR, clock=manual_clock)
+
+    async def later() -> None:
+        await asyncio.sleep(60)
+        with pytest.raises(BudgetExceeded):
+            await limiter.acquire_async(input_tokens=200)
+
+    async def main() -> None:
+        with limiter.scope(budget=1):
+            call(limiter, 900)
+            task = asyncio.create_task(later())
+        await task
+
+    run_virtual(main(), manual_clock)
+
+
+def test_many_scopes_do_not_lose_what_was_used(manual_clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only routes whose limits are all idle are forgotten."""
+    monkeypatch.setattr("agent_rate_limiter.routing._ROUTES", 8)
+    limiter = per_agent(manual_clock, agent=EACH)
+    assert [admitted(limiter, agent=str(agent)) for agent in range(30)] == [2] * 30
+    assert [admitted(limiter, agent=str(agent)) for agent in range(30)] == [0] * 30
+    manual_clock.advance(86_400)
+    for agent in range(30, 60):
+        admitted(limiter, agent=str(agent))
+    assert len(limiter.snapshot().limits) < 45  # the first thirty are idle by now, and gone
+
+
+# ---------------------------------------------------------------- one call is counted once
+
+
+def claimed(limiter: RateLimiter) -> Reservation | None:
+    return limiter.claim(limiter.target)
+
+
+def test_an_inner_layer_takes_over_the_call_once(manual_clock: ManualClock) -> None:
+    limiter = RateLimiter(rpm=10, tpm=1_000, clock=manual_clock)
+
+    @limiter.limit(input_tokens=100)
+    def ask() -> dict[str, Any]:
+        inner = claimed(limiter)
+        assert inner is not None
+        inner.settle(Usage(input_tokens=50))
+        assert claimed(limiter) is None  # the next layer's call is another one
+        return {"usage": {"prompt_tokens": 99, "completion_tokens": 0}}
+
+    ask()
+    assert rows(limiter, "provider") == {("default",): 1}
+    assert [status.available for status in limiter.snapshot().limits] == [950, 9]
+
+
+def test_the_outer_layer_may_settle_again_what_the_inner_one_has(manual_clock: ManualClock) -> None:
+    limiter = RateLimiter(tpm=1_000, clock=manual_clock)
+    ends: list[Callable[[Reservation], None]] = [
+        lambda outer: outer.settle(Usage(input_tokens=99)),
+        lambda outer: outer.cancel(),
+        lambda outer: outer.fail(ConnectionRefusedError()),
+    ]
+    for end in ends:
+        with limiter.reserve(input_tokens=100) as outer:
+            inner = claimed(limiter)
+            assert inner is outer
+            inner.settle(Usage(input_tokens=50))
+            end(outer)
+    assert limiter.snapshot().limits[0].available == 850
+
+
+def test_whoever_claims_a_call_settles_it_also_after_the_outer_block(manual_clock: ManualClock) -> None:
+    """As a stream does, that is returned by a decorated function and read afterwards."""
+    limiter = RateLimiter(tpm=1_000, concurrency=1, clock=manual_clock)
+    with limiter.reserve(input_tokens=100):
+        inner = claimed(limiter)
+    assert inner is not None
+    assert limiter.snapshot().in_flight == 1
+    inner.settle(Usage(input_tokens=50))
+    assert rows(limiter, "provider") == {("default",): 1}
+    assert {status.resource: status.available for status in limiter.snapshot().limits}["tokens"] == 950
+
+
+def test_what_cannot_be_claimed(manual_clock: ManualClock) -> None:
+    providers = [Provider("p", {"a": {"rpm": 9}, "b": {"rpm": 9}})]
+    limiter, other = (MultiProviderLimiter(providers, clock=manual_clock) for _ in range(2))
+    a, b = Target("p", "a"), Target("p", "b")
+    assert limiter.claim(a) is None
+    with limiter.reserve(a) as outer, limiter.reserve(b) as inner:
+        assert other.claim(a) is None
+        assert limiter.claim(a) is outer
+        assert limiter.claim(b) is inner
+    assert limiter.claim(a) is None
+    with limiter.reserve(a) as outer:
+        outer.settle()
+        assert limiter.claim(a) is None
+        with pytest.raises(ReservationError):  # nobody inside has settled it: twice is still once too often
+            outer.settle()
+
+
+# ---------------------------------------------------------------- a call within a call
+
+
+def test_waiting_for_oneself_is_refused(manual_clock: ManualClock) -> None:
+    limiter = RateLimiter(concurrency=1, clock=manual_clock)
+
+    async def inner() -> None:
+        await limiter.acquire_async(timeout=5)
+
+    for attempt in (limiter.acquire, lambda: run_virtual(inner(), manual_clock)):
+        with limiter.reserve(), pytest.raises(ReservationError) as refused:
+            attempt()
+        assert str(refused.value) == (
+            "A call to default:default would wait for ever: '1 at once' is held by the call that it is made from. "
+            "Settle the outer call first, or raise the concurrency."
+        )
+    assert limiter.snapshot().in_flight == 0
+
+
+def test_a_call_within_a_call_is_fine_where_there_is_room(manual_clock: ManualClock) -> None:
+    limiter = RateLimiter(concurrency=2, clock=manual_clock)
+    with limiter.reserve(), limiter.reserve(Estimate(0)):
+        assert not limiter.try_acquire()
+    with limiter.reserve() as outer:
+        outer.settle()
+        with limiter.reserve(), limiter.reserve():
+            pass
