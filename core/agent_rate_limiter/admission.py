@@ -28,6 +28,7 @@ class Bucket:
         "limit",
         "merged_at",
         "queue",
+        "refused_at",
         "scope",
         "settle",
         "state",
@@ -41,6 +42,7 @@ class Bucket:
         self.configured = limit
         self.learned = False  # nobody configured it: the provider's word is all there is
         self.merged_at = 0  # admission of the call whose answer corrected it last, in epoch milliseconds
+        self.refused_at = 0  # when the provider last refused though the bucket had room: then headers told too much
         self.obey(limit, strategy or strategy_for(limit))
         self.state: Any = self.strategy.initial(now)
         self.queue: Any = None  # the engine's: who waits for this bucket

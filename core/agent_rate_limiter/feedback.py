@@ -46,7 +46,7 @@ class Feedback:
         bucket.state = gate.succeeded(bucket.state, known=known)
         adaptive = self._router.adaptive.get(route.target)
         if adaptive is None:
-            self._pace.accepted(route.target, now)
+            self._pace.accepted(route.target, hold)
         elif now - bucket.state.closed_at > _quiet_ms(adaptive.limit) and adaptive.merged_at < now:
             self._search_upwards(adaptive, now)
 
@@ -92,7 +92,7 @@ class Feedback:
         bucket.merged_at = hold.taken_at
         left = quota.remaining + quota.granularity - 1 - self._sent_since(bucket, hold)
         excess = bucket.strategy.available(bucket.state, now) - left
-        if excess > 0 or bucket.learned:
+        if excess > 0 or (bucket.learned and not bucket.refused_at):
             bucket.state = bucket.strategy.settle(bucket.state, 0, excess, now, now)
 
     def _sent_since(self, bucket: Bucket, hold: Hold) -> int:
@@ -112,23 +112,20 @@ class Feedback:
         bucket = route.gate
         state: gate.State = bucket.state
         told = _told_ms(failure, state)
-        known = _limit_named(route.path, failure)
-        if known is not None and failure.requested is not None:
-            _empty(known, failure.requested, told, now)  # exact: smaller calls need not wait as long
-            return
-        if not _has_rate(route.path):
+        binding = _binding(route.path, failure)
+        if binding is None:
             self._search_downwards(route, hold, now)
-        bucket.state = gate.closed(state, now + told, now)
+        else:
+            if binding is self._router.adaptive.get(route.target) and hold.taken_at > binding.merged_at:
+                binding.merged_at = now
+                _follow(binding, max(1, int(binding.limit.amount) * 4 // 5), now)
+            _empty(binding, failure.requested or _taken(hold, binding), told, now)
+        if binding is None or failure.requested is None:  # else it is exact: smaller calls need not wait as long
+            bucket.state = gate.closed(state, now + told, now)
 
     def _search_downwards(self, route: Route, hold: Hold, now: int) -> None:
-        """No header tells a rate: take what went through since the last refusal, or less than last time."""
-        adaptive = self._router.adaptive.get(route.target)
-        if adaptive is not None:
-            if hold.taken_at > adaptive.merged_at:
-                adaptive.merged_at = now
-                _follow(adaptive, max(1, int(adaptive.limit.amount) * 4 // 5), now)
-            return
-        rate = self._pace.refused(route.target, now)
+        """No header tells a rate: take what went through since the last refusal."""
+        rate = self._pace.refused(route.target, hold, now)
         if rate is not None:
             limit = Limit(Resource.REQUESTS, max(1, rate), "minute", burst=1)
             self._router.learn(route.target, replace(limit, name=f"{limit.name} (adaptive)"), now, adaptive=True)
@@ -140,22 +137,23 @@ class Feedback:
 
 
 class _Pace:
-    """How many calls each target let through since it last refused one."""
+    """How many calls each target let through since it last refused one; calls sent before that do not count."""
 
     def __init__(self) -> None:
-        self._since: dict[object, tuple[int, int, int]] = {}  # target → (refusals, at, accepted since)
+        self._since: dict[object, tuple[int, int]] = {}  # target → (time of the last refusal, accepted since)
 
-    def accepted(self, target: object, now: int) -> None:
-        refusals, at, accepted = self._since.get(target, (0, now, 0))
-        self._since[target] = (refusals, at, accepted + 1)
+    def accepted(self, target: object, hold: Hold) -> None:
+        at, accepted = self._since.get(target, (0, 0))
+        if hold.taken_at > at:
+            self._since[target] = (at, accepted + 1)
 
-    def refused(self, target: object, now: int) -> int | None:
+    def refused(self, target: object, hold: Hold, now: int) -> int | None:
         """Return requests per minute since the last refusal; None for the first, which also saw a burst."""
-        refusals, at, accepted = self._since.get(target, (0, now, 0))
-        if refusals and accepted == 0:
+        at, accepted = self._since.get(target, (0, 0))
+        if hold.taken_at <= at:
             return None
-        self._since[target] = (refusals + 1, now, 0)
-        return accepted * 60_000 // max(1, now - at) if refusals else None
+        self._since[target] = (now, 0)
+        return accepted * 60_000 // (now - at) if at and accepted else None
 
 
 def _matching(path: Sequence[Bucket], quota: Quota) -> Bucket | None:
@@ -202,6 +200,7 @@ def _follow(bucket: Bucket, amount: int, now: int) -> None:
 
 def _empty(bucket: Bucket, requested: int, told: int, now: int) -> None:
     """A refusal names a limit: then it has only what will, with the refill until then, make room for the call."""
+    bucket.refused_at = now
     refill = told * bucket.limit.units // (bucket.limit.period_ms or 1)
     left = min(requested, bucket.strategy.capacity) - refill
     excess = bucket.strategy.available(bucket.state, now) - left
@@ -209,14 +208,18 @@ def _empty(bucket: Bucket, requested: int, told: int, now: int) -> None:
         bucket.state = bucket.strategy.settle(bucket.state, 0, excess, now, now)
 
 
-def _limit_named(path: Sequence[Bucket], failure: Failure) -> Bucket | None:
-    if failure.resource is None:
-        return None
-    return _matching(path, Quota(failure.resource, failure.period))
+def _binding(path: Sequence[Bucket], failure: Failure) -> Bucket | None:
+    """Find the limit that refused: as named, else requests, else tokens; a refusal means that no burst is left."""
+    named = [failure.resource] if failure.resource in _LEARNABLE else []
+    for resource in (*named, Resource.REQUESTS, Resource.TOKENS, Resource.INPUT_TOKENS, Resource.OUTPUT_TOKENS):
+        bucket = _matching(path, Quota(resource, failure.period if resource is failure.resource else None))
+        if bucket is not None:
+            return bucket
+    return None
 
 
-def _has_rate(path: Sequence[Bucket]) -> bool:
-    return any(bucket.limit.resource in _LEARNABLE and bucket.limit.period_ms for bucket in path)
+def _taken(hold: Hold, bucket: Bucket) -> int:
+    return max((n for b, n in zip(hold.path, hold.amounts, strict=False) if b is bucket), default=0) or 1
 
 
 def _told_ms(failure: Failure, state: gate.State) -> int:
@@ -234,5 +237,5 @@ def _parked_ms(provider: str, failure: Failure, now: int) -> int:
 
 
 def _quiet_ms(limit: Limit) -> int:
-    """How long nothing may have been refused before more is tried: ten calls' time."""
-    return max(1_000, 10 * (limit.period_ms or 0) // max(1, int(limit.amount)))
+    """How long nothing may have been refused before more is tried: twenty calls' time, ten seconds at least."""
+    return max(10_000, 20 * (limit.period_ms or 0) // max(1, int(limit.amount)))

@@ -6,19 +6,20 @@ import inspect
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from typing_extensions import Self
-
-from agent_rate_limiter import Limit, MultiProviderLimiter, Provider, RateLimiter
+from agent_rate_limiter import Limit, MultiProviderLimiter, Provider, RateLimiter, Resource
 from agent_rate_limiter.testing.simulated import SimulatedProvider
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 MODEL = "gpt-4"
 
 
 def roomy(**options: Any) -> MultiProviderLimiter:
     """A limiter in which nothing binds, and nothing refills: what is used stays visible."""
-    totals = [Limit("requests", 10_000, None), Limit("tokens", 10_000_000, None)]
+    totals = [Limit(Resource.REQUESTS, 10_000, None), Limit(Resource.TOKENS, 10_000_000, None)]
     return MultiProviderLimiter([Provider("openai", {MODEL: {"limits": totals, **options}})])
 
 
@@ -44,27 +45,31 @@ async def finish(result: Any) -> list[Any]:
     """Await, enter and read to the end whatever a call returned, sync or async."""
     if inspect.isawaitable(result):
         return await finish(await result)
-    if hasattr(result, "__aenter__") and not hasattr(result, "__aiter__"):
-        async with result as inner:
-            return await finish(inner)
-    if hasattr(result, "__enter__") and not hasattr(result, "__iter__"):
-        with result as inner:
-            return await finish(inner)
-    if hasattr(result, "__aiter__"):
-        return [item async for item in result]
     if hasattr(result, "__next__"):
         return list(result)
+    if hasattr(result, "__anext__"):
+        return [item async for item in result]
+    if hasattr(result, "__aenter__"):
+        async with result as inner:
+            return await finish(inner)
+    return await _finish_sync(result)
+
+
+async def _finish_sync(result: Any) -> list[Any]:
+    if hasattr(result, "__enter__"):
+        with result as inner:
+            return await finish(inner)
     if type(result).__name__ in {"APIResponse", "AsyncAPIResponse"}:  # of with_streaming_response
         return await finish(result.read())
     return [result]
 
 
 class Heard(NamedTuple):
-    """A request as the server heard it."""
+    """A request as the server heard it; names of headers are in lower case."""
 
     method: str
     path: str
-    headers: Mapping[str, str]
+    headers: dict[str, str]
     body: bytes
 
 
@@ -92,9 +97,9 @@ class ScriptedServer:
             def do_POST(self) -> None:
                 server.answer(self)
 
-            do_GET = do_POST
+            do_GET = do_POST  # noqa: N815 - the base class's name
 
-            def log_message(self, *_: object) -> None:
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - as above
                 pass
 
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -103,7 +108,7 @@ class ScriptedServer:
 
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
         """Hear a request, and send its reply in chunks."""
-        heard = Heard(handler.command, handler.path, dict(handler.headers), _received(handler))
+        heard = Heard(handler.command, handler.path, _headers(handler), _received(handler))
         self.heard.append(heard)
         reply = self.script(heard)
         handler.send_response(reply.status)
@@ -127,6 +132,10 @@ class ScriptedServer:
         self._http.shutdown()
         self._thread.join()
         self._http.server_close()
+
+
+def _headers(handler: BaseHTTPRequestHandler) -> dict[str, str]:
+    return {name.lower(): value for name, value in handler.headers.items()}
 
 
 def _received(handler: BaseHTTPRequestHandler) -> bytes:

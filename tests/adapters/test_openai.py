@@ -35,9 +35,7 @@ from agent_rate_limiter_adapters.openai import adapter
 from tests.adapters.support import MODEL, accounted, booked, finish, roomy, used
 
 QUESTION: Any = [{"role": "user", "content": "Why is the sky blue?"}]
-TOOLS: Any = [
-    {"type": "function", "function": {"name": "look_up", "parameters": {"type": "object", "properties": {}}}}
-]
+TOOLS: Any = [{"type": "function", "function": {"name": "look_up", "parameters": {"type": "object", "properties": {}}}}]
 AZURE = {"api_version": "2026-01-01", "api_key": "key"}
 SDK_LIBRARIES = ["httpx", "httpx2"] if int(openai.__version__.split(".")[0]) >= 3 else ["httpx"]
 """The HTTP libraries whose clients the installed SDK takes."""
@@ -101,9 +99,7 @@ CALLS: dict[str, Callable[[Any], Any]] = {
     "chat": ask,
     "chat with tools": lambda client: ask(client, tools=TOOLS),
     "chat, three choices": lambda client: ask(client, n=3),
-    "chat parsed": lambda client: client.chat.completions.parse(
-        model=MODEL, messages=QUESTION, response_format=Colour
-    ),
+    "chat parsed": lambda client: client.chat.completions.parse(model=MODEL, messages=QUESTION, response_format=Colour),
     "chat streamed": lambda client: ask(client, stream=True),
     "chat streamed, usage asked for": lambda client: ask(client, stream=True, stream_options={"include_usage": True}),
     "chat stream helper": lambda client: client.chat.completions.stream(model=MODEL, messages=QUESTION),
@@ -292,9 +288,7 @@ def test_streams_state_their_usage_unless_told_otherwise(provider: SimulatedProv
     assert [chunk.choices for chunk in asked[len(plain) :]] == [[]]
     unasked = list(ask(adapter(client_of(OpenAI, provider), limiter, include_usage=False), stream=True))
     assert len(unasked) == len(plain)
-    decided = ask(
-        adapter(client_of(OpenAI, provider), limiter), stream=True, stream_options={"include_usage": False}
-    )
+    decided = ask(adapter(client_of(OpenAI, provider), limiter), stream=True, stream_options={"include_usage": False})
     assert len(list(decided)) == len(plain)
     assert booked(limiter)[0] == 3
 
@@ -420,7 +414,12 @@ def test_the_limiters_errors_come_as_they_are_once(
         client = client.with_options(max_retries=4)
         name = "acquire_for" if kind is OpenAI else "acquire_for_async"
         acquire = getattr(limiter, name)
-        setattr(limiter, name, lambda *args, **rest: (acquired.append(args), acquire(*args, **rest))[1])
+
+        def counting(*args: Any, **rest: Any) -> Any:
+            acquired.append(args)
+            return acquire(*args, **rest)
+
+        setattr(limiter, name, counting)
         with pytest.raises(RateLimiterError) as caught:
             await finish(ask(client))
         await finish(client.close())

@@ -50,7 +50,9 @@ def test_events_are_found(stream: bytes, expected: list[bytes]) -> None:
 )
 def test_any_cutting_gives_the_same_events(told: list[dict[str, str]], end: str, data: st.DataObject) -> None:
     lines = [
-        line for event in told for line in (": note", f"data: {json.dumps(event, ensure_ascii=data.draw(st.booleans()))}", "")
+        line
+        for event in told
+        for line in (": note", f"data: {json.dumps(event, ensure_ascii=data.draw(st.booleans()))}", "")
     ]
     stream = "".join(line + end for line in lines).encode()
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=8)))

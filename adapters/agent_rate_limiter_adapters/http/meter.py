@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from agent_rate_limiter import Estimate, Reservation
     from agent_rate_limiter.providers import Dialect, StreamReader
 
+_MEDIA = ("audio/", "image/", "video/", "application/octet-stream")
+"""Bodies that state no usage, and may be large."""
+
 
 class Meter:
     """Finds the usage in a response's body while somebody else reads it.
@@ -45,7 +48,7 @@ class Meter:
         self._events = EventParser() if kind == "text/event-stream" else None
         whole = self._events is None or decode is not None
         self._kept: list[bytes] | None = [] if whole else None  # what can only be read when it has all come
-        self._told = self._events is not None or kind.endswith("json")
+        self._told = not kind.startswith(_MEDIA)
         self._ended = False
 
     def feed(self, piece: bytes) -> None:

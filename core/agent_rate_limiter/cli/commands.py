@@ -38,7 +38,7 @@ def cli() -> None:
 @click.option("--seed", type=int, default=0, show_default=True, help="Changes the agents' work and the answers.")
 @click.option("--json", "as_json", is_flag=True, help="Print the numbers as JSON, and nothing else.")
 def demo(
-    agents: int, seconds: float | None, rpm: int, tpm: int, speed: float, seed: int, *, quick: bool, as_json: bool
+    *, agents: int, seconds: float | None, quick: bool, rpm: int, tpm: int, speed: float, seed: int, as_json: bool
 ) -> None:
     """Let agents share one limit through the real OpenAI SDK, without and with the limiter.
 
@@ -50,7 +50,8 @@ def demo(
     from agent_rate_limiter.cli.demo.plan import Plan
 
     length = seconds or (11.0 if quick else 32.0)
-    raise SystemExit(run_demo(Plan.lasting(length, agents, rpm, tpm, speed, seed), as_json=as_json))
+    plan = Plan.lasting(length, agents=agents, rpm=rpm, tpm=tpm, speed=speed, seed=seed)
+    raise SystemExit(run_demo(plan, as_json=as_json))
 
 
 @cli.command()
@@ -70,7 +71,8 @@ def demo(
 @click.option("--latency", callback=_span, default="0", help="Seconds before an answer: 0.5, or 0.2-2.  [0]")
 @click.option("--tokens-per-second", type=click.FloatRange(0, min_open=True), help="How fast answers are written.")
 @click.option("--seed", type=int, default=0, help="Changes all answers.  [0]")
-def simulate(  # noqa: PLR0917 - click passes them by name
+def simulate(
+    *,
     host: str,
     port: int,
     models: tuple[str, ...],

@@ -6,6 +6,7 @@ Nothing here raises, whatever body it is given.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -96,7 +97,7 @@ def estimate(path: str, body: object, media_tokens: int) -> Estimate:
     most = next((found for place in _MAX_OUTPUT if (found := _at(asked, place))), 0)
     if _WITHOUT_OUTPUT.search(path):
         most = 0
-    return Estimate(input_tokens=min(_MOST, round(weight)), max_output_tokens=min(_MOST, most * choices))
+    return Estimate(input_tokens=min(_MOST, math.ceil(weight)), max_output_tokens=min(_MOST, most * choices))
 
 
 def with_usage(path: str, body: object) -> dict[str, Any] | None:

@@ -31,7 +31,7 @@ GATE = Limit(Resource.CONCURRENCY, OPEN, name="gate")
 """What every target's path begins with: closed while its provider refuses."""
 NARROW_GATE = Limit(Resource.CONCURRENCY, OPEN, name="slow start")
 """The same for a target whose limits nobody knows yet."""
-_SLOW_START = 4
+_SLOW_START = 3
 """Calls at once that such a target begins with."""
 
 

@@ -1,8 +1,8 @@
 """What closes a target: a refusal, an overload, an exhausted day. Then it opens gradually.
 
 Also the slow start of a target whose limits nobody knows yet: few calls at once until the provider tells them,
-or until enough have succeeded. Growth and decrease are AIMD, as TCP's (RFC 5681): doubling while it starts,
-one more per round afterwards, and only while the window is what binds; ×0.8 on a refusal.
+or until enough have succeeded. Growth and decrease are AIMD, as TCP's (RFC 5681): doubling per round up to a threshold,
+one more per round beyond it, only while the window is what binds; four fifths of it after a refusal.
 """
 
 from __future__ import annotations
@@ -12,6 +12,10 @@ from typing import NamedTuple
 OPEN = 1 << 30
 """A window that binds nobody."""
 _DECREASE = (4, 5)
+_TRUSTED = 64
+"""A window that has grown this wide binds nobody any more, where the limits are known."""
+_PROBED = 8
+"""A fresh target's window grows by one per two rounds up to here, as its first burst is the most likely to be refused."""
 _REOPENED = 8
 """The window at which a gate that bound nobody before counts as open again."""
 
@@ -98,12 +102,14 @@ def succeeded(state: State, *, known: bool) -> State:
     """
     if state.window >= OPEN:
         return state._replace(strikes=0) if state.strikes else state
-    if known and state.window >= state.threshold:
+    if known and state.window >= min(state.threshold, _TRUSTED):
         return state._replace(window=OPEN, threshold=OPEN, progress=0, strikes=0)
     if state.in_flight + 1 < state.window:  # not saturated: success proves nothing
         return state._replace(strikes=0)
     progress = state.progress + 1
-    if state.window < state.threshold or progress >= state.window:
+    fresh = state.threshold >= OPEN and state.window < _PROBED
+    doubling = state.window < state.threshold and not fresh
+    if doubling or progress >= (2 * state.window if fresh else state.window):
         return state._replace(window=state.window + 1, progress=0, strikes=0)
     return state._replace(progress=progress, strikes=0)
 

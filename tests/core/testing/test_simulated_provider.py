@@ -1,4 +1,4 @@
-"""The provider as a whole: its life, its books, its time, and that the same requests get the same answers."""
+"""The provider as a whole: its life, its models, its books and its time."""
 
 from __future__ import annotations
 
@@ -17,40 +17,12 @@ import pytest
 from agent_rate_limiter.errors import ConfigError
 from agent_rate_limiter.testing import SimulatedProvider as Exported
 from agent_rate_limiter.testing.simulated import (
-    Call,
     Fault,
     ModelReport,
     SimulatedProvider,
-    count_tokens,
     serve_forever,
 )
-
-NOW = 1_795_471_200.0
-
-
-class Clock:
-    """The client's time, moved by hand."""
-
-    def __init__(self) -> None:
-        self.now = NOW
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def post(
-    provider: SimulatedProvider, content: str = "hello", model: str = "m", key: str = "sk-secret", **more: Any
-) -> httpx.Response:
-    body = {"model": model, "messages": [{"role": "user", "content": content}], **more}
-    with httpx.Client(verify=False) as http:  # noqa: S501 - loopback without TLS: no need to read certificates
-        return http.post(
-            f"{provider.openai_url}/chat/completions", json=body, headers={"Authorization": f"Bearer {key}"}
-        )
-
-
-def text(answer: httpx.Response) -> str:
-    return str(answer.json()["choices"][0]["message"]["content"])
-
+from tests.core.testing.simulated import NOW, Clock, post, text
 
 # ---------------------------------------------------------------- life
 
@@ -214,7 +186,7 @@ def test_the_books_are_exact() -> None:
 def test_prices_may_tell_the_cache_apart() -> None:
     prices = {"input": 3.0, "output": 15.0, "cached_input": 0.3}
     with SimulatedProvider(prices=prices, cached_tokens=1, output_tokens=4) as provider:
-        post(provider)  # 2 tokens in
+        post(provider, "hello")  # 2 tokens in
         assert provider.report().dollars == pytest.approx((3 + 0.3 + 60) / 1e6, rel=1e-12)
 
 
@@ -311,71 +283,6 @@ def test_on_a_clock_moved_by_hand_calls_take_as_long_as_it_says() -> None:
         clock.now += 1
         assert waiting.result().headers["date"] == "Mon, 23 Nov 2026 23:00:00 GMT"
         assert provider.requests[0].seconds == 3600
-
-
-# ---------------------------------------------------------------- the same again
-
-
-def test_the_same_requests_get_the_same_answers_whatever_the_timing() -> None:
-    def run(workers: int, seed: int) -> dict[str, list[str]]:
-        questions = [f"question {number % 5}" for number in range(20)]
-        with (
-            SimulatedProvider(seed=seed, latency=(0, 0.01), rpm=1_000) as provider,
-            ThreadPoolExecutor(workers) as pool,
-        ):
-            answers = list(pool.map(lambda question: text(post(provider, question)), questions))
-        return {
-            question: sorted(answer for asked, answer in zip(questions, answers, strict=True) if asked == question)
-            for question in questions
-        }
-
-    first = run(1, seed=3)
-    assert run(8, seed=3) == first
-    assert run(1, seed=4) != first
-    assert all(len(set(answers)) == 4 for answers in first.values())  # asked again, it says something else
-
-
-def test_a_refused_attempt_does_not_change_the_answer() -> None:
-    with SimulatedProvider(seed=1) as provider:
-        plain = text(post(provider))
-        provider.reset()
-        provider.inject("slow_down", times=3)
-        assert [post(provider).status_code for _ in range(3)] == [503] * 3
-        assert text(post(provider)) == plain
-
-
-def test_answers_may_be_drawn_computed_or_scripted() -> None:
-    def half(call: Call) -> int:
-        return call.input_tokens // 2
-
-    def said(call: Call) -> str:
-        return f"You sent {call.input_tokens} tokens to {call.model}."
-
-    with SimulatedProvider(
-        {"drawn": {"output_tokens": (5, 9)}, "half": {"output_tokens": half}, "said": {"reply": said}}
-    ) as provider:
-        lengths = {count_tokens(text(post(provider, f"question {number}", "drawn"))) for number in range(60)}
-        assert lengths == {5, 6, 7, 8, 9}
-        assert count_tokens(text(post(provider, "x" * 80, "half"))) == 10
-        assert text(post(provider, "x" * 80, "said")) == "You sent 20 tokens to said."
-        assert provider.report()["said"].output_tokens == count_tokens("You sent 20 tokens to said.")
-
-
-@pytest.mark.parametrize(
-    ("messages", "more", "tokens"),
-    [
-        ([{"role": "user", "content": "x" * 9}], {}, 3),
-        ([{"role": "system", "content": "abcd"}, {"role": "user", "content": "abcd"}], {}, 2),
-        ([{"role": "user", "content": [{"type": "text", "text": "abcdefgh"}]}], {}, 2),
-        ([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:" + "x" * 99_999}}]}], {}, 256),
-        ([{"role": "tool", "tool_call_id": "call_123456789", "content": "abcd"}], {}, 1),
-        ([{"role": "user", "content": "abcd"}], {"tools": [{"a": "1234"}]}, 5),  # + [{"a":"1234"}]
-    ],
-)
-def test_tokens_are_a_quarter_of_the_characters(messages: list[Any], more: dict[str, Any], tokens: int) -> None:
-    with SimulatedProvider(output_tokens=1) as provider:
-        usage = post(provider, messages=messages, **more).json()["usage"]
-    assert usage["prompt_tokens"] == tokens
 
 
 # ---------------------------------------------------------------- bad input

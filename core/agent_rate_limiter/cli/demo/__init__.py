@@ -12,7 +12,7 @@ from rich.table import Table
 from agent_rate_limiter.cli.demo.outcome import Outcome, lesson, problems, rows
 from agent_rate_limiter.cli.demo.plan import HEADROOM, Plan
 from agent_rate_limiter.cli.demo.run import Run, limiter_for, simulated
-from agent_rate_limiter.cli.demo.screen import Lines, OnTerminal, Screen, Silent
+from agent_rate_limiter.cli.demo.screen import Lines, OnTerminal, Screen
 
 
 def run_demo(plan: Plan, *, as_json: bool = False) -> int:
@@ -24,9 +24,9 @@ def run_demo(plan: Plan, *, as_json: bool = False) -> int:
     """
     console = Console(quiet=as_json, highlight=False)
     _say(console, _introduction(plan))
-    _say(console, "\n[bold]1 of 2[/]  client = AsyncOpenAI()                 [dim]the SDK retries by itself[/]")
+    _say(console, "\n[bold]1 of 2[/]  client = AsyncOpenAI()  [dim]the SDK retries by itself[/]")
     without = asyncio.run(_attend(plan, _screen(console, plan, as_json=as_json), limited=False))
-    _say(console, "\n[bold]2 of 2[/]  client = limiter.wrap(AsyncOpenAI())   [dim]the limiter holds calls back[/]")
+    _say(console, "\n[bold]2 of 2[/]  client = limiter.wrap(AsyncOpenAI())  [dim]the limiter holds calls back[/]")
     limited = asyncio.run(_attend(plan, _screen(console, plan, as_json=as_json), limited=True))
     wrong = problems(without, limited)
     if as_json:
@@ -49,16 +49,17 @@ async def _attend(plan: Plan, screen: Screen, *, limited: bool) -> Outcome:
 
 
 def _introduction(plan: Plan) -> str:
+    agents = "1 agent makes" if plan.agents == 1 else f"{plan.agents} agents make"
     return (
-        f"{plan.agents} agents make {plan.calls} calls each to one simulated model that allows {plan.rpm:,} requests "
-        f"and {plan.tpm:,} tokens a minute. Its minutes last {plan.minute:g} seconds. "
-        f"The limiter is set {HEADROOM:.0%} below these limits."
+        f"{agents} {plan.calls} calls each to a simulated model that allows {plan.rpm:,} requests and {plan.tpm:,} "
+        f"tokens a minute (here a minute lasts {plan.minute:g} s): first with OpenAI's SDK alone, then with the "
+        f"limiter, which is set {HEADROOM:.0%} below the limits."
     )
 
 
 def _screen(console: Console, plan: Plan, *, as_json: bool) -> Screen:
     if as_json:
-        return Silent()
+        return Screen()
     return OnTerminal(console, plan) if console.is_terminal else Lines(console, plan)
 
 

@@ -79,7 +79,7 @@ def lesson(without: Outcome, limited: Outcome) -> str:
 
 def rows(without: Outcome, limited: Outcome) -> list[tuple[str, str, str]]:
     """The table of results: what, without the limiter, with it."""
-    return [(name, *pair) for name, pair in zip(_NAMES, zip(_cells(without), _cells(limited), strict=True), strict=True)]
+    return list(zip(_NAMES, _cells(without), _cells(limited), strict=True))
 
 
 _NAMES = (
@@ -99,7 +99,7 @@ def _cells(run: Outcome) -> tuple[str, ...]:
     return (
         f"{run.seconds:.1f} s",
         f"{run.done:,} of {run.calls:,}",
-        f"{run.failed:,}",
+        f"{run.failed:,} ({', '.join(run.errors)})" if run.failed else "0",
         f"{run.calls - run.done - run.failed:,}",
         f"{run.crashed} of {run.agents}",
         f"{run.refused:,} of {run.requests:,} requests",

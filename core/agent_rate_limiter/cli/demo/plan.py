@@ -44,7 +44,7 @@ class Plan:
     seed: int
 
     @classmethod
-    def lasting(cls, seconds: float, agents: int, rpm: int, tpm: int, speed: float, seed: int) -> Plan:
+    def lasting(cls, seconds: float, *, agents: int, rpm: int, tpm: int, speed: float, seed: int) -> Plan:
         """Give the agents so much work that both runs together take about that long."""
         minutes = seconds * _LIMITED_SHARE * speed / 60
         per_minute = min(rpm, tpm / (_mean_size(rpm, tpm) + _PROMPT_TOKENS))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -14,8 +14,6 @@ from agent_rate_limiter.cli.demo.plan import Plan
 from agent_rate_limiter.cli.demo.run import Frame, State
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from typing_extensions import Self
 
 _GLYPHS: dict[State, tuple[str, str, str]] = {
@@ -27,28 +25,12 @@ _MOST_GLYPHS = 40
 _BAR = 36
 
 
-class Screen(Protocol):
-    """Shows the frames of one run.
+class Screen:
+    """Shows the frames of one run: this one does not, and others are derived from it.
 
     Attributes:
         period: seconds from one frame to the next.
     """
-
-    period: float
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
-    def show(self, frame: Frame) -> None:
-        """Show how it stands."""
-        ...
-
-
-class Silent:
-    """Shows nothing."""
 
     period = 1.0
 
@@ -59,10 +41,10 @@ class Silent:
         return None
 
     def show(self, frame: Frame) -> None:
-        """Do not show it."""
+        """Show how it stands."""
 
 
-class Lines(Silent):
+class Lines(Screen):
     """A line of text now and then, for files and pipes."""
 
     period = 2.0
@@ -74,11 +56,11 @@ class Lines(Silent):
         """Print a line."""
         crashed = frame.agents.count("crashed")
         facts = [f"{frame.done:,} of {self._plan.total:,} calls done", f"{frame.refused:,} refused with a 429"]
-        facts += [f"{crashed} agents crashed"] if frame.waiting is None else [f"{frame.waiting} waiting"]
+        facts += [f"{crashed} crashed"] if frame.waiting is None else [f"{frame.waiting} waiting"]
         self._console.print(f"  {frame.seconds:4.0f} s  {', '.join(facts)}", soft_wrap=True, highlight=False)
 
 
-class OnTerminal:
+class OnTerminal(Screen):
     """A picture that moves."""
 
     period = 0.25
@@ -108,8 +90,8 @@ class OnTerminal:
         total = self._plan.total
         grid.add_row("  calls", _bar(frame.done, total, "cyan"), f"{frame.done:,} of {total:,}, {frame.seconds:.0f} s")
         for name, (used, limit) in frame.used.items():
-            full = used >= 0.95 * limit  # noqa: PLR2004 - to the eye
-            grid.add_row(f"  {name}", _bar(used, limit, "yellow" if full else "green"), f"{used:,} of {limit:,} a minute")
+            style = "green" if used < 0.95 * limit else "yellow"
+            grid.add_row(f"  {name}", _bar(used, limit, style), f"{used:,} of {limit:,} a minute")
         grid.add_row("  agents", self._agents(frame), f"{frame.agents.count('crashed')} crashed")
         grid.add_row("  429s", Text(f"{frame.refused:,}", style="bold red" if frame.refused else "green"))
         if frame.waiting is not None:

@@ -1,0 +1,329 @@
+"""Bad input: each gets a clear error that names the field, the value and the fix."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent_rate_limiter import (
+    ConfigError,
+    Estimate,
+    Limit,
+    LimiterClosed,
+    MultiProviderLimiter,
+    Provider,
+    RateLimiter,
+    RateLimiterError,
+    Resource,
+    Scope,
+    Usage,
+)
+from agent_rate_limiter.limits import shorthand
+from agent_rate_limiter.testing import ManualClock
+
+REQUESTS, COST, CONCURRENCY = Resource.REQUESTS, Resource.COST, Resource.CONCURRENCY
+PERIODS = "second, minute, hour, day, week, month"
+POSITIVE = "give a finite number above 0"
+ZONE = "give an IANA name such as 'America/Los_Angeles'"
+
+
+def refusal(call: Callable[..., object], *args: Any, **kwargs: Any) -> str:
+    """What a ConfigError says."""
+    with pytest.raises(ConfigError) as refused:
+        call(*args, **kwargs)
+    return str(refused.value)
+
+
+# ---------------------------------------------------------------- limits
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        *[
+            ((REQUESTS, amount, "day"), f"amount is {amount!r}: {POSITIVE}.")
+            for amount in (0, -1, 0.0, -0.5, math.nan, math.inf, -math.inf, True, "5", None, [5])
+        ],
+        ((REQUESTS, 10**400, "day"), f"amount is {10**400!r}: {POSITIVE}."),
+        ((REQUESTS, 1.5, "day"), "amount is 1.5: requests are counted in whole numbers."),
+        (
+            ("calls", 1, "day"),
+            "resource is 'calls': it is one of requests, input_tokens, output_tokens, tokens, cost, concurrency.",
+        ),
+        ((REQUESTS, 1, "fortnight"), f"per is 'fortnight': one of {PERIODS}, or seconds."),
+        ((REQUESTS, 1, "total"), f"per is 'total': one of {PERIODS}, or seconds."),
+        *[((REQUESTS, 1, per), f"per is {per!r}: {POSITIVE}.") for per in (0, -1, math.nan, math.inf, True, [60])],
+        ((CONCURRENCY, 1, "day"), "per is 'day': concurrency has no period; remove it."),
+        ((REQUESTS, 1, "day", 0), f"burst is 0: {POSITIVE}."),
+        ((REQUESTS, 1, "day", math.nan), f"burst is nan: {POSITIVE}."),
+        ((REQUESTS, 9, "day", 1.5), "burst is 1.5: requests are counted in whole numbers."),
+        ((COST, 9, "day", 1), "burst is 1: only a token bucket has a burst; remove it."),
+        (
+            (REQUESTS, 1, "day", None, "leaky"),
+            "strategy is 'leaky': it is one of token_bucket, sliding_window, fixed_window, concurrency.",
+        ),
+        (
+            (REQUESTS, 1, "day", None, "concurrency"),
+            "strategy is 'concurrency': 'concurrency' goes with the resource 'concurrency', and only with it.",
+        ),
+        (
+            (CONCURRENCY, 1, None, None, "fixed_window"),
+            "strategy is 'fixed_window': 'concurrency' goes with the resource 'concurrency', and only with it.",
+        ),
+        ((REQUESTS, 1, None, None, "token_bucket"), "per is None: give seconds or a word such as 'minute'."),
+    ],
+)
+def test_what_makes_no_sense_is_refused(arguments: tuple[Any, ...], message: str) -> None:
+    assert refusal(Limit, *arguments) == message
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "fix"),
+    [
+        ("counts", "maximum", "it is one of actual, max_tokens"),
+        ("timezone", "Mars/Olympus", ZONE),
+        ("timezone", "", ZONE),
+        ("timezone", "../etc/passwd", ZONE),
+        ("timezone", None, ZONE),
+        ("timezone", 5, ZONE),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(field: str, value: object, fix: str) -> None:
+    assert refusal(Limit, REQUESTS, 1, "day", **{field: value}) == f"{field} is {value!r}: {fix}."
+
+
+@pytest.mark.parametrize("scope", ["agent", {"agent": "each"}, None, 5])
+def test_a_scope_is_a_scope(scope: Any) -> None:
+    """Or else the first call fails, far from the mistake."""
+    with pytest.raises(ConfigError, match=r"^scope is .*: .*Scope\(agent=.each.\)"):
+        Limit(REQUESTS, 1, "day", scope=scope)
+
+
+@pytest.mark.parametrize("dollars", [1e-10, 1e-300])
+def test_money_that_rounds_to_nothing_is_refused(dollars: float) -> None:
+    with pytest.raises(ConfigError, match=f"^amount is {dollars}: "):
+        Limit(COST, dollars, "day")
+
+
+@pytest.mark.parametrize("per", [1e13, 1e308])
+def test_a_period_longer_than_any_calendar_is_refused(per: float) -> None:
+    with pytest.raises(ConfigError, match=r"^per is 1e\+\d+: "):
+        Limit(REQUESTS, 1, per)
+
+
+@pytest.mark.parametrize(
+    ("name", "amount", "message"),
+    [
+        ("rpm", 0, f"rpm is 0: {POSITIVE}."),
+        ("tpm", "10k", f"tpm is '10k': {POSITIVE}."),
+        ("rpd", True, f"rpd is True: {POSITIVE}."),
+        ("itpm", 1.5, "itpm is 1.5: give a whole number."),
+        ("rpw", 5, "shorthand is 'rpw': it is one of rps, rpm, rpd, tpm, tpd, itpm, otpm, concurrency."),
+    ],
+)
+def test_shorthands_that_make_no_sense_are_refused(name: str, amount: Any, message: str) -> None:
+    assert refusal(shorthand, name, amount) == message
+    assert refusal(RateLimiter, **{name: amount}) == message
+
+
+@pytest.mark.parametrize("value", [None, ""])
+def test_a_label_without_a_value_is_refused(value: Any) -> None:
+    """As in `limiter.scope`: it is a mistake, and not the agent called 'None'."""
+    assert refusal(Scope, agent=value).startswith(f"scope label agent is {value!r}: ")
+
+
+# ---------------------------------------------------------------- limiters
+
+
+@pytest.mark.parametrize("field", ["lease", "ageing"])
+@pytest.mark.parametrize("value", [0, -1, 0.0001, math.nan, math.inf, 1e308, "5", None, True])
+def test_spans_of_time(field: str, value: Any) -> None:
+    message = f"{field} is {value!r}: give seconds as a finite number above 0."
+    assert refusal(RateLimiter, **{field: value}) == message
+    assert refusal(MultiProviderLimiter, **{field: value}) == message
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"budget_limit": 0}, f"budget limit is 0: {POSITIVE}."),
+        ({"budget_limit": True}, f"budget limit is True: {POSITIVE}."),
+        ({"budget_limit": 5, "budget_period": 0}, f"budget per is 0: {POSITIVE}."),
+        ({"budget_limit": 5, "timezone": "Mars"}, f"budget timezone is 'Mars': {ZONE}."),
+        ({"store": "postgres://h"}, "store is 'postgres://h': it is 'memory://' (one process)."),
+        (
+            {"providers": [Provider("p"), Provider("q"), Provider("p")]},
+            "providers name 'p' twice: merge their models into one Provider.",
+        ),
+    ],
+)
+def test_options_of_a_limiter(options: dict[str, Any], message: str) -> None:
+    assert refusal(MultiProviderLimiter, **options) == message
+
+
+@pytest.mark.parametrize("providers", [Provider("p"), "openai", ["openai"], [None], {"openai": {}}, 5])
+def test_providers_are_a_list_of_providers(providers: Any) -> None:
+    assert "providers" in refusal(MultiProviderLimiter, providers)
+
+
+@pytest.mark.parametrize("limits", [5, [5], [None], {"rpm": 5}, [["5 requests/day"]]])
+def test_the_limits_of_a_limiter_are_limits_or_texts(limits: Any) -> None:
+    assert "limit" in refusal(RateLimiter, limits)
+
+
+@pytest.mark.parametrize("field", ["store", "clock"])
+def test_a_store_and_a_clock_are_what_they_are(field: str) -> None:
+    assert refusal(RateLimiter, **{field: 5}).startswith(f"{field} is 5: ")
+
+
+def test_a_store_uri_with_a_password_is_not_repeated() -> None:
+    assert "hunter2" not in refusal(MultiProviderLimiter, store="redis://user:hunter2@host:6379/0")
+
+
+def test_what_cannot_be_wrapped() -> None:
+    message = refusal(RateLimiter().wrap, 5)
+    assert message.startswith("client is a builtins.int: no adapter knows it. Known: ")
+    assert message.endswith("Decorate the function that makes the call with @limiter.limit(...) instead.")
+
+
+# ---------------------------------------------------------------- calls
+
+
+@pytest.fixture
+def limiter(manual_clock: ManualClock) -> MultiProviderLimiter:
+    return MultiProviderLimiter([Provider("p", {"m": {"rpm": 100, "tpm": 1_000}})], clock=manual_clock)
+
+
+def ways_in(limiter: MultiProviderLimiter, *args: Any, **kwargs: Any) -> list[Callable[[], object]]:
+    """Every way to make a call."""
+    return [
+        lambda: limiter.acquire(*args, **kwargs),
+        lambda: asyncio.run(limiter.acquire_async(*args, **kwargs)),
+        lambda: limiter.reserve(*args, **kwargs).__enter__(),
+        lambda: asyncio.run(limiter.reserve(*args, **kwargs).__aenter__()),
+    ]
+
+
+def untouched(limiter: MultiProviderLimiter) -> bool:
+    return not limiter.snapshot().in_flight and all(status.used_share == 0 for status in limiter.snapshot().limits)
+
+
+@pytest.mark.parametrize("priority", [-1, 1.5, 1.0, "high", True, math.nan, [1]])
+def test_priorities(limiter: MultiProviderLimiter, priority: Any) -> None:
+    message = f"priority is {priority!r}: give a whole number of at least 0, lower goes first (Priority.HIGH is 1)."
+    for call in ways_in(limiter, "p:m", priority=priority):
+        assert refusal(call) == message
+    assert refusal(limiter.try_acquire, "p:m", priority=priority) == message
+    assert refusal(limiter.limit, target="p:m", priority=priority) == message
+    assert refusal(limiter.scope(priority=priority).__enter__) == message
+    assert untouched(limiter)
+
+
+@pytest.mark.parametrize("timeout", [-1, -0.001, math.nan, math.inf, 1e308, 10**400, "5", True, [1]])
+def test_timeouts(limiter: MultiProviderLimiter, timeout: Any) -> None:
+    message = f"timeout is {timeout!r}: give seconds as a finite number of at least 0, or None to wait for ever."
+    for call in ways_in(limiter, "p:m", timeout=timeout):
+        assert refusal(call) == message
+    assert refusal(limiter.limit, target="p:m", timeout=timeout) == message
+    assert untouched(limiter)
+
+
+@pytest.mark.parametrize(
+    "target", ["m", "p:", ":m", "", None, 5, ["p:m"], {"p": "m"}, b"p:m"], ids=lambda target: repr(target)
+)
+def test_targets(limiter: MultiProviderLimiter, target: Any) -> None:
+    message = f"target is {target!r}: write it as 'provider:model', for example 'openai:gpt-4'."
+    for call in (limiter.acquire, limiter.try_acquire, limiter.reserve, limiter.explain):
+        assert refusal(call, target) == message
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        {},
+        {"provider": "p"},
+        {"model": "m"},
+        {"target": "p:m", "provider": "p"},
+        {"target": "p:m", "model": "m"},
+        {"target": "p:m", "provider": "p", "model": "m"},
+    ],
+)
+def test_where_decorated_calls_go_is_said_once(limiter: MultiProviderLimiter, where: dict[str, str]) -> None:
+    target, provider, model = (where.get(name) for name in ("target", "provider", "model"))
+    assert refusal(limiter.limit, **where) == (
+        f"target is {target!r}, provider {provider!r}, model {model!r}: "
+        "give target='provider:model', or both provider= and model=."
+    )
+
+
+@pytest.mark.parametrize("estimate", [5, "800", {"input_tokens": 5}, Usage()])
+def test_an_estimate_is_an_estimate(limiter: MultiProviderLimiter, estimate: Any) -> None:
+    message = "estimate is .*: give an Estimate"
+    for call in (*ways_in(limiter, "p:m", estimate), lambda: limiter.try_acquire("p:m", estimate)):
+        with pytest.raises(ConfigError, match=message):
+            call()
+    with pytest.raises(ConfigError, match=message):
+        limiter.explain("p:m", estimate)
+    with pytest.raises(ConfigError, match=message):
+        limiter.limit(target="p:m", estimate=lambda: estimate)(lambda: None)()
+
+
+def test_a_function_for_the_estimate_goes_without_counts(limiter: MultiProviderLimiter) -> None:
+    message = refusal(limiter.limit, target="p:m", estimate=lambda: Estimate(), input_tokens=5)
+    assert message.startswith("input_tokens is given beside ")
+
+
+@pytest.mark.parametrize("value", [-1, 1.5, "800", math.nan])
+def test_counts(limiter: MultiProviderLimiter, value: Any) -> None:
+    message = f"Estimate.input_tokens is {value!r}: give a whole number of at least 0."
+    for call in (limiter.acquire, limiter.try_acquire, limiter.reserve, limiter.explain):
+        assert refusal(call, "p:m", input_tokens=value) == message
+    assert refusal(limiter.limit, target="p:m", input_tokens=value) == message
+
+
+@pytest.mark.parametrize("budget", [0, -1, math.nan, "5", True])
+def test_scopes(limiter: MultiProviderLimiter, budget: Any) -> None:
+    assert refusal(limiter.scope(budget=budget).__enter__) == f"budget is {budget!r}: {POSITIVE}."
+
+
+ANYTHING = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.lists(st.integers()))
+
+
+@given(ANYTHING, ANYTHING, ANYTHING, ANYTHING)
+def test_nothing_but_our_errors_whatever_is_given(tokens: Any, cost: Any, priority: Any, timeout: Any) -> None:
+    limiter = RateLimiter("$5/day", tpm=1_000, clock=ManualClock())
+    try:
+        limiter.acquire(Estimate(1, tokens, cost=cost), priority=priority, timeout=timeout).settle()
+    except RateLimiterError as error:
+        assert len(str(error)) > 20  # noqa: PT017 - the other outcome is as good
+
+
+# ---------------------------------------------------------------- after the end
+
+
+def test_nobody_is_admitted_after_close_and_those_who_wait_are_told(manual_clock: ManualClock) -> None:
+    closed = r"^This limiter is closed\. Make a new one\.$"
+
+    async def main(limiter: RateLimiter) -> list[object]:
+        waiting = [asyncio.create_task(limiter.acquire_async(timeout=timeout)) for timeout in (None, 60)]
+        await asyncio.sleep(0)
+        limiter.close()
+        return await asyncio.gather(*waiting, return_exceptions=True)
+
+    with RateLimiter(rpm=1, clock=manual_clock) as limiter:
+        held = limiter.acquire()
+        assert [(type(error), str(error)) for error in asyncio.run(main(limiter))] == [
+            (LimiterClosed, "This limiter is closed. Make a new one.")
+        ] * 2
+    for call in (limiter.try_acquire, limiter.acquire, limiter.reserve().__enter__, limiter.limit()(lambda: None)):
+        with pytest.raises(LimiterClosed, match=closed):
+            call()
+    held.settle()  # what is in flight can still be settled
+    assert limiter.costs.report(()).to_dicts()[0]["requests"] == 1
+    limiter.close()  # twice does no harm
