@@ -22,7 +22,7 @@ TARGET = "openai:gpt-4"
 FLOOR = "floor: two bare buckets, one lock"
 RATE, MULTI = "RateLimiter", "MultiProviderLimiter"
 BUDGET = 1e9
-TURN_SECONDS = 0.005
+TURN_SECONDS = 0.002
 
 Group = dict[str, Contender]
 
@@ -34,7 +34,7 @@ def run(*, quick: bool) -> Report:
     try:
         sync = _named(_sync(installed))
         tasks = _named(loop.run_until_complete(_inside(lambda: list(_async(loop, installed)))))
-        rounds = 15 if quick else 151
+        rounds = 40 if quick else 300
         interleave([*sync.values(), *tasks.values()], rounds, TURN_SECONDS)
     finally:
         _close(loop)

@@ -7,7 +7,6 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from agent_rate_limiter import Usage
 from agent_rate_limiter_adapters.http import body as bodies
 from agent_rate_limiter_adapters.http.meter import Meter
 from agent_rate_limiter_adapters.http.targets import Destinations
@@ -125,6 +124,7 @@ def _attempt(call: Call, terms: Terms) -> Flow:
     reservation: Reservation = terms.limiter.claim(call.target) or (yield Acquire(call.target, call.estimate))
     try:
         response: Response = yield Send(call.request)
+        reservation.observe(call.dialect.quotas(response.headers, time.time()))
         if response.status_code < 400:  # noqa: PLR2004 - where HTTP's errors begin
             return _served(call, reservation, response, terms)
         told: bytes = yield Read(response)
@@ -132,8 +132,7 @@ def _attempt(call: Call, terms: Terms) -> Flow:
         if not reservation.done:
             reservation.fail(error)
         raise
-    failure = call.dialect.failure(response.status_code, response.headers, told, time.time())
-    reservation.settle(Usage(requests=int(failure.sent)))  # refused: it counts as a request, and used no tokens
+    reservation.fail(call.dialect.failure(response.status_code, response.headers, told, time.time()))
     return Answer(response)
 
 

@@ -65,9 +65,10 @@ class Meter:
             self._reservation.settle(self._usage())
 
     def __del__(self) -> None:
-        """Nobody reads on."""
+        """Nobody reads on. A finalizer may run anywhere, so nothing may be waited for."""
         if not getattr(self, "_ended", True):
-            self.end()
+            self._ended = True
+            self._reservation.abandon(self._usage())
 
     def _usage(self) -> Usage | None:
         if self._events is None:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from agent_rate_limiter.limits import Limit, Resource
 from agent_rate_limiter.strategies.concurrency import Concurrency
 from agent_rate_limiter.strategies.fixed_window import FixedWindow
-from agent_rate_limiter.strategies.gate import OPEN, Gate
+from agent_rate_limiter.strategies.gate import OPEN, SLOW_START, Gate
 from agent_rate_limiter.strategies.sliding_window import SlidingWindow
 from agent_rate_limiter.strategies.token_bucket import TokenBucket
 
@@ -31,8 +31,6 @@ GATE = Limit(Resource.CONCURRENCY, OPEN, name="gate")
 """What every target's path begins with: closed while its provider refuses."""
 NARROW_GATE = Limit(Resource.CONCURRENCY, OPEN, name="slow start")
 """The same for a target whose limits nobody knows yet."""
-_SLOW_START = 3
-"""Calls at once that such a target begins with."""
 
 
 class Strategy(Protocol):
@@ -75,7 +73,7 @@ class Strategy(Protocol):
 def strategy_for(limit: Limit) -> Strategy:
     """Build the strategy that a limit asks for."""
     if limit is GATE or limit is NARROW_GATE:
-        return Gate() if limit is GATE else Gate(_SLOW_START)
+        return Gate() if limit is GATE else Gate(SLOW_START)
     if limit.strategy == "concurrency":
         return Concurrency(limit.units)
     if limit.strategy == "fixed_window":

@@ -14,8 +14,10 @@ OPEN = 1 << 30
 _DECREASE = (4, 5)
 _TRUSTED = 64
 """A window that has grown this wide binds nobody any more, where the limits are known."""
-_PROBED = 8
-"""A fresh target's window grows by one per two rounds up to here, as its first burst is the most likely to be refused."""
+SLOW_START = 3
+"""Calls at once that a target begins with whose limits nobody knows."""
+_PROBES = 24
+"""Successes before it is given more: the first burst is the most likely to be refused, and at once by as many."""
 _REOPENED = 8
 """The window at which a gate that bound nobody before counts as open again."""
 
@@ -107,9 +109,8 @@ def succeeded(state: State, *, known: bool) -> State:
     if state.in_flight + 1 < state.window:  # not saturated: success proves nothing
         return state._replace(strikes=0)
     progress = state.progress + 1
-    fresh = state.threshold >= OPEN and state.window < _PROBED
-    doubling = state.window < state.threshold and not fresh
-    if doubling or progress >= (2 * state.window if fresh else state.window):
+    needed = _PROBES if state.window == SLOW_START else 1 if state.window < state.threshold else state.window
+    if progress >= needed:
         return state._replace(window=state.window + 1, progress=0, strikes=0)
     return state._replace(progress=progress, strikes=0)
 
