@@ -192,10 +192,10 @@ def _follow(bucket: Bucket, amount: int, now: int) -> None:
         if amount == configured and not bucket.learned
         else replace(changed, name=changed.name + suffix)
     )
-    owed = bucket.strategy.capacity - bucket.strategy.available(bucket.state, now)
+    available = bucket.strategy.available(bucket.state, now)
     strategy = strategy_for(changed)
     bucket.obey(changed, strategy)
-    bucket.state = strategy.settle(strategy.initial(now), 0, max(0, owed), now, now)
+    bucket.state = strategy.settle(strategy.initial(now), 0, max(0, strategy.capacity - available), now, now)
 
 
 def _empty(bucket: Bucket, requested: int, told: int, now: int) -> None:

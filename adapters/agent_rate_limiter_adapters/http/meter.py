@@ -22,7 +22,7 @@ class Meter:
     """Finds the usage in a response's body while somebody else reads it.
 
     Args:
-        reservation: to settle, once: at the body's end, when it breaks off, is closed early, or dropped.
+        reservation: ends once: at the body's end, when it breaks off, is closed early, or dropped.
         dialect: the provider's.
         reader: for the events of this response.
         estimate: what the call was expected to use.
@@ -59,16 +59,21 @@ class Meter:
             self._kept.append(piece)
 
     def end(self) -> None:
-        """Settle the call; only the first time counts."""
+        """All has come: settle the call, if it is not."""
         if not self._ended:
             self._ended = True
             self._reservation.settle(self._usage())
 
-    def __del__(self) -> None:
-        """Nobody reads on. A finalizer may run anywhere, so nothing may be waited for."""
-        if not getattr(self, "_ended", True):
+    def leave(self) -> None:
+        """Nobody reads on. This may happen in a finalizer, and so anywhere: nothing may be waited for."""
+        if not self._ended:
             self._ended = True
             self._reservation.abandon(self._usage())
+
+    def __del__(self) -> None:
+        """Nobody has even closed it."""
+        if not getattr(self, "_ended", True):
+            self.leave()
 
     def _usage(self) -> Usage | None:
         if self._events is None:
@@ -104,4 +109,8 @@ class Meter:
 
     def _read(self, events: Iterable[bytes]) -> None:
         for data in events:
-            self._reader.feed("[DONE]" if data == b"[DONE]" else parse(data))
+            if data == b"[DONE]":  # SDKs close the stream here, without reading on
+                self._reader.feed("[DONE]")
+                self.end()
+            else:
+                self._reader.feed(parse(data))

@@ -169,7 +169,7 @@ class SyncBody:
         try:
             self._inner.close()
         finally:
-            self._meter.end()
+            self._meter.leave()
 
 
 class AsyncBody:
@@ -190,7 +190,7 @@ class AsyncBody:
         try:
             await self._inner.aclose()
         finally:
-            self._meter.end()
+            self._meter.leave()
 
 
 @cache

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from agent_rate_limiter.limits import Resource
-from agent_rate_limiter.providers.dialect import Dialect
+from agent_rate_limiter.providers.base import Dialect
 from agent_rate_limiter.providers.headers import HeaderRow
 from agent_rate_limiter.providers.model import Quota
 

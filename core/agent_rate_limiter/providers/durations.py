@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
 from functools import lru_cache
 
 MAX_SECONDS = 400 * 86_400.0
@@ -87,6 +86,8 @@ def _duration(text: str) -> float | None:
 
 @lru_cache(maxsize=256)  # the same second's dates come back on many responses
 def _calendar(text: str) -> float | None:
+    from email.utils import parsedate_to_datetime  # it brings sockets with it
+
     if len(text) > 64:  # noqa: PLR2004 - no date is longer, and the parser of dates is slow on rubbish
         return None
     found = _RFC3339.fullmatch(text)

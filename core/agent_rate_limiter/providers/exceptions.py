@@ -14,7 +14,7 @@ from agent_rate_limiter.providers.model import Failure, FailureKind, harmless
 from agent_rate_limiter.providers.shapes import get, is_mapping, mapping, words
 
 if TYPE_CHECKING:
-    from agent_rate_limiter.providers.dialect import Dialect
+    from agent_rate_limiter.providers.base import Dialect
 
 _DEPTH = 8  # of causes
 
@@ -114,7 +114,8 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _root(kind: type) -> str:
-    return str(getattr(kind, "__module__", "")).partition(".")[0]
+    module = str(getattr(kind, "__module__", ""))
+    return "" if module.startswith("aiohttp.web") else module.partition(".")[0]  # a server's own answers
 
 
 def _is_library(kind: type) -> bool:

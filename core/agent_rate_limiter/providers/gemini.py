@@ -9,7 +9,7 @@ from datetime import datetime, timedelta, timezone, tzinfo
 from typing import Any
 
 from agent_rate_limiter.limits import PERIOD_SECONDS, Resource
-from agent_rate_limiter.providers.dialect import Dialect
+from agent_rate_limiter.providers.base import Dialect
 from agent_rate_limiter.providers.durations import number, seconds
 from agent_rate_limiter.providers.headers import server_time
 from agent_rate_limiter.providers.shapes import mapping, mappings

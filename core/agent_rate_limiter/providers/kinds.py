@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from agent_rate_limiter.limits import Resource
 from agent_rate_limiter.providers import anthropic, rules
 from agent_rate_limiter.providers.anthropic import AnthropicDialect
-from agent_rate_limiter.providers.dialect import Dialect, openai_row, openai_rows
+from agent_rate_limiter.providers.base import Dialect, openai_row, openai_rows
 from agent_rate_limiter.providers.gemini import GeminiDialect
 from agent_rate_limiter.providers.headers import HeaderRow
 

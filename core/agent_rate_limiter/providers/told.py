@@ -134,7 +134,10 @@ SENTENCES: tuple[tuple[str, str], ...] = (
     ("OpenRouter: free-models-per-day", rf"\bper[ -]{_PERIOD_WORD}"),
     ("Azure: have exceeded token rate limit", rf"exceeded (?:the )?{_COUNTED_WORD} rate limit"),
     # The reason phrase of 429, "Too Many Requests", alone says nothing.
-    ("Bedrock: Too many tokens, please wait; xAI: Too many requests for team", rf"too many {_COUNTED_WORD}(?=, | for )"),
+    (
+        "Bedrock: Too many tokens, please wait; xAI: Too many requests for team",
+        rf"too many {_COUNTED_WORD}(?=, | for )",
+    ),
 )
 _SENTENCES = tuple(re.compile(pattern, re.IGNORECASE) for _, pattern in SENTENCES)
 

@@ -106,7 +106,7 @@ def succeeded(state: State, *, known: bool) -> State:
         return state._replace(strikes=0) if state.strikes else state
     if known and state.window >= min(state.threshold, _TRUSTED):
         return state._replace(window=OPEN, threshold=OPEN, progress=0, strikes=0)
-    if state.in_flight + 1 < state.window:  # not saturated: success proves nothing
+    if 4 * (state.in_flight + 1) < state.window:  # not saturated: success proves nothing
         return state._replace(strikes=0)
     progress = state.progress + 1
     needed = _PROBES if state.window == SLOW_START else 1 if state.window < state.threshold else state.window

@@ -111,7 +111,7 @@ def test_every_call_fits_its_limits(rpm: int, tpm: int) -> None:
 
 
 AGENTS: tuple[State, ...] = ("crashed", *("working",) * 18, "finished")
-FRAME = Frame(seconds=4.2, done=12, agents=AGENTS, refused=3, used={"requests": (120, 120), "tokens": (100, 60_000)})
+FRAME = Frame(seconds=4.2, done=12, agents=AGENTS, refused=3, used={"requests": (120, 131), "tokens": (100, 60_000)})
 
 
 @pytest.mark.parametrize(("encoding", "glyphs"), [("utf-8", f"✖{'●' * 18}✔"), ("ascii", f"x{'o' * 18}+")])
@@ -122,7 +122,7 @@ def test_the_picture_fits_a_terminal(encoding: str, glyphs: str) -> None:
     lines = [" ".join(line.split()) for line in output.getvalue().splitlines()]
     assert max(map(len, output.getvalue().splitlines())) <= 80
     assert any(line.endswith(f"12 of {PLAN.total}, 4 s") for line in lines)
-    assert any(line.endswith("120 of 120 a minute") for line in lines)
+    assert any(line.endswith("120 of 131 allowed so far") for line in lines)
     assert f"agents {glyphs} 1 crashed" in lines
     assert "429s 3" in lines
     assert "queue 5 waiting, 2 in flight" in lines

@@ -3,81 +3,43 @@
 from __future__ import annotations
 
 import asyncio
-import http.server
 import json
 import socket
 import ssl
-import threading
 import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import aiohttp
+import aiohttp.web
 import anthropic
 import httpx
 import httpx2
 import openai
 import pytest
-import requests
-from google import genai
-from google.genai.types import HttpOptions
 
 from agent_rate_limiter.decision import Decision
 from agent_rate_limiter.errors import AcquireTimeout, LimitExceeded
 from agent_rate_limiter.limits import Resource
 from agent_rate_limiter.providers import Failure, FailureKind, dialect, read_failure
+from tests.core.providers.libraries import (
+    CALLERS,
+    HI,
+    SDKS,
+    Server,
+    call_with_aiohttp,
+    call_with_anthropic,
+    call_with_openai,
+    call_with_urllib,
+    running,
+)
 from tests.core.providers.refusals.case import NOW
 from tests.core.providers.refusals.tables import CASES
-
-HI: Any = [{"role": "user", "content": "hi"}]
-
-
-class Server(http.server.ThreadingHTTPServer):
-    """Answers every request with what the test wants."""
-
-    daemon_threads = True
-    status = 200
-    headers: dict[str, str]
-    content = b""
-    hang_up = False
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
-
-    def answer(self, status: int, headers: dict[str, str], body: object) -> None:
-        self.status, self.headers = status, {"content-type": "application/json", **headers}
-        self.content = body if isinstance(body, bytes) else json.dumps(body).encode()
-
-
-class _Handler(http.server.BaseHTTPRequestHandler):
-    server: Server
-
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers.get("content-length") or 0))
-        if self.server.hang_up:
-            self.connection.shutdown(socket.SHUT_RDWR)
-            return
-        self.send_response_only(self.server.status)  # without a Date of its own
-        for name, value in self.server.headers.items():
-            self.send_header(name, value)
-        self.send_header("content-length", str(len(self.server.content)))
-        self.end_headers()
-        self.wfile.write(self.server.content)
-
-    def log_message(self, *_: object) -> None:
-        pass
 
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    with Server(("127.0.0.1", 0), _Handler) as running:
-        thread = threading.Thread(target=running.serve_forever, args=(0.005,))
-        thread.start()
-        yield running
-        running.shutdown()
-        thread.join()
+    with running() as server:
+        yield server
 
 
 @pytest.fixture
@@ -85,71 +47,6 @@ def refused() -> str:
     """A URL where nobody listens."""
     with socket.create_server(("127.0.0.1", 0)) as unused:
         return f"http://127.0.0.1:{unused.getsockname()[1]}"
-
-
-def _openai(url: str) -> None:
-    with openai.OpenAI(api_key="k", base_url=url, max_retries=0) as client:
-        for _ in client.chat.completions.create(model="m", messages=HI, stream=True):
-            pass
-
-
-def _openai_async(url: str) -> None:
-    async def call() -> None:
-        async with openai.AsyncOpenAI(api_key="k", base_url=url, max_retries=0) as client:
-            await client.responses.create(model="m", input="hi")
-
-    asyncio.run(call())
-
-
-def _openai_on_httpx(url: str) -> None:
-    with httpx.Client() as http_client:
-        client = openai.OpenAI(api_key="k", base_url=url, max_retries=0, http_client=http_client)
-        client.chat.completions.create(model="m", messages=HI)
-
-
-def _anthropic(url: str) -> None:
-    with anthropic.Anthropic(api_key="k", base_url=url, max_retries=0) as client:
-        for _ in client.messages.create(model="m", messages=HI, max_tokens=9, stream=True):
-            pass
-
-
-def _google(url: str) -> None:
-    with genai.Client(api_key="k", http_options=HttpOptions(base_url=url)) as client:
-        client.models.generate_content(model="m", contents="hi")
-
-
-def _httpx(url: str) -> None:
-    httpx.post(url, json={}).raise_for_status()
-
-
-def _httpx2(url: str) -> None:
-    httpx2.post(url, json={}).raise_for_status()
-
-
-def _requests(url: str) -> None:
-    requests.post(url, json={}, timeout=5).raise_for_status()
-
-
-def _aiohttp(url: str) -> None:
-    async def call() -> None:
-        async with aiohttp.ClientSession() as session, session.post(url, json={}) as response:
-            response.raise_for_status()
-
-    asyncio.run(call())
-
-
-def _urllib(url: str) -> None:
-    urllib.request.urlopen(url, data=b"{}", timeout=5).close()  # noqa: S310 - loopback
-
-
-SDKS: dict[str, list[Callable[[str], None]]] = {
-    "openai": [_openai, _openai_async, _openai_on_httpx],
-    "azure": [_openai],
-    "anthropic": [_anthropic],
-    "gemini": [_google],
-}
-HTTP: list[Callable[[str], None]] = [_httpx, _httpx2, _requests, _aiohttp, _urllib]
-CALLERS = [*(caller for callers in SDKS.values() for caller in callers), *HTTP]
 
 
 def _raised(call: Callable[[str], None], url: str) -> BaseException:
@@ -165,10 +62,10 @@ REFUSALS = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("case", "call"), REFUSALS, ids=[f"{case.kind}: {case.name}" for case, _ in REFUSALS]
-)
-def test_the_sdks_exceptions_mean_what_the_responses_mean(case: Any, call: Callable[[str], None], server: Server) -> None:
+@pytest.mark.parametrize(("case", "call"), REFUSALS, ids=[f"{case.kind}: {case.name}" for case, _ in REFUSALS])
+def test_the_sdks_exceptions_mean_what_the_responses_mean(
+    case: Any, call: Callable[[str], None], server: Server
+) -> None:
     body = json.loads(case.body) if isinstance(case.body, str) else case.body
     server.answer(case.status, dict(case.headers), body)
     failure = dialect(case.kind).failure_of(_raised(call, server.url), NOW)
@@ -185,7 +82,7 @@ def test_every_library_tells_status_and_delay(call: Callable[[str], None], serve
     failure = read_failure(_raised(call, server.url), None, NOW)
     assert failure is not None
     assert (failure.kind, failure.retry_after, failure.status, failure.sent) == (FailureKind.WAIT, 7.0, 429, True)
-    if call not in {_aiohttp, _urllib}:  # these two keep no body
+    if call not in {call_with_aiohttp, call_with_urllib}:  # these two keep no body
         assert (failure.resource, failure.limit) == (Resource.TOKENS, 500_000)
 
 
@@ -208,7 +105,7 @@ def test_errors_inside_a_stream(server: Server) -> None:
     events = {"content-type": "text/event-stream"}
     overloaded = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
     server.answer(200, events, f"event: error\ndata: {json.dumps(overloaded)}\n\n".encode())
-    error = _raised(_anthropic, server.url)
+    error = _raised(call_with_anthropic, server.url)
     assert isinstance(error, anthropic.APIStatusError)
     assert error.status_code == 200
     failure = dialect("anthropic").failure_of(error, NOW)
@@ -216,8 +113,8 @@ def test_errors_inside_a_stream(server: Server) -> None:
     assert failure.kind is FailureKind.OVERLOADED
 
     server.answer(200, events, b'data: {"error": {"message": "m", "type": "t", "code": "rate_limit_exceeded"}}\n\n')
-    error = _raised(_openai, server.url)
-    assert not hasattr(error, "status_code")
+    error = _raised(call_with_openai, server.url)
+    assert getattr(error, "status_code", None) is None
     failure = dialect("openai").failure_of(error, NOW)
     assert failure is not None
     assert (failure.kind, failure.code) == (FailureKind.WAIT, "rate_limit_exceeded")
@@ -308,15 +205,14 @@ TOO_MANY = {"message": "Too many tokens, please wait before trying again.", "Cod
             _like(
                 "RateLimitError",
                 "litellm.exceptions",
-                "litellm.RateLimitError: RateLimitError: OpenAIException - You exceeded your current quota, please check",
+                "litellm.RateLimitError: OpenAIException - You exceeded your current quota, please check",
                 status_code=429,
                 llm_provider="openai",
             ),
             None,
             Failure(
                 FailureKind.NO_CREDIT,
-                message="litellm.RateLimitError: RateLimitError: OpenAIException - You exceeded your current quota, "
-                "please check",
+                message="litellm.RateLimitError: OpenAIException - You exceeded your current quota, please check",
                 status=429,
             ),
         ),
@@ -343,6 +239,7 @@ def test_exceptions_of_sdks_that_are_not_installed_here(
         openai.OpenAIError("api_key must be set"),
         httpx.UnsupportedProtocol("no scheme"),
         httpx2.UnsupportedProtocol("no scheme"),
+        aiohttp.web.HTTPNotFound(),
         _like("HTTPException", "starlette.exceptions", status_code=404, detail="not the provider's"),
         LimitExceeded(Decision(admitted=False)),
         AcquireTimeout(Decision(admitted=False)),
@@ -364,19 +261,19 @@ def test_our_own_error_raised_inside_a_transport_is_not_the_providers() -> None:
     def refuse(_: httpx2.Request) -> httpx2.Response:
         raise LimitExceeded(Decision(admitted=False))
 
-    with anthropic.Anthropic(api_key="k", max_retries=0, http_client=httpx2.Client(transport=httpx2.MockTransport(refuse))) as client:
-        error = _raised(lambda _: client.messages.create(model="m", messages=HI, max_tokens=9) and None, "")
-    assert read_failure(error, None, NOW) is None
+    http_client = httpx2.Client(transport=httpx2.MockTransport(refuse))
+    with (
+        anthropic.Anthropic(api_key="k", max_retries=0, http_client=http_client) as client,
+        pytest.raises(anthropic.APIConnectionError) as caught,
+    ):
+        client.messages.create(model="m", messages=HI, max_tokens=9)
+    assert read_failure(caught.value, None, NOW) is None
 
 
 def test_a_framework_that_wraps_the_error() -> None:
-    try:
-        try:
-            raise httpx.ConnectTimeout("slow")
-        except httpx.ConnectTimeout as slow:
-            raise RuntimeError("the chain failed") from slow
-    except RuntimeError as wrapped:
-        failure = read_failure(wrapped, None, NOW)
+    wrapped = RuntimeError("the chain failed")
+    wrapped.__cause__ = httpx.ConnectTimeout("slow")
+    failure = read_failure(wrapped, None, NOW)
     assert failure is not None
     assert (failure.kind, failure.sent) == (FailureKind.TRANSIENT, False)
 

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent_rate_limiter.providers import Failure, Quota, detect, dialect, read_failure, read_usage
+from agent_rate_limiter.providers.shapes import words
 from agent_rate_limiter.usage import Usage
 from tests.core.providers.refusals.tables import CASES
 from tests.core.providers.test_streams import STREAMS
@@ -18,16 +19,22 @@ from tests.core.providers.test_usage import CASES as USAGE_CASES
 KINDS = sorted({case.kind for case in CASES} | {"generic"})
 NOW = st.floats(0, 1e10) | st.just(0.0)
 
-_TELLING = (
-    "error message code type status details metadata headers usage usageMetadata response delta choices candidates content "
-    "text source messages input tools model stream stream_options max_tokens n generationConfig promptTokenCount "
-    "prompt_tokens completion_tokens input_tokens output_tokens prompt_tokens_details cached_tokens cost violations "
-    "quotaId quotaValue retryDelay finish_reason chunk bytes throttlingException __type raw cacheDetails tokens"
-).split()
-_TOLD = (
-    "6m0s 12ms 45.8s -1 0 1e400 nan 2026-11-23T21:27:00Z rate_limit_exceeded insufficient_quota error \u0660 AUDIO 1h "
-    "resource-exhausted ThrottlingException RESOURCE_EXHAUSTED PerDay response.completed message_delta data:image/png"
-).split()
+_TELLING = sorted(
+    words(
+        "error message code type status details metadata headers usage usageMetadata response delta choices "
+        "candidates content text source messages input tools model stream stream_options max_tokens n "
+        "generationConfig promptTokenCount prompt_tokens completion_tokens input_tokens output_tokens "
+        "prompt_tokens_details cached_tokens cost violations quotaId quotaValue retryDelay finish_reason chunk "
+        "bytes throttlingException __type raw cacheDetails tokens"
+    )
+)
+_TOLD = sorted(
+    words(
+        "6m0s 12ms 45.8s -1 0 1e400 nan 2026-11-23T21:27:00Z rate_limit_exceeded insufficient_quota error AUDIO 1h "
+        "resource-exhausted ThrottlingException RESOURCE_EXHAUSTED PerDay response.completed message_delta "
+        "data:image/png"
+    )
+)
 leaves = (
     st.none()
     | st.booleans()
@@ -51,7 +58,9 @@ _HEADER_NAMES = sorted(
 )
 header_values = (
     st.text(max_size=30)
-    | st.sampled_from(["100", "-1", "0", "6m0s", '"a";r=5;t=9', "100;w=60", "limit=1, remaining=0", "1795469280000", '"'])
+    | st.sampled_from(
+        ["100", "-1", "0", "6m0s", '"a";r=5;t=9', "100;w=60", "limit=1, remaining=0", "1795469280000", '"']
+    )
     | st.from_regex(r"[0-9]{1,20}(\.[0-9]+)?(ms|s|m|h)?", fullmatch=True)
 )
 headers = (
@@ -181,11 +190,15 @@ def test_deep_nesting(depth: int) -> None:
         body = body["content"][0]
 
 
-@pytest.mark.parametrize("text", ["a" * 200_000, '"' * 50_000, "1" * 50_000, "retry " * 20_000, "1s " * 30_000, ", " * 50_000])
+@pytest.mark.parametrize(
+    "text", ["a" * 200_000, '"' * 50_000, "1" * 50_000, "retry " * 20_000, "1s " * 30_000, ", " * 50_000]
+)
 def test_long_rubbish_takes_no_time(text: str) -> None:
     """Patterns that backtrack would take minutes here."""
     speaker = dialect("generic")
-    fields = dict.fromkeys(("ratelimit", "ratelimit-policy", "retry-after", "x-ratelimit-reset", "date", "ratelimit-limit"), text)
+    fields = dict.fromkeys(
+        ("ratelimit", "ratelimit-policy", "retry-after", "x-ratelimit-reset", "date", "ratelimit-limit"), text
+    )
     assert speaker.failure(429, fields, {"message": text}, 0).status == 429
     assert speaker.failure(429, {}, text, 0).status == 429
     assert detect(text) is None

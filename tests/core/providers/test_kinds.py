@@ -6,9 +6,23 @@ import pytest
 
 from agent_rate_limiter.providers import detect, dialect
 
-KINDS = (
-    "openai azure anthropic gemini vertex bedrock mistral groq cohere xai deepseek openrouter together fireworks generic"
-).split()
+KINDS = [
+    "openai",
+    "azure",
+    "anthropic",
+    "gemini",
+    "vertex",
+    "bedrock",
+    "mistral",
+    "groq",
+    "cohere",
+    "xai",
+    "deepseek",
+    "openrouter",
+    "together",
+    "fireworks",
+    "generic",
+]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -29,7 +29,11 @@ PNG = "iVBORw0KGgo" * 500
         ("/v1/projects/p/locations/l/publishers/google/models/gemini-3-pro:generateContent", {}, "gemini-3-pro"),
         ("/v1/projects/p/locations/l/publishers/anthropic/models/claude-opus-5@x:rawPredict", {}, "claude-opus-5@x"),
         ("/model/anthropic.claude-opus-5-v1%3A0/converse-stream", {}, "anthropic.claude-opus-5-v1:0"),
-        ("/model/arn%3Aaws%3Abedrock%3Aus-east-1%3A1%3Aprofile%2Fx/invoke", {}, "arn:aws:bedrock:us-east-1:1:profile/x"),
+        (
+            "/model/arn%3Aaws%3Abedrock%3Aus-east-1%3A1%3Aprofile%2Fx/invoke",
+            {},
+            "arn:aws:bedrock:us-east-1:1:profile/x",
+        ),
         (CHAT, {"model": 7}, None),
         (CHAT, {}, None),
         (CHAT, None, None),
@@ -173,14 +177,19 @@ def test_the_text_of_every_shape_of_request_is_found(body: dict[str, Any]) -> No
         {"document": {"format": "pdf", "name": "d", "source": {"bytes": PNG}}},
     ],
 )
-@pytest.mark.parametrize(("kind", "flat"), [("openai", 765), ("anthropic", 1_600), ("gemini", 1_120), ("generic", 1_000)])
+@pytest.mark.parametrize(
+    ("kind", "flat"), [("openai", 765), ("anthropic", 1_600), ("gemini", 1_120), ("generic", 1_000)]
+)
 def test_media_count_flat(part: dict[str, Any], kind: str, flat: int) -> None:
     body = _user([{"type": "text", "text": TEXT}, part])
     assert dialect(kind).estimate(CHAT, body).input_tokens == pytest.approx(TOKENS + flat, abs=6)
 
 
 def test_tools_and_schemas_count_as_the_json_they_are() -> None:
-    tool = {"type": "function", "function": {"name": "look", "parameters": {"properties": {"city": {"type": "string"}}}}}
+    tool = {
+        "type": "function",
+        "function": {"name": "look", "parameters": {"properties": {"city": {"type": "string"}}}},
+    }
     bare = dialect("openai").estimate(CHAT, _user(TEXT)).input_tokens
     one = dialect("openai").estimate(CHAT, {**_user(TEXT), "tools": [tool]}).input_tokens
     ten = dialect("openai").estimate(CHAT, {**_user(TEXT), "tools": [tool] * 10}).input_tokens

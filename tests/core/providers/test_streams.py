@@ -102,7 +102,7 @@ INVOKE = [  # Bedrock's InvokeModelWithResponseStream, as boto3 gives it and as 
     *({"chunk": {"bytes": json.dumps(event).encode()}} for event in ANTHROPIC[:-1]),
     {"bytes": base64.b64encode(json.dumps({"type": "message_stop"}).encode()).decode()},
 ]
-STREAMS = {
+STREAMS: dict[str, list[Any]] = {
     "openai": CHAT,
     "azure": RESPONSES,
     "anthropic": ANTHROPIC,
@@ -202,6 +202,7 @@ def test_azures_200_that_is_a_refusal(events: list[dict[str, Any]]) -> None:
         FailureKind.WAIT,
         retry_after=4.0,
         resource=Resource.TOKENS,
+        period="minute",
         code="rate_limit_exceeded",
         message="Too Many Requests",
         status=200,

@@ -129,8 +129,11 @@ CASES: list[tuple[str, Any, Usage | None]] = [
     ("openai embeddings", EMBEDDINGS, Usage(input_tokens=8)),
     (
         "openai transcription",
-        {"text": "…", "usage": {"type": "tokens", "input_tokens": 14, "output_tokens": 101, "total_tokens": 115}
-         | {"input_token_details": {"text_tokens": 0, "audio_tokens": 14}}},
+        {
+            "text": "…",
+            "usage": {"type": "tokens", "input_tokens": 14, "output_tokens": 101, "total_tokens": 115}
+            | {"input_token_details": {"text_tokens": 0, "audio_tokens": 14}},
+        },
         Usage(input_tokens=14, output_tokens=101, input_audio_tokens=14),
     ),
     ("openai transcription, by length", {"text": "…", "usage": {"type": "duration", "seconds": 9}}, None),
@@ -138,15 +141,19 @@ CASES: list[tuple[str, Any, Usage | None]] = [
     ("gemini", GEMINI, GEMINI_USAGE),
     (
         "gemini interactions",
-        {"usage": {"total_input_tokens": 10, "total_output_tokens": 5, "total_thought_tokens": 7}
-         | {"total_cached_tokens": 4, "total_tool_use_tokens": 3, "total_tokens": 25}},
+        {
+            "usage": {"total_input_tokens": 10, "total_output_tokens": 5, "total_thought_tokens": 7}
+            | {"total_cached_tokens": 4, "total_tool_use_tokens": 3, "total_tokens": 25}
+        },
         Usage(input_tokens=13, output_tokens=12, cached_input_tokens=4, reasoning_tokens=7),
     ),
     (
         "bedrock converse",
-        {"usage": {"inputTokens": 10, "outputTokens": 20, "totalTokens": 130}
-         | {"cacheReadInputTokens": 60, "cacheWriteInputTokens": 40}
-         | {"cacheDetails": [{"ttl": "1h", "inputTokens": 30}, {"ttl": "5m", "inputTokens": 10}]}},
+        {
+            "usage": {"inputTokens": 10, "outputTokens": 20, "totalTokens": 130}
+            | {"cacheReadInputTokens": 60, "cacheWriteInputTokens": 40}
+            | {"cacheDetails": [{"ttl": "1h", "inputTokens": 30}, {"ttl": "5m", "inputTokens": 10}]}
+        },
         Usage(
             input_tokens=110,
             output_tokens=20,
@@ -157,24 +164,32 @@ CASES: list[tuple[str, Any, Usage | None]] = [
     ),
     (
         "bedrock invoke, boto3",
-        {"body": object(), "ResponseMetadata": {"HTTPHeaders": {"x-amzn-bedrock-input-token-count": "12"}
-         | {"x-amzn-bedrock-output-token-count": "34"}}},
+        {
+            "body": object(),
+            "ResponseMetadata": {
+                "HTTPHeaders": {"x-amzn-bedrock-input-token-count": "12"} | {"x-amzn-bedrock-output-token-count": "34"}
+            },
+        },
         Usage(input_tokens=12, output_tokens=34),
     ),
     ("groq", _chat_usage(prompt_tokens=7, completion_tokens=8), Usage(input_tokens=7, output_tokens=8)),
     ("groq stream", {"x_groq": {"usage": {"prompt_tokens": 7, "completion_tokens": 8}}}, Usage(1, 7, 8)),
     (
         "cohere v2",
-        {"usage": {"billed_units": {"input_tokens": 5.0, "output_tokens": 6.0}, "cached_tokens": 4.0}
-         | {"tokens": {"input_tokens": 71.0, "output_tokens": 6.0}}},
+        {
+            "usage": {"billed_units": {"input_tokens": 5.0, "output_tokens": 6.0}, "cached_tokens": 4.0}
+            | {"tokens": {"input_tokens": 71.0, "output_tokens": 6.0}}
+        },
         Usage(input_tokens=71, output_tokens=6, cached_input_tokens=4),
     ),
     ("cohere v1 and embeddings", {"meta": {"billed_units": {"input_tokens": 5}}}, Usage(input_tokens=5)),
     (
         "xai: reasoning beside the completion, by the total",
         _chat_usage(prompt_tokens=37, completion_tokens=530, total_tokens=800)
-        | {"usage": {"prompt_tokens": 37, "completion_tokens": 530, "total_tokens": 800}
-           | {"completion_tokens_details": {"reasoning_tokens": 233}}},
+        | {
+            "usage": {"prompt_tokens": 37, "completion_tokens": 530, "total_tokens": 800}
+            | {"completion_tokens_details": {"reasoning_tokens": 233}}
+        },
         Usage(input_tokens=37, output_tokens=763, reasoning_tokens=233),
     ),
     (

@@ -213,7 +213,7 @@ def test_the_log_holds_no_secret() -> None:
         post(provider)
         assert [request.outcome for request in provider.requests] == ["completed"] * 3
         assert provider.requests[0].headers["user-agent"] == "me"
-        assert "sk-secret" not in repr(provider.requests) + repr(vars(provider._simulation.organization))
+        assert "sk-secret" not in repr(provider.requests) + repr(vars(provider._desk.simulation.organization))
 
 
 def test_reset_fills_limits_and_empties_books() -> None:

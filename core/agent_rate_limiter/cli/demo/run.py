@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
 State = Literal["working", "finished", "crashed"]
+_LIMITS = {"rpm": "requests", "tpm": "tokens"}
+_START = 0.5
+"""Seconds within which the agents start, one after the other."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Frame:
         done: calls that succeeded.
         agents: how each of them is.
         refused: requests that the provider answered with a 429.
-        used: the provider's limits, in words → what is used of it now, and the limit.
+        used: the provider's limits, in words → what it was used, and what it has allowed so far.
         waiting: calls in the limiter's queue; None without a limiter.
         in_flight: calls that it has admitted and that are not over.
     """
@@ -102,18 +105,21 @@ class Run:
     def frame(self) -> Frame:
         """How it stands now."""
         snapshot = None if self._limiter is None else self._limiter.snapshot()
+        report = self._provider.report()
+        limits = report[MODEL].limits
         return Frame(
             seconds=self._seconds(),
             done=self._done,
             agents=tuple(self._agents),
-            refused=self._provider.report().refused,
-            used=self._used(),
+            refused=report.refused,
+            used={words: (limits[name].used, limits[name].allowed) for name, words in _LIMITS.items() if limits},
             waiting=None if snapshot is None else snapshot.waiting,
             in_flight=None if snapshot is None else snapshot.in_flight,
         )
 
     async def _agent(self, client: AsyncOpenAI, number: int) -> None:
         """Make one call after the other; an error that the SDK does not retry away ends the agent."""
+        await asyncio.sleep(_START * number / self._plan.agents)
         try:
             with self._scope(number):
                 for step, max_tokens in enumerate(self._plan.work(number)):
@@ -132,13 +138,6 @@ class Run:
 
     def _seconds(self) -> float:
         return (self._ended or time.monotonic()) - self._started if self._started else 0.0
-
-    def _used(self) -> dict[str, tuple[int, int]]:
-        readings = self._provider.within(
-            lambda sim, now: sim.organization.account("default", "openai", MODEL, now.at).readings(now.at)
-        )
-        words = {"rpm": "requests", "tpm": "tokens"}
-        return {words[name]: (each.limit - each.remaining, each.limit) for name, each in readings.items()}
 
     def _outcome(self) -> Outcome:
         report = self._provider.report()

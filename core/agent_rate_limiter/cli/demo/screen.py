@@ -89,9 +89,9 @@ class OnTerminal(Screen):
         grid.add_column(style="dim")
         total = self._plan.total
         grid.add_row("  calls", _bar(frame.done, total, "cyan"), f"{frame.done:,} of {total:,}, {frame.seconds:.0f} s")
-        for name, (used, limit) in frame.used.items():
-            style = "green" if used < 0.95 * limit else "yellow"
-            grid.add_row(f"  {name}", _bar(used, limit, style), f"{used:,} of {limit:,} a minute")
+        for name, (used, allowed) in frame.used.items():
+            style = "green" if used < 0.95 * allowed else "yellow"
+            grid.add_row(f"  {name}", _bar(used, allowed, style), f"{used:,} of {allowed:,} allowed so far")
         grid.add_row("  agents", self._agents(frame), f"{frame.agents.count('crashed')} crashed")
         grid.add_row("  429s", Text(f"{frame.refused:,}", style="bold red" if frame.refused else "green"))
         if frame.waiting is not None:

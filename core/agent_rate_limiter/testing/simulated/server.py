@@ -92,10 +92,8 @@ class SimulatedProvider:
         def organization() -> Organization:
             return Organization(models, default, account, options, separate_keys=separate_keys)
 
-        self.timeline = Timeline(clock, speed)
-        self._dialect = dialect
-        self._simulation = Simulation(organization, seed, self.timeline.moment().at)
-        self._lock = threading.Lock()
+        timeline = Timeline(clock, speed)
+        self._desk = _Desk(Simulation(organization, seed, timeline.moment().at), timeline, dialect)
         self._listen = (host, port)
         self._thread: _ServerThread | None = None
 
@@ -116,14 +114,14 @@ class SimulatedProvider:
         await asyncio.to_thread(self.stop)
 
     def start(self) -> Self:
-        """Listen, on a thread of its own; time starts now.
+        """Listen, on a thread of its own; the first time, simulated time starts now.
 
         Raises:
             OSError: the port is taken.
         """
         if self._thread is None:
-            self._thread = _ServerThread(Handlers(self).application, *self._listen)
-            self.within(lambda sim, moment: setattr(sim, "start", moment.at))
+            self._desk.within(lambda sim, moment: sim.begin(moment.at))
+            self._thread = _ServerThread(Handlers(self._desk).application, *self._listen)
         return self
 
     def stop(self) -> None:
@@ -157,16 +155,16 @@ class SimulatedProvider:
     @property
     def requests(self) -> list[RequestRecord]:
         """The latest 100,000 requests that are over, by arrival."""
-        log = self.within(lambda sim, _: list(sim.log))
+        log = self._desk.within(lambda sim, _: list(sim.log))
         return sorted(log, key=lambda record: record.at)
 
     def report(self) -> Report:
         """Exact sums of all requests that are over, and how much of the limits was used."""
-        return self.within(lambda sim, moment: sim.report(moment))
+        return self._desk.within(lambda sim, moment: sim.report(moment))
 
     def reset(self) -> None:
         """As if just started: limits full and as configured, books empty, faults and changes to come gone."""
-        self.within(lambda sim, moment: sim.reset(moment.at))
+        self._desk.within(lambda sim, moment: sim.reset(moment.at))
 
     def set_limits(self, model: str | None, *, at: float | None = None, **limits: int) -> None:
         """Change limits while it runs, e.g. `set_limits("gpt-4", tpm=5_000)`; what is used stays used.
@@ -179,7 +177,7 @@ class SimulatedProvider:
         Raises:
             ConfigError: no such model or limit, or a negative amount.
         """
-        self.within(lambda sim, moment: sim.set_limits(model, limits, at, moment))
+        self._desk.within(lambda sim, moment: sim.set_limits(model, limits, at, moment))
 
     def inject(
         self,
@@ -209,12 +207,22 @@ class SimulatedProvider:
             times = 1
         until = INFINITE if lasting is None else at + lasting
         planned = Planned(fault, times, at, until, probability)
-        self.within(lambda sim, _: sim.planned.append(planned))
+        self._desk.within(lambda sim, _: sim.planned.append(planned))
+
+
+class _Desk:
+    """The simulation, as the server's thread and the user's share it."""
+
+    def __init__(self, simulation: Simulation, timeline: Timeline, dialect: Dialect | None) -> None:
+        self.simulation = simulation
+        self.timeline = timeline
+        self._dialect = dialect
+        self._lock = threading.Lock()
 
     def within(self, step: Callable[[Simulation, Moment], T]) -> T:
-        """Run a step on the simulation under its lock; the server's own use."""
+        """Run a step on the simulation, now, and nobody else's meanwhile."""
         with self._lock:
-            return step(self._simulation, self.timeline.moment())
+            return step(self.simulation, self.timeline.moment())
 
     def dialect_of(self, natural: Dialect) -> Dialect:
         """Who answers on a route that is `natural`ly this one's."""

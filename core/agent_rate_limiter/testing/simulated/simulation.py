@@ -94,6 +94,7 @@ class Simulation:
     def __init__(self, organization: Callable[[], Organization], seed: int, start: float) -> None:
         self._make = organization
         self._seed = seed
+        self._begun = False
         self.reset(start)
 
     def reset(self, now: float) -> None:
@@ -108,6 +109,11 @@ class Simulation:
         self._stated: dict[str, Mapping[str, str]] = {}
         self._span: tuple[float, float] | None = None
         self.log: deque[RequestRecord] = deque(maxlen=LOG)
+
+    def begin(self, now: float) -> None:
+        """Serving starts: what is scheduled counts from the first time."""
+        if not self._begun:
+            self.start, self._begun = now, True
 
     def open(
         self, api: Api, dialect: Dialect, call: Call, caller: tuple[str, Mapping[str, str]], moment: Moment

@@ -172,6 +172,14 @@ CASES = [
     ),
     Case(
         "generic",
+        "IETF: a day's policy",
+        429,
+        None,
+        {"kind": PARKED, "retry_after": 900.0, "resource": REQUESTS, "period": "day"},
+        {"RateLimit-Policy": '"a";q=9;w=60, "b";q=100;w=86400', "RateLimit": '"a";r=1;t=9, "b";r=0;t=900'},
+    ),
+    Case(
+        "generic",
         "IETF: the reset",
         429,
         None,

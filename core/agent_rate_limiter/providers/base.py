@@ -149,17 +149,16 @@ class Dialect:
         meant = status_meant(status, told)
         rule = judge(self.rules, meant, told)
         found = self._amounts(told)
+        found = found._replace(resource=found.resource or (rule.resource if rule else None))
         kind = rule.kind if rule else _obeying(fields, kind_of_status(meant))
-        resource = found.resource or (rule.resource if rule else None)
         if kind is FailureKind.WAIT:
-            quotas = self.quotas(fields, now)
+            quotas = [quota for quota in self.quotas(fields, now) if not quota.pool]
+            found = _completed(found, quotas)
             kind = _refined(kind, found, quotas)
-            spent = _drained(quotas)
-            resource = resource or (spent.resource if spent else None)
         return Failure(
             kind=kind,
             retry_after=self._delay(fields, told, found, now),
-            resource=resource,
+            resource=found.resource,
             period=found.period,
             limit=found.limit,
             used=found.used,
@@ -194,6 +193,15 @@ def _refined(kind: FailureKind, found: Amounts, quotas: list[Quota]) -> FailureK
     if found.limit is not None and found.requested is not None and found.requested > found.limit:
         return FailureKind.TOO_LARGE
     return FailureKind.PARKED if found.period in _LONG_PERIODS else kind
+
+
+def _completed(found: Amounts, quotas: list[Quota]) -> Amounts:
+    """Take from the headers what the error does not say: the dimension of which nothing is left, and its period."""
+    spent = _drained(quotas)
+    if spent is None or found.resource not in {None, spent.resource}:
+        return found
+    period = spent.period if isinstance(spent.period, str) else None
+    return found._replace(resource=spent.resource, period=found.period or period)
 
 
 def _drained(quotas: list[Quota]) -> Quota | None:

@@ -1,0 +1,408 @@
+"""What providers answer, and what the limiter makes of it; all on virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from agent_rate_limiter import AcquireTimeout, Estimate, Limit, MultiProviderLimiter, Provider, Resource, Usage
+from agent_rate_limiter.limits import Target
+from agent_rate_limiter.providers import Failure, FailureKind, Quota
+from agent_rate_limiter.reservation import Reservation
+from agent_rate_limiter.testing import ManualClock, run_virtual
+from tests.core.virtual_provider import VirtualProvider
+
+GPT = Target("openai", "gpt-4")
+
+
+def unknown(clock: ManualClock, **options: Any) -> MultiProviderLimiter:
+    return MultiProviderLimiter(clock=clock, **options)
+
+
+def known(clock: ManualClock, provider: str = "openai", **limits: Any) -> MultiProviderLimiter:
+    return MultiProviderLimiter([Provider(provider, {"gpt-4": limits})], clock=clock)
+
+
+def admitted(call: object) -> Reservation:
+    assert isinstance(call, Reservation), call
+    return call
+
+
+def available(limiter: MultiProviderLimiter, resource: str = "requests") -> float:
+    (limit,) = [limit for limit in limiter.snapshot().limits if limit.resource == resource]
+    return limit.available
+
+
+def storm(provider: VirtualProvider, limiter: MultiProviderLimiter, calls: int) -> float:
+    async def main() -> list[bool]:
+        return await asyncio.gather(*(provider.call(limiter, GPT) for _ in range(calls)))
+
+    start = provider.clock.now()
+    assert all(run_virtual(main(), provider.clock))
+    return (provider.clock.now() - start) / 1000
+
+
+# ---------------------------------------------------------------- nobody configured anything
+
+
+@pytest.mark.parametrize("latency", [0.05, 0.2])
+@pytest.mark.parametrize("exact", [True, False])
+def test_a_storm_against_unknown_limits(manual_clock: ManualClock, latency: float, exact: bool) -> None:
+    """100 tasks at once, a burst of 20 and 2 per second: ideally 40 s. Other clients collect thousands of 429s."""
+    provider = VirtualProvider(manual_clock, rpm=120, burst=20, exact=exact, latency=latency)
+    took = storm(provider, unknown(manual_clock), 100)
+    assert len(provider.refused) <= 5
+    assert took <= 44
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_storm_without_headers(manual_clock: ManualClock, told: bool) -> None:
+    """The pace is learned from refusals alone; then little more than one call in ten is refused."""
+    provider = VirtualProvider(manual_clock, rpm=120, burst=20, headers=False, exact=False, told=told)
+    took = storm(provider, unknown(manual_clock), 100)
+    assert len(provider.refused) <= 15
+    assert took <= 44
+
+
+def test_an_unlimited_provider_is_soon_used_in_full(manual_clock: ManualClock) -> None:
+    provider = VirtualProvider(manual_clock, rpm=10**9, headers=False, latency=1.0)
+    took = storm(provider, unknown(manual_clock), 1_000)
+    assert not provider.refused
+    assert took <= 30  # 8 s with three at once, then doubling
+
+
+def test_limits_are_learned_from_headers(manual_clock: ManualClock) -> None:
+    limiter = unknown(manual_clock)
+    call = admitted(limiter.try_acquire(GPT))
+    call.observe([Quota(Resource.TOKENS, "minute", 10_000, 9_000), Quota(Resource.REQUESTS, None, 500, 499, 0.12)])
+    call.settle(Usage(1, 900, 100))
+    limits = {limit.name: (limit.owner, limit.available) for limit in limiter.snapshot().limits}
+    assert limits["10,000 tokens/minute (learned)"] == ("openai:gpt-4", 9_000)
+    assert limits["500 requests/minute (learned)"] == ("openai:gpt-4", 499)
+    refused = limiter.try_acquire(GPT, input_tokens=9_001)
+    assert not refused
+    assert refused.limit is not None
+    assert refused.limit.name == "10,000 tokens/minute (learned)"
+
+
+def test_those_who_wait_already_come_under_what_is_learned(manual_clock: ManualClock) -> None:
+    limiter = unknown(manual_clock)
+    start = manual_clock.now()
+    began: list[float] = []
+
+    async def call() -> None:
+        async with limiter.reserve(GPT) as reservation:
+            began.append((manual_clock.now() - start) / 1000)
+            await asyncio.sleep(0.1)
+            reservation.observe([Quota(Resource.REQUESTS, "minute", 60, 0)])
+            reservation.settle(Usage())
+
+    async def main() -> None:
+        await asyncio.gather(*(call() for _ in range(6)))
+
+    run_virtual(main(), manual_clock)
+    assert began[:3] == [0, 0, 0]
+    assert began[3] >= 1
+    assert began[5] - began[4] >= 0.9
+
+
+@pytest.mark.parametrize(
+    ("quota", "name"),
+    [
+        (Quota(Resource.REQUESTS, "day", 1_000, 998, 172.8), "1,000 requests/day"),
+        (Quota(Resource.REQUESTS, None, 1_000, 998, 172.8), "1,000 requests/day"),  # (limit-left)/limit of a day
+        (Quota(Resource.TOKENS, None, 8_000, 7_927, 0.547), "8,000 tokens/minute"),
+        (Quota(Resource.TOKENS, None, 8_000, 8_000, 0), "8,000 tokens/minute"),
+        (Quota(Resource.TOKENS, 10.0, 8_000, 8_000), "8,000 tokens/10 s"),
+    ],
+)
+def test_the_period_is_told_or_computed(manual_clock: ManualClock, quota: Quota, name: str) -> None:
+    limiter = unknown(manual_clock)
+    admitted(limiter.try_acquire(GPT)).observe([quota])
+    assert [limit.name for limit in limiter.snapshot().limits if limit.resource != "concurrency"] == [f"{name} (learned)"]
+
+
+# ---------------------------------------------------------------- limits that are configured
+
+
+def test_headers_tighten_but_never_loosen_what_is_configured(manual_clock: ManualClock) -> None:
+    limiter = known(manual_clock, rpm=100)
+    call = admitted(limiter.try_acquire(GPT))
+    call.observe([Quota(Resource.REQUESTS, "minute", 500, 499)])
+    assert available(limiter) == 99
+    call.observe([Quota(Resource.REQUESTS, "minute", 100, 40)])
+    assert available(limiter) == 40
+
+
+def test_calls_in_flight_are_not_counted_twice(manual_clock: ManualClock) -> None:
+    limiter = known(manual_clock, tpm=1_000)
+    first = admitted(limiter.try_acquire(GPT, input_tokens=100))
+    manual_clock.advance(0.001)
+    later = admitted(limiter.try_acquire(GPT, input_tokens=300))
+    first.observe([Quota(Resource.TOKENS, "minute", 1_000, 900)])  # the provider has not seen the second yet
+    assert available(limiter, "tokens") == 600
+    later.observe([Quota(Resource.TOKENS, "minute", 1_000, 500)])  # somebody else used 100
+    assert available(limiter, "tokens") == 500
+
+
+def test_answers_out_of_order_do_not_undo_newer_ones(manual_clock: ManualClock) -> None:
+    limiter = known(manual_clock, rpm=100)
+    older = admitted(limiter.try_acquire(GPT))
+    manual_clock.advance(0.01)
+    newer = admitted(limiter.try_acquire(GPT))
+    newer.observe([Quota(Resource.REQUESTS, "minute", 100, 80)])
+    older.observe([Quota(Resource.REQUESTS, "minute", 100, 10)])
+    assert available(limiter) == 80
+
+
+@pytest.mark.parametrize(
+    ("quota", "left"),
+    [
+        (Quota(Resource.TOKENS, "minute", 10_000, 9_000, granularity=1_000), 9_900),  # rounded: up to 9,999 are left
+        (Quota(Resource.TOKENS, "minute", 10_000, -27_689), -27_689),  # overdrawn, as Azure tells
+        (Quota(Resource.TOKENS, "minute", -1, None), 9_900),  # unknown, as Azure tells
+        (Quota(Resource.TOKENS, "minute", 0, 0), 9_900),  # not in the plan: the call would have failed
+        (Quota(Resource.TOKENS, "minute", None, 5_000), 5_000),
+        (Quota(Resource.TOKENS, "day", None, 5_000), 9_900),  # about another limit
+        (Quota(Resource.TOKENS, "minute", 10_000, 50, pool="priority"), 9_900),
+        (Quota(Resource.CONCURRENCY, None, 1, 0), 9_900),
+    ],
+)
+def test_odd_quotas(manual_clock: ManualClock, quota: Quota, left: int) -> None:
+    limiter = known(manual_clock, tpm=10_000)
+    admitted(limiter.try_acquire(GPT, input_tokens=100)).observe([quota])
+    assert available(limiter, "tokens") == left
+
+
+def test_a_lowered_limit_is_followed_and_back(manual_clock: ManualClock) -> None:
+    limiter = known(manual_clock, rpm=100)
+    call = admitted(limiter.try_acquire(GPT))
+    call.observe([Quota(Resource.REQUESTS, "minute", 50, 49)])
+    (limit,) = limiter.snapshot().limits
+    assert limit.name == "50 requests/minute (lowered from 100)"
+    assert limit.amount == 50
+    call.observe([Quota(Resource.REQUESTS, "minute", 200, 199)])
+    (limit,) = limiter.snapshot().limits
+    assert (limit.name, limit.amount) == ("100 requests/minute", 100)
+
+
+def test_a_learned_limit_follows_the_provider_up_and_down(manual_clock: ManualClock) -> None:
+    limiter = unknown(manual_clock)
+    call = admitted(limiter.try_acquire(GPT))
+    for amount in (100, 50, 400):
+        call.observe([Quota(Resource.REQUESTS, "minute", amount, amount - 1)])
+        assert available(limiter) == amount - 1
+
+
+@pytest.mark.parametrize("configured", [True, False])
+def test_a_limit_halved_midway_without_notice(manual_clock: ManualClock, configured: bool) -> None:
+    provider = VirtualProvider(manual_clock, rpm=600)
+    limiter = known(manual_clock, rpm=600) if configured else unknown(manual_clock)
+    halved = manual_clock.now() + 60_000
+
+    async def halve() -> None:
+        await asyncio.sleep(60)
+        provider.set_rpm(300)
+
+    async def agent() -> None:
+        while manual_clock.now() < halved + 120_000:
+            assert await provider.call(limiter, GPT)
+
+    async def main() -> None:
+        await asyncio.gather(halve(), *(agent() for _ in range(50)))
+
+    run_virtual(main(), manual_clock)
+    after = sum(halved <= at < halved + 120_000 for at in provider.admitted)
+    assert len(provider.refused) <= 0.02 * len(provider.admitted)
+    assert after >= 0.9 * 2 * 300
+
+
+# ---------------------------------------------------------------- refusals
+
+
+def refuse(limiter: MultiProviderLimiter, failure: Failure, target: Target = GPT) -> None:
+    admitted(limiter.try_acquire(target)).fail(failure)
+
+
+def opens_in(limiter: MultiProviderLimiter, target: Target = GPT) -> float | None:
+    return limiter.explain(target).decision.retry_after
+
+
+@pytest.mark.parametrize(
+    ("failure", "seconds"),
+    [
+        (Failure(FailureKind.WAIT, retry_after=7.5, status=429), 7.5),
+        (Failure(FailureKind.WAIT, retry_after=0, status=429), 0.001),
+        (Failure(FailureKind.WAIT, status=429), 2.0),
+        (Failure(FailureKind.PARKED, retry_after=414.72, status=429), 414.72),
+        (Failure(FailureKind.PARKED, period="day", status=429), 86_400),
+        (Failure(FailureKind.PARKED, period="month", status=429), 31 * 86_400),
+        (Failure(FailureKind.OVERLOADED, retry_after=3, status=529), 3),
+        (Failure(FailureKind.OVERLOADED, status=529), None),  # the first overload: not yet
+        (Failure(FailureKind.NO_CREDIT, status=429), None),
+        (Failure(FailureKind.FATAL, status=400), None),
+        (Failure(FailureKind.TRANSIENT, status=500), None),
+    ],
+)
+def test_a_refusal_closes_the_target_for_everybody(
+    manual_clock: ManualClock, failure: Failure, seconds: float | None
+) -> None:
+    limiter = MultiProviderLimiter([Provider("openai", {"gpt-4": {"concurrency": 50}})], clock=manual_clock)
+    refuse(limiter, failure)
+    assert opens_in(limiter) == seconds
+
+
+def test_the_gemini_day_ends_at_midnight_pacific_whatever_retry_delay_says(manual_clock: ManualClock) -> None:
+    limiter = MultiProviderLimiter([Provider("gemini", {"flash": {"concurrency": 50}})], clock=manual_clock)
+    refuse(limiter, Failure(FailureKind.PARKED, 38.0, period="day", status=429), Target("gemini", "flash"))
+    opens = limiter.explain("gemini:flash").decision.available_at
+    assert opens is not None
+    moment = datetime.fromtimestamp(opens, ZoneInfo("America/Los_Angeles"))
+    assert (moment.hour, moment.minute, moment.second) == (0, 0, 0)
+
+
+def test_a_parked_target_resumes_by_itself_and_the_wait_can_be_cancelled(manual_clock: ManualClock) -> None:
+    limiter = known(manual_clock, concurrency=50)
+    refuse(limiter, Failure(FailureKind.PARKED, period="day", status=429))
+    start = manual_clock.now()
+
+    async def main() -> None:
+        patient = asyncio.ensure_future(limiter.acquire_async(GPT))
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(limiter.acquire_async(GPT), 60)
+        (await patient).settle(Usage())
+
+    run_virtual(main(), manual_clock)
+    assert (manual_clock.now() - start) / 1000 == 86_400
+    assert limiter.snapshot().waiting == 0
+
+
+def test_a_closed_gate_says_so(manual_clock: ManualClock) -> None:
+    limiter = known(manual_clock, concurrency=50)
+    refuse(limiter, Failure(FailureKind.WAIT, 90, status=429))
+    with pytest.raises(AcquireTimeout) as refused:
+        limiter.acquire(GPT, timeout=1)
+    assert str(refused.value) == (
+        "openai:gpt-4 is closed: its provider refused calls. It frees in 1 min 30 s, at 2026-01-01 00:01:30 UTC: "
+        "wait that long (timeout), or use a fallback."
+    )
+    assert [limit.name for limit in limiter.snapshot().limits if limit.owner == "openai:gpt-4"][-1] == "gate"
+
+
+def test_it_opens_gradually(manual_clock: ManualClock) -> None:
+    limiter = known(manual_clock, concurrency=50)
+    refuse(limiter, Failure(FailureKind.WAIT, 10, status=429))
+    manual_clock.advance(10)
+    widths = []
+    for _ in range(9):
+        calls = []
+        while isinstance(call := limiter.try_acquire(GPT), Reservation) and len(calls) < 20:
+            calls.append(call)
+        widths.append(len(calls))
+        for call in calls:
+            call.settle(Usage())
+    assert widths[0] == 1
+    assert widths == sorted(widths)
+    assert widths[-1] == 20
+
+
+def test_overloads_in_a_row_open_the_circuit_and_one_probe_closes_it(manual_clock: ManualClock) -> None:
+    limiter = known(manual_clock, concurrency=50)
+    overload = Failure(FailureKind.OVERLOADED, status=529)
+    for strikes in range(3):
+        assert opens_in(limiter) is None, strikes
+        refuse(limiter, overload)
+    first = opens_in(limiter)
+    assert first is not None
+    manual_clock.advance(first)
+    refuse(limiter, overload)  # the probe fails: closed for longer
+    second = opens_in(limiter)
+    assert second is not None
+    assert second > first
+    manual_clock.advance(second)
+    admitted(limiter.try_acquire(GPT)).settle(Usage())
+    assert opens_in(limiter) is None
+
+
+def test_a_success_between_overloads_keeps_the_circuit_closed(manual_clock: ManualClock) -> None:
+    limiter = known(manual_clock, concurrency=50)
+    for _ in range(5):
+        refuse(limiter, Failure(FailureKind.OVERLOADED, status=529))
+        refuse(limiter, Failure(FailureKind.OVERLOADED, status=529))
+        admitted(limiter.try_acquire(GPT)).settle(Usage())
+    assert opens_in(limiter) is None
+
+
+def test_an_exact_refusal_holds_large_calls_back_but_not_small_ones(manual_clock: ManualClock) -> None:
+    """OpenAI says how much was asked and when it fits: then the bucket is known, and nobody else need wait."""
+    limiter = known(manual_clock, tpm=60_000)
+    call = admitted(limiter.try_acquire(GPT, input_tokens=10_000))
+    call.fail(Failure(FailureKind.WAIT, 8.0, Resource.TOKENS, "minute", requested=10_000, status=429))
+    assert limiter.explain(GPT, input_tokens=10_000).decision.retry_after == 8.0
+    assert limiter.explain(GPT, input_tokens=1_000).decision.admitted
+
+
+def test_a_refused_call_counts_as_a_request_and_uses_no_tokens(manual_clock: ManualClock) -> None:
+    limiter = known(manual_clock, rpm=100, tpm=10_000, cost_per_1k=0.03)
+    call = admitted(limiter.try_acquire(GPT, input_tokens=1_000))
+    call.fail(Failure(FailureKind.FATAL, status=400))
+    assert (available(limiter), available(limiter, "tokens")) == (99, 10_000)
+    assert limiter.costs.report().to_dicts()[0]["requests"] == 1
+    unsent = admitted(limiter.try_acquire(GPT, input_tokens=1_000))
+    unsent.fail(Failure(FailureKind.TRANSIENT, sent=False))
+    assert (available(limiter), available(limiter, "tokens")) == (99, 10_000)
+
+
+def test_a_call_within_a_call_passes_a_narrow_gate(manual_clock: ManualClock) -> None:
+    """The outer call stands in the gate and waits for the inner one: it must not be locked out by it."""
+    limiter = known(manual_clock, concurrency=50)
+    refuse(limiter, Failure(FailureKind.WAIT, 1, status=429))
+    manual_clock.advance(1)
+
+    async def main() -> None:
+        async with limiter.reserve(GPT), limiter.reserve(GPT, Estimate(), timeout=5):
+            pass
+
+    run_virtual(main(), manual_clock)
+
+
+def test_a_broken_promise_of_the_headers_is_remembered(manual_clock: ManualClock) -> None:
+    """A refusal while the headers say that plenty is left: they know nothing of the burst; the bucket decides."""
+    limiter = unknown(manual_clock)
+    call = admitted(limiter.try_acquire(GPT))
+    call.observe([Quota(Resource.REQUESTS, "minute", 120, 100)])
+    call.fail(Failure(FailureKind.WAIT, 0.5, Resource.REQUESTS, "minute", requested=1, status=429))
+    manual_clock.advance(0.5)
+    other = admitted(limiter.try_acquire(GPT))
+    other.observe([Quota(Resource.REQUESTS, "minute", 120, 99)])
+    assert available(limiter) == 0
+
+
+@pytest.mark.parametrize("resource", [Resource.TOKENS, Resource.INPUT_TOKENS])
+def test_a_refusal_that_names_nothing_is_taken_for_requests_else_for_tokens(
+    manual_clock: ManualClock, resource: Resource
+) -> None:
+    limiter = MultiProviderLimiter(
+        [Provider("openai", {"gpt-4": {"limits": [Limit(resource, 6_000, "minute")]}})], clock=manual_clock
+    )
+    call = admitted(limiter.try_acquire(GPT, input_tokens=1_000))
+    call.fail(Failure(FailureKind.WAIT, 5.0, status=429))
+    manual_clock.advance(5)
+    assert available(limiter, resource.value) == 1_000
+
+
+def _nothing(_: object) -> None: ...
+
+
+@pytest.mark.parametrize("end", [lambda call: call.settle(Usage()), lambda call: call.cancel()])
+def test_quotas_may_come_after_the_end(manual_clock: ManualClock, end: Callable[[Reservation], None]) -> None:
+    limiter = known(manual_clock, rpm=100)
+    call = admitted(limiter.try_acquire(GPT))
+    end(call)
+    call.observe([Quota(Resource.REQUESTS, "minute", 100, 7)])
+    assert available(limiter) == 7
