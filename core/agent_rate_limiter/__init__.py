@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from agent_rate_limiter.alerts import Alert as Alert
+    from agent_rate_limiter.attempts import Attempts as Attempts
     from agent_rate_limiter.budgets import Budget as Budget
     from agent_rate_limiter.cost_tracker import CostReport as CostReport
     from agent_rate_limiter.cost_tracker import CostTracker as CostTracker
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from agent_rate_limiter.usage import Usage as Usage
 
 _HOME = {
+    "attempts": ("Attempts",),
     "budgets": ("Budget",),
     "cost_tracker": ("CostReport", "CostTracker"),
     "decision": ("Decision",),

@@ -58,6 +58,13 @@ class Attempts:
         """How many attempts were begun."""
         return self._attempt
 
+    def claim(self) -> Reservation | None:
+        """Take over, as the first attempt, the reservation that an outer layer has made for this very call."""
+        reservation = self._calls.claim(self._target)
+        if reservation is not None:
+            self._begin()
+        return reservation
+
     def acquire(self) -> Reservation:
         """Wait, blocking the thread, until the next attempt may be sent."""
         timeout = self._begin()

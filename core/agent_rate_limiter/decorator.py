@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import aclosing, closing
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from agent_rate_limiter import context
@@ -101,10 +102,10 @@ def _generator(start: Start, terms: Terms) -> Callable[..., Any]:
         while True:
             call, last = attempts.acquire(), _END
             try:
-                items = start(call, args, kwargs)
-                while (item := _next(call, items)) is not _END:
-                    last = item
-                    yield item
+                with closing(start(call, args, kwargs)) as items:
+                    while (item := _next(call, items)) is not _END:
+                        last = item
+                        yield item
             except BaseException as error:
                 if not attempts.failed(call, error, resend=last is _END):
                     raise
@@ -121,10 +122,10 @@ def _async_generator(start: Start, terms: Terms) -> Callable[..., Any]:
         while True:
             call, last = await attempts.acquire_async(), _END
             try:
-                items = start(call, args, kwargs)
-                while (item := await _anext(call, items)) is not _END:
-                    last = item
-                    yield item
+                async with aclosing(start(call, args, kwargs)) as items:
+                    while (item := await _anext(call, items)) is not _END:
+                        last = item
+                        yield item
             except BaseException as error:
                 if not attempts.failed(call, error, resend=last is _END):
                     raise

@@ -140,33 +140,6 @@ class Limiter:
         """  # noqa: D205 - one sentence needs two lines
         return self._calls.claim(target)
 
-    def admit(
-        self, target: Target, estimate: Estimate, *, priority: int | None = None, timeout: float | None = None
-    ) -> Pending:
-        """Return a call to a target of `target_for`, to be entered with `with` or `async with`."""
-        return Pending(self._calls, target, estimate, priority, timeout)
-
-    def acquire_for(
-        self, target: Target, estimate: Estimate, *, priority: int | None = None, timeout: float | None = None
-    ) -> Reservation:
-        """Wait, blocking the thread, until a call to a target of `target_for` is admitted.
-
-        Raises:
-            LimitExceeded: it can never be admitted, or not within the timeout (seconds).
-        """
-        return self._calls.acquire(target, estimate, priority, timeout)
-
-    async def acquire_for_async(
-        self,
-        target: Target,
-        estimate: Estimate,
-        *,
-        priority: int | None = None,
-        timeout: float | None = None,
-    ) -> Reservation:
-        """Wait, letting the event loop run, until a call to a target of `target_for` is admitted."""
-        return await self._calls.acquire_async(target, estimate, priority, timeout)
-
     def attempts(
         self, target: Target, estimate: Estimate, *, priority: int | None = None, timeout: float | None = None
     ) -> Attempts:

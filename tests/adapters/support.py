@@ -8,19 +8,20 @@ from collections.abc import Callable, Iterable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from agent_rate_limiter import Limit, MultiProviderLimiter, Provider, RateLimiter, Resource
+from agent_rate_limiter import Limit, MultiProviderLimiter, Provider, RateLimiter, Resource, RetryStrategy
 from agent_rate_limiter.testing.simulated import SimulatedProvider
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 MODEL = "gpt-4"
+ONCE = RetryStrategy(max_attempts=1)
 
 
 def roomy(**options: Any) -> MultiProviderLimiter:
-    """A limiter in which nothing binds, and nothing refills: what is used stays visible."""
+    """A limiter in which nothing binds, nothing refills, and nothing is retried: what is used stays visible."""
     totals = [Limit(Resource.REQUESTS, 10_000, None), Limit(Resource.TOKENS, 10_000_000, None)]
-    return MultiProviderLimiter([Provider("openai", {MODEL: {"limits": totals, **options}})])
+    return MultiProviderLimiter([Provider("openai", {MODEL: {"limits": totals, **options}})], retry=ONCE)
 
 
 def used(limiter: RateLimiter | MultiProviderLimiter, resource: str) -> float:

@@ -419,14 +419,14 @@ def test_the_limiters_errors_come_as_they_are_once(
     async def use() -> BaseException:
         client = adapter(client_of(kind, provider, max_retries=4), limiter, timeout=0.02)
         client = client.with_options(max_retries=4)
-        name = "acquire_for" if kind is OpenAI else "acquire_for_async"
-        acquire = getattr(limiter, name)
+        name = "acquire" if kind is OpenAI else "acquire_async"
+        acquire = getattr(limiter._calls, name)
 
         def counting(*args: Any, **rest: Any) -> Any:
             acquired.append(args)
             return acquire(*args, **rest)
 
-        setattr(limiter, name, counting)
+        setattr(limiter._calls, name, counting)
         with pytest.raises(RateLimiterError) as caught:
             await finish(ask(client))
         await finish(client.close())

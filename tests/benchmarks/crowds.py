@@ -19,6 +19,7 @@ from threading import Lock, Thread
 from typing import Protocol
 
 from agent_rate_limiter import Estimate, Limit, Price, Priority, RateLimiter, Reservation, Resource
+from tests.benchmarks.measure import clock
 
 PRIORITIES = (Priority.NORMAL, Priority.HIGH, Priority.LOW, Priority.CRITICAL)
 INPUT, MAX_OUTPUT = 80, 40
@@ -158,19 +159,19 @@ async def task_times_with_timeout(crowd: Crowd, size: int) -> Found:
 async def _task_times(crowd: Crowd, size: int, timeout: float | None) -> Found:  # noqa: ASYNC109 - the limiter's
     found: list[tuple[int, object]] = []
     gc.collect()
-    resident, start = _resident(), time.perf_counter()
+    resident, start = _resident(), clock()
     tasks = await _gathered(crowd, size, found, timeout)
-    gathered = time.perf_counter() - start
+    gathered = clock() - start
     gc.collect()
     resident, timers = (_resident() - resident) / size, _timers()
     cpu = time.process_time()
     await asyncio.sleep(IDLE_SECONDS)
     cpu = time.process_time() - cpu
     gc.collect()
-    start = time.perf_counter()
+    start = clock()
     crowd.release()
     await asyncio.gather(*tasks)
-    released = time.perf_counter() - start
+    released = clock() - start
     return {
         "gathered": gathered,
         "released": released,

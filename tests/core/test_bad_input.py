@@ -54,7 +54,10 @@ def nothing() -> None:
             ((REQUESTS, amount, "day"), f"amount is {amount!r}: {POSITIVE}.")
             for amount in (0, -1, 0.0, -0.5, math.nan, math.inf, -math.inf, True, "5", None, [5])
         ],
-        ((REQUESTS, 10**400, "day"), f"amount is {10**400!r}: {POSITIVE}."),
+        *[
+            ((REQUESTS, amount, "day"), f"amount is {amount!r}: give at most 1e15; more than that is no limit.")
+            for amount in (10**16, 10**400, 1e300)
+        ],
         ((REQUESTS, 1.5, "day"), "amount is 1.5: requests are counted in whole numbers."),
         (
             ("calls", 1, "day"),
@@ -90,6 +93,7 @@ def test_what_makes_no_sense_is_refused(arguments: tuple[Any, ...], message: str
 @pytest.mark.parametrize(
     ("field", "value", "fix"),
     [
+        ("name", 5, "give text"),
         ("counts", "maximum", "it is one of actual, max_tokens"),
         ("timezone", "Mars/Olympus", ZONE),
         ("timezone", "", ZONE),

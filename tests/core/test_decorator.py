@@ -21,7 +21,7 @@ SIZE = Estimate(input_tokens=60, max_output_tokens=40)
 
 @pytest.fixture
 def limiter(manual_clock: ManualClock) -> RateLimiter:
-    return RateLimiter(rpm=100, tpm=1_000, concurrency=1, clock=manual_clock)
+    return RateLimiter(rpm=100, tpm=1_000, concurrency=1, clock=manual_clock, retry={"max_attempts": 1})
 
 
 def left(limiter: RateLimiter) -> tuple[float, float, float]:
@@ -38,6 +38,7 @@ def make_kinds(limiter: RateLimiter) -> dict[str, Callable[[object], object]]:
     limit = limiter.limit(estimate=SIZE)
 
     def outcome(value: object) -> object:
+        value = value.pop(0) if isinstance(value, list) else value
         if isinstance(value, BaseException):
             raise value
         return value
@@ -53,14 +54,16 @@ def make_kinds(limiter: RateLimiter) -> dict[str, Callable[[object], object]]:
 
     @limit
     def generator(value: object) -> Iterator[object]:
+        result = outcome(value)
         yield "first"
-        yield outcome(value)
+        yield result
 
     @limit
     async def async_generator(value: object) -> AsyncIterator[object]:
+        result = outcome(value)
         yield "first"
         await asyncio.sleep(0)
-        yield outcome(value)
+        yield result
 
     async def last(value: object) -> object:
         return [item async for item in async_generator(value)][-1]
@@ -314,36 +317,53 @@ def test_methods(many: MultiProviderLimiter) -> None:
     assert (Agent().ask("hi"), Agent.static(), Agent.of_class()) == (("hi", "m"), "m", "Agentm")
 
 
-def test_other_keywords_pass_through(many: MultiProviderLimiter) -> None:
-    @many.limit(target="p:m")
-    def ask(*args: int, **options: str) -> object:
-        return (args, options)
-
-    assert ask(1, 2, model="x") == ((1, 2), {"model": "x"})
-
-
 def test_partial_functions(many: MultiProviderLimiter) -> None:
     ask: Callable[..., Any] = functools.partial(lambda prompt, model: (prompt, model), "hi")
     assert many.limit(target="p:m")(ask)() == ("hi", "m")
 
 
-# ---------------------------------------------------------------- terms
+# ---------------------------------------------------------------- retries
 
 
-@pytest.mark.parametrize(
-    ("terms", "expected"),
-    [
-        ({}, 1_000),
-        ({"input_tokens": 5, "output_tokens": 5}, 990),
-        ({"estimate": Estimate(input_tokens=20)}, 980),
-        ({"estimate": lambda prompt, **_: Estimate(input_tokens=len(prompt))}, 997),
-    ],
-    ids=["nothing", "counts", "Estimate", "function"],
-)
-def test_what_a_call_is_expected_to_use(limiter: RateLimiter, terms: dict[str, Any], expected: float) -> None:
-    @limiter.limit(**terms)
-    def ask(prompt: str, *, loud: bool = False) -> object:
-        return (prompt, loud)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_call_that_was_never_sent_is_made_again(kind: str, manual_clock: ManualClock) -> None:
+    limiter = RateLimiter(rpm=100, tpm=1_000, concurrency=1, clock=manual_clock, retry={"base": 0, "max_attempts": 3})
+    function = make_kinds(limiter)[kind]
+    refusals: list[object] = [ConnectionRefusedError() for _ in range(5)]
+    assert function([*refusals[:2], USED]) is USED
+    assert left(limiter) == (99, 950, 1)
+    with pytest.raises(ConnectionRefusedError):
+        function(refusals)
+    assert len(refusals) == 2  # three were tried
+    assert left(limiter) == (99, 950, 1)
 
-    ask("abc", loud=True)
-    assert left(limiter)[1] == expected
+
+def test_a_stream_is_not_made_again_once_something_was_passed_on(manual_clock: ManualClock) -> None:
+    limiter = RateLimiter(clock=manual_clock, retry={"base": 0})
+    begun: list[int] = []
+
+    @limiter.limit()
+    def stream() -> Iterator[int]:
+        begun.append(1)
+        yield 1
+        raise ConnectionRefusedError
+
+    items = stream()
+    next(items)
+    with pytest.raises(ConnectionRefusedError):
+        next(items)
+    assert begun == [1]
+
+
+def test_between_attempts_it_backs_off(manual_clock: ManualClock) -> None:
+    limiter = RateLimiter(rpm=100, clock=manual_clock, retry={"backoff": "fixed", "base": 5, "jitter": "none"})
+    outcomes: list[object] = [ConnectionRefusedError()] * 3
+    start = manual_clock.now()
+
+    @limiter.limit(timeout=60)
+    async def ask() -> None:
+        if outcomes:
+            raise outcomes.pop()  # type: ignore[misc]
+
+    run_virtual(ask(), manual_clock)
+    assert manual_clock.now() - start == 15_000

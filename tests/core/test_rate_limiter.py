@@ -73,9 +73,8 @@ def ways_in(limiter: RateLimiter) -> dict[str, Callable[[], Reservation | Decisi
         "reserve": lambda: limiter.reserve(SIZE).__enter__(),
         "reserve, counts": lambda: limiter.reserve(input_tokens=60, output_tokens=40).__enter__(),
         "reserve, async": lambda: asyncio.run(limiter.reserve(SIZE).__aenter__()),
-        "admit": lambda: limiter.admit(target, SIZE).__enter__(),
-        "acquire_for": lambda: limiter.acquire_for(target, SIZE),
-        "acquire_for_async": lambda: asyncio.run(limiter.acquire_for_async(target, SIZE)),
+        "attempts": lambda: limiter.attempts(target, SIZE).acquire(),
+        "attempts, async": lambda: asyncio.run(limiter.attempts(target, SIZE).acquire_async()),
     }
 
 
@@ -87,6 +86,11 @@ def test_every_way_in_takes_from_every_limit(limiter: RateLimiter, way: str) -> 
     assert (call.target, call.provider, call.model) == (Target("default", "default"), "default", "default")
     assert (call.done, call.usage, call.cost, call.waited) == (False, None, None, 0)
     assert call.estimate.input_tokens == 60
+
+
+def test_one_target_serves_all(limiter: RateLimiter) -> None:
+    """An adapter asks by what it sees."""
+    assert limiter.target_for("openai", "gpt-4") == limiter.target == Target("default", "default")
 
 
 def test_estimate_and_counts_exclude_each_other(limiter: RateLimiter) -> None:
@@ -132,6 +136,8 @@ WAYS_OUT: dict[str, tuple[Callable[[Reservation], object], Left]] = {
     ),
     "settle with two requests": (lambda call: call.settle(Usage(2, 60, 10)), {**SETTLED, "requests": 8}),
     "cancel": (lambda call: call.cancel(), FULL),
+    "abandon": (lambda call: call.abandon(), CHARGED),
+    "abandon, knowing what was used": (lambda call: call.abandon(USED), SETTLED),
     "leave the block": (lambda call: call.__enter__().__exit__(None, None, None), CHARGED),
     "a user's error": (lambda call: end_with_error(call, ValueError("no")), CHARGED),
     "an interrupt": (lambda call: end_with_error(call, KeyboardInterrupt()), CHARGED),
@@ -151,8 +157,8 @@ def test_every_way_out(limiter: RateLimiter, way: str) -> None:
 
 
 def test_a_provider_that_refuses_has_counted_a_request_and_no_tokens(limiter: RateLimiter) -> None:
-    error = RuntimeError("slow down")
-    error.response = SimpleNamespace(status_code=429, headers={"retry-after": "3"})  # type: ignore[attr-defined]
+    error = RuntimeError("no such model")
+    error.response = SimpleNamespace(status_code=400, headers={})  # type: ignore[attr-defined]
     end_with_error(limiter.acquire(SIZE), error)
     assert free(limiter) == {"requests": 9, "tokens": 1_000, "concurrency": 2}
     assert limiter.costs.report(()).to_dicts()[0]["requests"] == 1
@@ -243,6 +249,7 @@ def test_settling_after_the_lease_corrects_what_was_charged(
         ("settle", "cancel", "Cannot cancel reservation 1 for a:m: it was settled with 100 tokens before."),
         ("cancel", "settle", "Cannot settle reservation 1 for a:m: it was cancelled before."),
         ("cancel", "cancel", "Cannot cancel reservation 1 for a:m: it was cancelled before."),
+        ("cancel", "fail", "Cannot fail reservation 1 for a:m: it was cancelled before."),
     ],
 )
 def test_a_call_ends_once(first: str, second: str, message: str, manual_clock: ManualClock) -> None:
@@ -251,7 +258,7 @@ def test_a_call_ends_once(first: str, second: str, message: str, manual_clock: M
     getattr(call, first)()
     before = free(limiter)
     with pytest.raises(ReservationError) as refused:
-        getattr(call, second)()
+        call.fail(ConnectionRefusedError()) if second == "fail" else getattr(call, second)()
     assert str(refused.value) == f"{message} End each once."
     assert free(limiter) == before
 

@@ -25,6 +25,7 @@ from agent_rate_limiter import (
     Snapshot,
     Usage,
 )
+from agent_rate_limiter.providers import Failure, FailureKind, Quota
 from agent_rate_limiter.testing import ManualClock, run_virtual
 
 
@@ -202,6 +203,9 @@ def test_a_reservation_states_how_it_stands(manual_clock: ManualClock) -> None:
     never_sent = limiter.acquire()
     never_sent.fail(ConnectionRefusedError())
     assert repr(never_sent) == "<Reservation 3 p:m cancelled>"
+    abandoned = limiter.acquire()
+    abandoned.abandon()
+    assert repr(abandoned) == "<Reservation 4 p:m abandoned>"
     assert bool(call)
 
 
@@ -225,31 +229,44 @@ def test_no_key_is_in_any_text(manual_clock: ManualClock, monkeypatch: pytest.Mo
     assert "secret" not in "".join(texts)
 
 
-# ---------------------------------------------------------------- a closed gate
+# ---------------------------------------------------------------- what providers say
 
 
-def test_a_provider_that_refuses_closes_its_target_and_says_so(manual_clock: ManualClock) -> None:
-    limiter = MultiProviderLimiter([Provider("p", {"m": {"rpm": 10}})], clock=manual_clock)
-    error = RuntimeError("slow down")
-    error.response = type("Response", (), {"status_code": 429, "headers": {"retry-after": "3"}})()  # type: ignore[attr-defined]
-    limiter.acquire("p:m").fail(error)
+def test_a_provider_that_refuses_closes_its_target_and_says_so(
+    limiter: MultiProviderLimiter, manual_clock: ManualClock
+) -> None:
+    limiter.acquire("p:m").fail(Failure(FailureKind.OVERLOADED, retry_after=3, status=529))
     explanation = limiter.explain("p:m")
-    assert str(explanation.decision.reason) == (
+    assert explanation.decision.reason == (
         "p:m is closed: its provider refused calls. It frees in 3 s, at 2026-01-01 00:00:03 UTC: "
         "wait that long (timeout), or use a fallback."
     )
     assert by_name(explanation)["gate"].available == 0
     manual_clock.advance(3)
     call = limiter.acquire("p:m")
-    refusal = limiter.explain("p:m").decision
-    assert refusal.reason == (
+    assert limiter.explain("p:m").decision.reason == (
         "p:m opens gradually after a refusal: its calls in flight have to end first. Wait (timeout)."
     )
     call.settle(Usage())
     assert limiter.explain("p:m").decision
 
 
+def test_a_limit_that_headers_tell_of_is_learned_and_shown(manual_clock: ManualClock) -> None:
+    limiter = MultiProviderLimiter(clock=manual_clock, lease=60)
+    early, lost, call = (limiter.acquire("p:m") for _ in range(3))
+    call.observe([Quota(Resource.REQUESTS, "minute", limit=100, remaining=40)])
+    call.settle()
+    learned = by_name(limiter.explain("p:m"))["100 requests/minute (learned)"]
+    assert (learned.owner, learned.amount, learned.resource) == ("p:m", 100, "requests")
+    assert learned.available <= 40
+    early.settle(Usage())  # these knew nothing of it when they were admitted
+    manual_clock.advance(61)
+    limiter.acquire("p:m").settle()
+    lost.settle(Usage(2))
+    assert limiter.costs.report(()).to_dicts()[0]["requests"] == 5
+
+
 def test_a_slow_start_is_no_full_limit(manual_clock: ManualClock) -> None:
-    """A target that nobody has called is not `100% used, 4 free`."""
+    """A target that nobody has called yet is not `100% used, 3 free`."""
     status = by_name(MultiProviderLimiter(clock=manual_clock).explain("p:m")).get("slow start")
-    assert status is None or (status.used_share, status.amount) == (0, 4)
+    assert status is None or (status.used_share, status.available) == (0, status.amount)

@@ -12,7 +12,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_rate_limiter import ConfigError, Estimate, Usage
+from agent_rate_limiter import (
+    ConfigError,
+    Estimate,
+    Limit,
+    MultiProviderLimiter,
+    Provider,
+    RateLimiter,
+    Resource,
+    Usage,
+)
+from agent_rate_limiter.testing import ManualClock
 
 ESTIMATE_COUNTS = [field.name for field in fields(Estimate) if field.name != "cost"]
 USAGE_COUNTS = [field.name for field in fields(Usage) if field.name not in {"cost", "exact"}]
@@ -117,3 +127,62 @@ def test_the_worst_case_is_never_below_the_expectation(given_tokens: int, expect
     estimate = Estimate(1, given_tokens, expected, most)
     assert estimate.worst_output_tokens >= estimate.expected_output_tokens
     assert estimate.worst_output_tokens >= most
+
+
+# ---------------------------------------------------------------- on the limits
+
+
+@pytest.mark.parametrize(
+    ("terms", "expected"),
+    [
+        ({}, 1_000),
+        ({"input_tokens": 5, "output_tokens": 5}, 990),
+        ({"estimate": Estimate(input_tokens=20)}, 980),
+        ({"estimate": lambda prompt, **_: Estimate(input_tokens=len(prompt))}, 997),
+    ],
+    ids=["nothing", "counts", "Estimate", "function"],
+)
+def test_what_a_decorated_call_is_expected_to_use(terms: dict[str, Any], expected: float) -> None:
+    limiter = RateLimiter(tpm=1_000, clock=ManualClock())
+
+    @limiter.limit(**terms)
+    def ask(prompt: str, *, loud: bool = False) -> object:
+        return (prompt, loud)
+
+    ask("abc", loud=True)
+    assert limiter.snapshot().limits[0].available == expected
+
+
+SIZE = Estimate(2, input_tokens=100, output_tokens=20, max_output_tokens=50)
+
+
+@pytest.mark.parametrize(
+    ("resource", "counts", "reserved", "settled"),
+    [
+        (Resource.REQUESTS, "actual", 2, 1),
+        (Resource.INPUT_TOKENS, "actual", 100, 90),
+        (Resource.OUTPUT_TOKENS, "actual", 20, 30),
+        (Resource.TOKENS, "actual", 120, 120),
+        (Resource.OUTPUT_TOKENS, "max_tokens", 50, 50),
+        (Resource.TOKENS, "max_tokens", 150, 150),
+        (Resource.INPUT_TOKENS, "max_tokens", 100, 90),
+    ],
+)
+def test_what_a_call_takes_from_each_kind_of_limit(
+    resource: Resource, counts: str, reserved: int, settled: int
+) -> None:
+    """OpenAI and Azure charge `max_tokens` when they admit a call, and keep it."""
+    limiter = RateLimiter(Limit(resource, 1_000, "day", counts=counts), clock=ManualClock())
+    call = limiter.acquire(SIZE)
+    assert limiter.snapshot().limits[0].available == 1_000 - reserved
+    call.settle(Usage(input_tokens=90, output_tokens=30))
+    assert limiter.snapshot().limits[0].available == 1_000 - settled
+
+
+def test_money_is_held_for_the_worst_case_and_output_for_the_expected(manual_clock: ManualClock) -> None:
+    prices = {"input_per_1m": 1_000, "output_per_1m": 10_000, "cached_input_per_1m": 100}
+    limiter = MultiProviderLimiter([Provider("p", {"m": {"rpm": 9, **prices}})], budget_limit=1, clock=manual_clock)
+    call = limiter.acquire("p:m", SIZE)
+    assert limiter.snapshot().limits[0].available == pytest.approx(1 - 0.1 - 0.5)
+    call.settle(Usage(input_tokens=100, output_tokens=10, cached_input_tokens=50))
+    assert limiter.snapshot().limits[0].available == pytest.approx(1 - 0.055 - 0.1)

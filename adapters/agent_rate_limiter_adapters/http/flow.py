@@ -14,7 +14,7 @@ from agent_rate_limiter_adapters.http.targets import Destinations
 if TYPE_CHECKING:
     from httpx2 import Request, Response
 
-    from agent_rate_limiter import Estimate, Reservation, Target
+    from agent_rate_limiter import Attempts, Estimate, Reservation, Target
     from agent_rate_limiter.providers import Dialect
     from agent_rate_limiter_adapters.http.targets import AnyLimiter
 
@@ -50,10 +50,9 @@ class Load(NamedTuple):
 
 
 class Acquire(NamedTuple):
-    """Wait until a call is admitted; the result is its Reservation."""
+    """Wait until the next attempt is admitted; the result is its Reservation."""
 
-    target: Target
-    estimate: Estimate
+    attempts: Attempts
 
 
 class Send(NamedTuple):
@@ -98,7 +97,16 @@ def limited(request: Request, terms: Terms) -> Flow:
     if not terms.destinations.counted(request.method, _path(request)):
         return Answer((yield Send(request)))
     yield Load(request)
-    return (yield from _attempt(_call(request, terms), terms))
+    call = _call(request, terms)
+    attempts = terms.limiter.attempts(call.target, call.estimate, priority=terms.priority, timeout=terms.timeout)
+    reservation = attempts.claim()
+    while True:
+        if reservation is None:
+            reservation = yield Acquire(attempts)
+        answer = yield from _attempt(call, reservation, attempts, terms)
+        if answer is not None:
+            return answer
+        reservation = None
 
 
 def _call(request: Request, terms: Terms) -> Call:
@@ -119,9 +127,10 @@ def _call(request: Request, terms: Terms) -> Call:
     )
 
 
-def _attempt(call: Call, terms: Terms) -> Flow:
-    """Reserve, send, and settle: here after an error, else when the body has been read."""
-    reservation: Reservation = terms.limiter.claim(call.target) or (yield Acquire(call.target, call.estimate))
+def _attempt(
+    call: Call, reservation: Reservation, attempts: Attempts, terms: Terms
+) -> Generator[Step, Any, Answer | None]:
+    """Send, and settle: here after an error, else when the body has been read. None: try again."""
     try:
         response: Response = yield Send(call.request)
         reservation.observe(call.dialect.quotas(response.headers, time.time()))
@@ -129,11 +138,11 @@ def _attempt(call: Call, terms: Terms) -> Flow:
             return _served(call, reservation, response, terms)
         told: bytes = yield Read(response)
     except BaseException as error:
-        if not reservation.done:
-            reservation.fail(error)
+        if attempts.failed(reservation, error):
+            return None
         raise
-    reservation.fail(call.dialect.failure(response.status_code, response.headers, told, time.time()))
-    return Answer(response)
+    failure = call.dialect.failure(response.status_code, response.headers, told, time.time())
+    return None if attempts.failed(reservation, failure) else Answer(response)
 
 
 def _served(call: Call, reservation: Reservation, response: Response, terms: Terms) -> Answer:

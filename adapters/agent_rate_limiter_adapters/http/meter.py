@@ -62,7 +62,12 @@ class Meter:
         """All has come: settle the call, if it is not."""
         if not self._ended:
             self._ended = True
-            self._reservation.settle(self._usage())
+            usage = self._usage()
+            failure = self._reader.failure
+            if failure is not None and self._reader.usage is None:  # a refusal inside a 200
+                self._reservation.fail(failure)
+            else:
+                self._reservation.settle(usage)
 
     def leave(self) -> None:
         """Nobody reads on. This may happen in a finalizer, and so anywhere: nothing may be waited for."""

@@ -67,8 +67,7 @@ class SyncTransport(Wrapping):
         if isinstance(step, Send):
             return self.inner.handle_request(step.request)
         if isinstance(step, Acquire):
-            terms = self.terms
-            return terms.limiter.acquire_for(*step, priority=terms.priority, timeout=terms.timeout)
+            return step.attempts.acquire()
         if isinstance(step, Load):
             return step.request.read()
         return self._read(step)
@@ -121,8 +120,7 @@ class AsyncTransport(Wrapping):
         if isinstance(step, Send):
             return await self.inner.handle_async_request(step.request)
         if isinstance(step, Acquire):
-            terms = self.terms
-            return await terms.limiter.acquire_for_async(*step, priority=terms.priority, timeout=terms.timeout)
+            return await step.attempts.acquire_async()
         if isinstance(step, Load):
             return await step.request.aread()
         return await self._read(step)

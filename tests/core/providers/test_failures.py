@@ -102,6 +102,22 @@ def test_geminis_day_ends_at_midnight_in_california(moment: str, hours: float) -
     assert failure.resource is Resource.REQUESTS
 
 
+PER_DAY = {"error": {"details": [{"violations": [{"quotaId": "GenerateRequestsPerDay"}]}]}}
+
+
+def test_geminis_day_without_a_time_zone_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(key: str) -> None:
+        raise KeyError(key)
+
+    monkeypatch.setattr("zoneinfo.ZoneInfo", absent)
+    failure = dialect("gemini").failure(429, DATE, PER_DAY, NOW)
+    assert failure.retry_after == pytest.approx(10.55 * 3600)
+
+
+def test_geminis_day_at_a_time_that_is_none() -> None:
+    assert dialect("gemini").failure(429, {}, PER_DAY, 1e18).retry_after == 86_400
+
+
 @pytest.mark.parametrize(
     ("told", "delay"),
     [

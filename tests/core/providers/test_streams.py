@@ -252,3 +252,14 @@ def test_geminis_blocked_prompt_ends_the_stream() -> None:
     reader = _read("gemini", [{"promptFeedback": {"blockReason": "SAFETY"}, "usageMetadata": {"promptTokenCount": 9}}])
     assert reader.usage == Usage(input_tokens=9)
     assert reader.done
+
+
+def test_bytes_that_are_no_event() -> None:
+    reader = _read("bedrock", [{"bytes": "not base64!"}, {"chunk": {"bytes": b"not json"}}, {"bytes": 7}])
+    assert (reader.usage, reader.failure, reader.done) == (None, None, False)
+
+
+def test_arguments_that_come_parsed_are_output_too() -> None:
+    call = {"functionCall": {"name": "look", "args": {"city": "Paris", "days": 3}}}
+    reader = _read("gemini", [{"candidates": [{"content": {"parts": [call]}}]}])
+    assert 5 <= reader.text_tokens <= 20

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
@@ -57,6 +58,17 @@ def test_a_reset_connection_is_a_connection_error(
     client.chat.completions.create(model="m", messages=QUESTION)
     report = provider.report()
     assert (report.failed, report.admitted, report.completed) == (2, 2 * admitted + 1, 1)
+
+
+def test_a_reset_is_a_reset_and_no_polite_farewell(provider: SimulatedProvider) -> None:
+    provider.inject("reset")
+    body = b'{"model":"m","messages":[{"role":"user","content":"x"}]}'
+    host, port = provider.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=5) as raw:
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(body)}\r\n\r\n"
+        raw.sendall(head.encode() + body)
+        with pytest.raises(ConnectionResetError):
+            raw.recv(1)
 
 
 def test_a_hang_ends_by_the_clients_patience_or_its_own_time() -> None:
@@ -163,6 +175,18 @@ def test_times_at_and_lasting(provider: SimulatedProvider, clock: Clock) -> None
         clock.now = NOW + second
         statuses[second] = post(provider).status_code
     assert statuses == {0: 200, 9.9: 200, 10: 503, 20: 503, 29.9: 503, 30: 200, 40: 429, 41: 429, 42: 200}
+
+
+def test_what_is_scheduled_counts_from_the_first_start() -> None:
+    clock = Clock()
+    provider = SimulatedProvider(clock=clock)
+    clock.now += 100  # not served yet
+    provider.inject("overloaded", at=10, lasting=10)
+    with provider:
+        assert post(provider).status_code == 200
+    clock.now += 15
+    with provider:
+        assert post(provider).status_code == 503
 
 
 def test_a_share_of_requests_decided_by_the_seed_and_the_attempt_not_by_timing() -> None:

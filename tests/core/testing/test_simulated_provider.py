@@ -230,6 +230,19 @@ def test_reset_fills_limits_and_empties_books() -> None:
     assert text(answers[0]) == first
 
 
+def test_a_call_that_began_before_a_reset_is_not_in_the_books_after_it() -> None:
+    clock = Clock()
+    with SimulatedProvider(rpm=5, latency=60, clock=clock) as provider, ThreadPoolExecutor() as pool:
+        waiting = pool.submit(post, provider)
+        while not provider.report().models:
+            time.sleep(0.001)
+        clock.now += 1
+        provider.reset()
+        clock.now += 60
+        assert waiting.result().status_code == 200
+        assert provider.report().received == 0
+
+
 def test_limits_change_now_or_at_a_time() -> None:
     clock = Clock()
     with SimulatedProvider({"m": {"tpm": 100}}, clock=clock) as provider:

@@ -12,7 +12,7 @@ LATENCY = (1.0, 3.0)
 """Seconds of the provider's time before an answer."""
 OUTPUT_TOKENS = (100, 400)
 """How long answers are; each call allows its own maximum."""
-HEADROOM = 0.0
+HEADROOM = 0.01
 """The limiter is told this much less than the provider allows, as requests arrive a little unevenly."""
 
 _SIZES = (0.5, 0.75, 1.0, 1.25, 1.5)
