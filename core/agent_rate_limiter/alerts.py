@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from agent_rate_limiter.admission import Bucket
-from agent_rate_limiter.limits import from_units
+from agent_rate_limiter.limits import Limit, from_units
 
 _log = logging.getLogger("agent_rate_limiter")
 
@@ -42,19 +42,19 @@ class Alerts:
     """Watches budgets.
 
     Args:
-        thresholds: budget name → the shares at which to tell, rising.
+        thresholds: a budget's limit → the shares at which to tell, rising.
         sink: whom to tell besides the log; its exceptions are logged, and never break a call.
     """
 
-    def __init__(self, thresholds: dict[str, tuple[float, ...]], sink: Callable[[Alert], object] | None) -> None:
+    def __init__(self, thresholds: dict[Limit, tuple[float, ...]], sink: Callable[[Alert], object] | None) -> None:
         self._thresholds = thresholds
         self._sink = sink
-        self._told: dict[str, float] = {}  # bucket → the highest threshold told since it was last below all
+        self._told: dict[str, tuple[int, float]] = {}  # bucket → its window's end, the highest share told in it
 
     def check(self, path: Iterable[Bucket], now: int) -> None:
         """Look at the budgets that a call has drawn on."""
         for bucket in path:
-            thresholds = self._thresholds.get(bucket.limit.name)
+            thresholds = self._thresholds.get(bucket.limit)
             if thresholds:
                 self._check(bucket, thresholds, now)
 
@@ -62,15 +62,13 @@ class Alerts:
         capacity = bucket.strategy.capacity
         spent = capacity - bucket.strategy.available(bucket.state, now)
         passed = max((share for share in thresholds if spent >= share * capacity), default=0.0)
-        told = self._told.get(bucket.key, 0.0)
-        if passed > told:
+        window: int = bucket.state[1]
+        told_in, told = self._told.get(bucket.key, (window, 0.0))
+        if passed > (told if told_in == window else 0.0):
+            self._told[bucket.key] = (window, passed)
             limit = bucket.limit
             dollars = from_units(limit.resource, spent)
             self._tell(Alert(limit.name, bucket.scope, passed, dollars, limit.amount, now / 1000))
-        if passed:
-            self._told[bucket.key] = max(passed, told)
-        elif told:
-            del self._told[bucket.key]  # a new window
 
     def _tell(self, alert: Alert) -> None:
         _log.warning("%s", alert)

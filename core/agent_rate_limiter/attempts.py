@@ -89,7 +89,7 @@ class Attempts:
             error: what was raised, or what the response says.
             resend: False when the call cannot be sent again, as its first chunk was passed on already.
         """
-        if call.done:  # a layer inside made the call, and retried it as often as it may
+        if call.done or call.claimed:  # a layer inside made the call, and retried it as often as it may
             return False
         failure = error if isinstance(error, Failure) else self._read(error)
         call.fail(failure or error)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
 
 from agent_rate_limiter.errors import ConfigError
 from agent_rate_limiter.limits import EVERYBODY, Limit, Resource, Scope
@@ -44,14 +46,45 @@ class Budget:
         object.__setattr__(self, "thresholds", check_thresholds(self.thresholds))
         self.as_limit()
 
+    @classmethod
+    def of(cls, value: Budget | Mapping[str, Any]) -> Budget:
+        """Return the budget that a value or a config file's mapping stands for.
+
+        Raises:
+            ConfigError: it stands for none.
+        """
+        if isinstance(value, Budget):
+            return value
+        if not isinstance(value, Mapping) or "limit" not in value:
+            raise ConfigError(f"budgets hold {value!r}: give Budget(...) objects, or mappings with a 'limit'.")
+        options = dict(value)
+        unknown = sorted(set(options) - {field.name for field in fields(cls)})
+        if unknown:
+            raise ConfigError(
+                f"budget {unknown[0]}: unknown key; it is one of {', '.join(f.name for f in fields(cls))}."
+            )
+        if isinstance(options.get("scope"), Mapping):
+            options["scope"] = Scope(**options["scope"])
+        return cls(**options)
+
     def as_limit(self) -> Limit:
         """Return the limit on cost that it is."""
         per = None if self.per == "total" else self.per
         try:
             name = self.name or f"budget {Limit(Resource.COST, self.limit, per)}"
-            return Limit(Resource.COST, self.limit, per, scope=self.scope, timezone=self.timezone, name=name)
+            return Limit(
+                Resource.COST,
+                self.limit,
+                per,
+                scope=self.scope,
+                timezone=self.timezone,
+                name=name,
+                enforced=self.action == "block",
+            )
         except ConfigError as error:
-            message = f"budget {error}".replace("budget amount", "budget limit")
+            message = f"budget {error}".replace("budget amount", "budget limit").replace(
+                "month, or", "month, total, or"
+            )
             raise ConfigError(message) from None
 
 
@@ -61,7 +94,7 @@ def check_thresholds(thresholds: float | tuple[float, ...] | list[float]) -> tup
     Raises:
         ConfigError: one is not a share above 0 and up to 1.
     """
-    shares = (thresholds,) if isinstance(thresholds, (int, float)) else tuple(thresholds)
+    shares = tuple(thresholds) if isinstance(thresholds, (tuple, list)) else (thresholds,)
     for share in shares:
         number = isinstance(share, (int, float)) and not isinstance(share, bool)
         if not number or not 0 < share <= 1:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
@@ -161,7 +160,13 @@ class Calls:
             route = self.engine.read(lambda now: self._router.compile(target, scope, now))
         return route
 
+    def forget_scope(self, name: str) -> None:
+        """A scope with limits of its own is over."""
+        self.engine.read(lambda _: self._router.forget_scope(name))
+
     def _prepare(self, target: Target, estimate: Estimate, priority: int | None) -> tuple[Route, Hold, int]:
+        if estimate.__class__ is not Estimate:
+            check_estimate(estimate)
         scope = context.current_scope()
         route = self._router.find(target, scope) or self.route(target, scope)
         if priority is None:
@@ -298,10 +303,18 @@ def check_timeout(timeout: float) -> int:
         ConfigError: it is no finite number of seconds, or below 0.
     """
     number = isinstance(timeout, (int, float)) and not isinstance(timeout, bool)
-    if number and math.isfinite(timeout) and timeout >= 0:
+    if number and 0 <= timeout <= _LONGEST:
         return round(timeout * 1000)
     message = f"timeout is {timeout!r}: give seconds as a finite number of at least 0, or None to wait for ever."
     raise ConfigError(message)
+
+
+def check_estimate(estimate: object) -> None:
+    """Raise a ConfigError unless it is an Estimate."""
+    if not isinstance(estimate, Estimate):
+        raise ConfigError(
+            f"estimate is {estimate!r}: give an Estimate(input_tokens=…, max_output_tokens=…), or counts."
+        )
 
 
 def make_estimate(estimate: Estimate | None, counts: Mapping[str, int]) -> Estimate:
@@ -320,3 +333,5 @@ def make_estimate(estimate: Estimate | None, counts: Mapping[str, int]) -> Estim
 
 ONE_REQUEST = Estimate()
 _NORMAL = int(Priority.NORMAL)
+_LONGEST = 1e10
+"""Seconds; three hundred years are as good as for ever."""

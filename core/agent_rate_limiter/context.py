@@ -5,13 +5,32 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from agent_rate_limiter.errors import ConfigError
 from agent_rate_limiter.limits import Limit, Resource
 
 if TYPE_CHECKING:
+    from agent_rate_limiter.admission import Bucket
     from agent_rate_limiter.reservation import Reservation
+
+
+ScopeKey = tuple[tuple[tuple[str, str], ...], tuple[str, ...]]
+"""The labels, and the names of the limits, of a scope."""
+
+
+class ScopedLimit(NamedTuple):
+    """A limit that all calls of one scope share, nested scopes and tasks that outlive it included.
+
+    Args:
+        name: its own, so that no other scope shares it.
+        limit: the rule.
+        kept: the bucket, once there is one; it lives as long as anybody is in the scope.
+    """
+
+    name: str
+    limit: Limit
+    kept: list[Bucket]
 
 
 class CallScope:
@@ -19,23 +38,21 @@ class CallScope:
 
     Args:
         labels: who is calling: agent, run, team, …
-        limits: limits that all calls of a scope share, each with a name of its own.
+        limits: that all calls of a scope share.
         priority: for calls that do not state one.
     """
 
     __slots__ = ("key", "labels", "limits", "priority")
 
     def __init__(
-        self, labels: Mapping[str, str], limits: tuple[tuple[str, Limit], ...] = (), priority: int | None = None
+        self, labels: Mapping[str, str], limits: tuple[ScopedLimit, ...] = (), priority: int | None = None
     ) -> None:
         self.labels = labels
         self.limits = limits
         self.priority = priority
-        self.key = (tuple(sorted(labels.items())), tuple(name for name, _ in limits))
+        self.key: ScopeKey = (tuple(sorted(labels.items())), tuple(limit.name for limit in limits))
 
-    def inner(
-        self, labels: Mapping[str, str], limits: tuple[tuple[str, Limit], ...], priority: int | None
-    ) -> CallScope:
+    def inner(self, labels: Mapping[str, str], limits: tuple[ScopedLimit, ...], priority: int | None) -> CallScope:
         """Return the scope nested in this one: more labels (the inner value wins), more limits."""
         return CallScope(
             {**self.labels, **labels}, self.limits + limits, self.priority if priority is None else priority
@@ -80,19 +97,6 @@ def holding(reservation: Reservation) -> Iterator[None]:
         drop_reservation(reservation)
 
 
-def scope_labels(labels: Mapping[str, object]) -> dict[str, str]:
-    """Check and normalise labels.
-
-    Raises:
-        ConfigError: a label has no value.
-    """
-    for name, value in labels.items():
-        if value is None or value == "":
-            message = f"scope label {name} is {value!r}: give it a value, or leave it out."
-            raise ConfigError(message)
-    return {name: str(value) for name, value in labels.items()}
-
-
 def scope_budget(dollars: float) -> Limit:
     """Return the limit that `scope(budget=dollars)` stands for: a total that never resets.
 
@@ -100,7 +104,8 @@ def scope_budget(dollars: float) -> Limit:
         ConfigError: the dollars make no sense.
     """
     try:
-        return Limit(Resource.COST, dollars, None, name=f"scope budget ${dollars}")
+        name = Limit(Resource.COST, dollars).name.removesuffix(" in total")
+        return Limit(Resource.COST, dollars, name=f"scope budget {name}")
     except ConfigError as error:
         message = str(error).replace("amount", "budget", 1)
         raise ConfigError(message) from None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from threading import Lock
+from weakref import WeakSet
 
 from agent_rate_limiter.errors import ConfigError
 from agent_rate_limiter.limits import NANO_PER_DOLLAR, Target
@@ -58,12 +60,10 @@ class CostReport:
 class Account:
     """The books of one target and one set of labels; made by `CostTracker.account`."""
 
-    __slots__ = ("_cells", "_hour", "_labels", "_late", "_lock", "_sums", "_target")
+    __slots__ = ("_hour", "_labels", "_sums", "_target", "_tracker")
 
     def __init__(self, tracker: CostTracker, target: Target, labels: tuple[tuple[str, str], ...]) -> None:
-        self._cells = tracker.cells
-        self._late = tracker.late
-        self._lock = tracker.lock
+        self._tracker = tracker
         self._target = target
         self._labels = labels
         self._hour = -1
@@ -71,7 +71,7 @@ class Account:
 
     def book_later(self, usage: Usage, nano: int, now: int) -> None:
         """Book one call without a lock: safe in a finalizer, which may run while the lock is held."""
-        self._late.append((self, usage, nano, now))
+        self._tracker.late.append((self, usage, nano, now))
 
     def book(self, usage: Usage, nano: int, now: int) -> float:
         """Book one call; return its cost in dollars.
@@ -81,7 +81,7 @@ class Account:
             nano: what it cost, in nano-dollars.
             now: epoch milliseconds at which it was admitted.
         """
-        with self._lock:
+        with self._tracker.lock:
             self.add(usage, nano, now)
         return nano / NANO_PER_DOLLAR
 
@@ -89,7 +89,7 @@ class Account:
         """Add one call to its hour; under the lock."""
         if now // _HOUR != self._hour:
             self._hour = now // _HOUR
-            self._sums = self._cells.setdefault((self._hour, self._target, self._labels), [0] * len(_COLUMNS))
+            self._sums = self._tracker.cells.setdefault((self._hour, self._target, self._labels), [0] * len(_COLUMNS))
         sums = self._sums
         sums[0] += usage.requests
         sums[1] += usage.input_tokens
@@ -108,6 +108,7 @@ class CostTracker:
         self.cells: dict[_Cell, list[int]] = {}
         self.late: deque[tuple[Account, Usage, int, int]] = deque()
         self.lock = Lock()
+        _trackers.add(self)
 
     def account(self, target: Target, labels: Mapping[str, str]) -> Account:
         """Return the books of a target and of who calls it."""
@@ -129,10 +130,8 @@ class CostTracker:
         Raises:
             ConfigError: `by` is a plain string.
         """
-        if isinstance(by, str):
-            message = f"by is {by!r}: give a sequence of labels, for example ({by!r},)."
-            raise ConfigError(message)
-        first, last = _hour(since), _hour(until)
+        _check_labels(by)
+        first, last = _hour("since", since), _hour("until", until)
         groups: dict[tuple[str, ...], list[int]] = {}
         for (hour, target, labels), sums in self._snapshot():
             if (first is not None and hour < first) or (last is not None and hour > last):
@@ -168,10 +167,22 @@ def _row(by: Sequence[str], group: tuple[str, ...], sums: list[int]) -> Row:
     return row
 
 
-def _hour(moment: float | datetime | None) -> int | None:
+def _check_labels(by: Sequence[str]) -> None:
+    if isinstance(by, str) or not isinstance(by, Iterable) or not all(isinstance(label, str) for label in by):
+        example = by if isinstance(by, str) else "agent"
+        raise ConfigError(f"by is {by!r}: give a sequence of labels, for example ({example!r},).")
+    for label in by:
+        if label in _COLUMNS:
+            raise ConfigError(f"by holds {label!r}: that is a column of every report; name the label differently.")
+
+
+def _hour(field: str, moment: float | datetime | None) -> int | None:
     if moment is None:
         return None
     seconds = moment.timestamp() if isinstance(moment, datetime) else moment
+    number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
+    if not number or not -1e12 < seconds < 1e12:  # noqa: PLR2004 - some 30,000 years
+        raise ConfigError(f"{field} is {moment!r}: give epoch seconds or a datetime.")
     return int(seconds * 1000) // _HOUR
 
 
@@ -179,3 +190,15 @@ def _cell(name: str, value: object) -> str:
     if name == "cost":
         return f"${value:,.4f}"
     return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+_trackers: WeakSet[CostTracker] = WeakSet()
+
+
+def _after_fork() -> None:
+    for tracker in list(_trackers):
+        tracker.lock = Lock()  # whoever held the old one is not here to release it
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

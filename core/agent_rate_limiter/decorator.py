@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import aclosing, closing
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 from agent_rate_limiter import context
 from agent_rate_limiter.attempts import Attempts
@@ -97,21 +97,21 @@ def _coroutine(start: Start, terms: Terms) -> Callable[..., Any]:
 
 
 def _generator(start: Start, terms: Terms) -> Callable[..., Any]:
-    def stream(*args: Any, **kwargs: Any) -> Iterator[Any]:
+    def stream(*args: Any, **kwargs: Any) -> Generator[Any, None, Any]:
         attempts = terms.attempts(args, kwargs)
         while True:
             call, last = attempts.acquire(), _END
             try:
                 with closing(start(call, args, kwargs)) as items:
-                    while (item := _next(call, items)) is not _END:
+                    while not isinstance(item := _next(call, items), _End):
                         last = item
                         yield item
             except BaseException as error:
                 if not attempts.failed(call, error, resend=last is _END):
                     raise
             else:
-                _concluded(call, last)
-                return
+                _concluded(call, last if item.value is None else item.value)
+                return item.value
 
     return stream
 
@@ -138,7 +138,16 @@ def _async_generator(start: Start, terms: Terms) -> Callable[..., Any]:
 
 def _next(call: Reservation, items: Iterator[Any]) -> Any:
     with context.holding(call):  # not while suspended: the caller's other calls are not this one
-        return next(items, _END)
+        try:
+            return next(items)
+        except StopIteration as end:
+            return _End(end.value)
+
+
+class _End(NamedTuple):
+    """A generator has returned a value."""
+
+    value: Any
 
 
 async def _anext(call: Reservation, items: AsyncIterator[Any]) -> Any:
@@ -156,7 +165,7 @@ _KINDS = (
 
 def _concluded(call: Reservation, result: T) -> T:
     """Settle with the result if it says what was used, else with the estimate."""
-    if not call.done:
+    if not call.done and not call.claimed:
         silent = result is _END or result is None or isinstance(result, (str, bytes, int, float))
         call.settle(None if silent else result if isinstance(result, Usage) else call.read(result))
     return result

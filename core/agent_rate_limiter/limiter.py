@@ -12,7 +12,7 @@ from typing_extensions import Self
 
 from agent_rate_limiter import context
 from agent_rate_limiter.attempts import Attempts
-from agent_rate_limiter.calls import Calls, check_priority, check_timeout, make_estimate
+from agent_rate_limiter.calls import Calls, check_estimate, check_priority, check_timeout, make_estimate
 from agent_rate_limiter.clock import SystemClock
 from agent_rate_limiter.cost_tracker import CostTracker
 from agent_rate_limiter.decision import Decision
@@ -20,7 +20,7 @@ from agent_rate_limiter.decorator import Terms, limited
 from agent_rate_limiter.engine.engine import Engine
 from agent_rate_limiter.engine.port import Clock, Hold, Store
 from agent_rate_limiter.errors import ConfigError
-from agent_rate_limiter.limits import Limit, Target, shorthand
+from agent_rate_limiter.limits import Limit, Target, label_texts, shorthand
 from agent_rate_limiter.pending import Pending
 from agent_rate_limiter.pricing import Price
 from agent_rate_limiter.report import Explanation, Snapshot, shown, status_of
@@ -62,8 +62,10 @@ class Limiter:
         ageing: float = 1.0,
         retry: RetryStrategy | Mapping[str, Any] | None = None,
     ) -> None:
+        if clock is not None and not hasattr(clock, "now"):
+            raise ConfigError(f"clock is {clock!r}: give an object with now() -> epoch milliseconds, or None.")
         engine = Engine(
-            open_store(store) if isinstance(store, str) else store,
+            open_store(store),
             clock or SystemClock(),
             lease=_span("lease", lease),
             ageing=_span("ageing", ageing),
@@ -86,11 +88,22 @@ class Limiter:
         Raises:
             ConfigError: a label without a value, a budget or a priority that makes no sense.
         """
-        limits = () if budget is None else ((f"scope-{_scope_numbers()}", context.scope_budget(budget)),)
+        limits: tuple[context.ScopedLimit, ...] = ()
+        if budget is not None:
+            limits = (context.ScopedLimit(f"scope-{_scope_numbers()}", context.scope_budget(budget), []),)
+        for name in ("provider", "model"):
+            if name in labels:
+                raise ConfigError(
+                    f"scope label {name} is {labels[name]!r}: calls say themselves where they go; rename it."
+                )
         urgency = None if priority is None else check_priority(priority)
-        inner = context.current_scope().inner(context.scope_labels(labels), limits, urgency)
-        with context.enter_scope(inner):
-            yield
+        inner = context.current_scope().inner(label_texts(labels), limits, urgency)
+        try:
+            with context.enter_scope(inner):
+                yield
+        finally:
+            for limit in limits:
+                self._calls.forget_scope(limit.name)
 
     # -- reports -------------------------------------------------------------------------------------------
 
@@ -111,6 +124,7 @@ class Limiter:
         return engine.read(look)
 
     def _explain(self, target: Target, estimate: Estimate) -> Explanation:
+        check_estimate(estimate)
         calls = self._calls
         route = calls.route(target)
         hold = Hold(route.path, route.reserved(estimate))
@@ -206,8 +220,7 @@ class RateLimiter(Limiter):
         **shorthands: float,
     ) -> None:
         self.target = Target.parse(target)
-        given = [limits] if isinstance(limits, (Limit, str)) else list(limits)
-        parsed = [Limit.parse(limit) if isinstance(limit, str) else limit for limit in given]
+        parsed = _limits(limits)
         parsed += [shorthand(name, amount) for name, amount in shorthands.items()]
         self.limits = tuple(parsed)
         self.price = price
@@ -302,6 +315,17 @@ class _Known:
         self.price = price
 
 
+def _limits(limits: object) -> list[Limit]:
+    given = [limits] if isinstance(limits, (Limit, str)) else limits
+    if not isinstance(given, Iterable) or isinstance(given, Mapping):
+        raise ConfigError(f"limits is {limits!r}: give Limit(...) objects, or texts such as '40 requests/week'.")
+    parsed = [Limit.parse(limit) if isinstance(limit, str) else limit for limit in given]
+    for limit in parsed:
+        if not isinstance(limit, Limit):
+            raise ConfigError(f"limits hold {limit!r}: give Limit(...) objects, or texts such as '40 requests/week'.")
+    return parsed
+
+
 def make_terms(
     calls: Calls,
     target: Target,
@@ -315,6 +339,8 @@ def make_terms(
         check_priority(priority)
     if timeout is not None:
         check_timeout(timeout)
+    if callable(estimate) and counts:
+        raise ConfigError(f"{next(iter(counts))} is given beside a function for the estimate: let that count it.")
     size = estimate if callable(estimate) else make_estimate(estimate, counts)
     return Terms(calls, target, size, priority, timeout)
 

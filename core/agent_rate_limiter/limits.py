@@ -80,7 +80,7 @@ class Target(NamedTuple):
         """
         if isinstance(text, Target):
             return text
-        provider, colon, model = str(text).partition(":")
+        provider, colon, model = text.partition(":") if isinstance(text, str) else ("", "", "")
         if not (colon and provider and model):
             message = f"target is {text!r}: write it as 'provider:model', for example 'openai:gpt-4'."
             raise ConfigError(message)
@@ -101,7 +101,7 @@ class Scope:
     labels: tuple[tuple[str, str], ...]
 
     def __init__(self, /, **labels: str) -> None:
-        object.__setattr__(self, "labels", tuple(sorted((name, str(value)) for name, value in labels.items())))
+        object.__setattr__(self, "labels", tuple(sorted(label_texts(labels).items())))
 
     def key(self, labels: Mapping[str, str]) -> str | None:
         """Name the share of the limit that a call with these labels draws on; None when it draws on none."""
@@ -116,6 +116,18 @@ class Scope:
     def __str__(self) -> str:
         """As `agent=each,run=42`; empty for everybody."""
         return ",".join(f"{name}={value}" for name, value in self.labels)
+
+
+def label_texts(labels: Mapping[str, object]) -> dict[str, str]:
+    """Check labels, and return their values as text.
+
+    Raises:
+        ConfigError: a label has no value.
+    """
+    for name, value in labels.items():
+        if value is None or value == "":
+            _refuse(f"scope label {name}", value, "give it a value, or leave it out")
+    return {name: str(value) for name, value in labels.items()}
 
 
 def _escaped(value: str) -> str:
@@ -144,6 +156,7 @@ class Limit:
         counts: how output is charged when a call is admitted: "actual" (the expected output, corrected later)
             or "max_tokens" (the request's maximum, kept: OpenAI, Azure).
         name: what messages call it; made from the rest unless given.
+        enforced: False only counts, for alerts and reports (fixed window only).
 
     Raises:
         ConfigError: a value makes no sense; the message names it and the fix.
@@ -158,6 +171,7 @@ class Limit:
     timezone: str = "UTC"
     counts: str = "actual"
     name: str = ""
+    enforced: bool = True
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense, and fill in what was left open."""
@@ -173,6 +187,10 @@ class Limit:
             _refuse("amount", self.amount, "give at least a billionth of a dollar")
         _one_of("counts", self.counts, COUNTS)
         _timezone(self.timezone)
+        if not isinstance(self.scope, Scope):
+            _refuse("scope", self.scope, "give a Scope, such as Scope(agent='each')")
+        if not self.enforced and self.strategy != "fixed_window":
+            _refuse("enforced", self.enforced, "only a fixed window can count without refusing")
         if not isinstance(self.name, str):
             _refuse("name", self.name, "give text")
         if not self.name:
@@ -272,6 +290,7 @@ def shorthand(name: str, amount: float, *, counts: str = "actual", strategy: str
 
 
 _MOST = 10**15
+_LONGEST = 1e10
 _SUFFIX = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "G": 10**9}
 _LIMIT_TEXT = re.compile(
     r"(?P<dollar>\$)?\s*(?P<amount>\d+(?:[,_]\d{3})*(?:\.\d+)?)\s*(?P<suffix>[kKmMbBgG](?![a-zA-Z]))?"
@@ -326,7 +345,7 @@ def _period(resource: Resource, per: float | str | None) -> float | str | None:
     if isinstance(per, str):
         return per if per in PERIOD_SECONDS else _refuse("per", per, f"one of {', '.join(PERIOD_SECONDS)}, or seconds")
     _positive("per", per)
-    return per
+    return per if per <= _LONGEST else _refuse("per", per, "give at most 1e10 seconds, or None for a total")
 
 
 def _positive(field: str, value: object) -> None:

@@ -71,22 +71,17 @@ class MultiProviderLimiter(Limiter):
         retry: RetryStrategy | Mapping[str, Any] | None = None,
     ) -> None:
         self.providers = _by_name(providers)
-        thresholds = check_thresholds(
-            alert_threshold if isinstance(alert_threshold, (int, float)) else tuple(alert_threshold)
-        )
-        wanted = [budget if isinstance(budget, Budget) else Budget(**budget) for budget in budgets]
+        thresholds = check_thresholds(alert_threshold)
+        wanted = [Budget.of(budget) for budget in budgets]
         if budget_limit is not None:
             wanted.insert(0, Budget(budget_limit, budget_period, timezone=timezone))
         self.budgets = tuple(_with_thresholds(budget, thresholds) for budget in wanted)
-        self._budget_limits = tuple(
-            ("budget", budget.as_limit()) for budget in self.budgets if budget.action == "block"
-        )
+        self._budget_limits = tuple(("budget", budget.as_limit()) for budget in self.budgets)
+        if len({(limit.name, limit.scope) for _, limit in self._budget_limits}) < len(self.budgets):
+            raise ConfigError("budgets: two have the same amount, period and scope; give each a name of its own.")
         super().__init__(self._declared, store=store, clock=clock, lease=lease, ageing=ageing, retry=retry)
-        names = {budget.as_limit().name: budget.thresholds for budget in self.budgets}
-        if len(names) < len(self.budgets):
-            raise ConfigError("budgets: two have the same amount, period and name; give each a name of its own.")
-        if names:
-            self._calls.alerts = Alerts(names, on_alert)
+        if self.budgets:
+            self._calls.alerts = Alerts({b.as_limit(): b.thresholds for b in self.budgets}, on_alert)
 
     @classmethod
     def from_config(cls, source: str | Path | Mapping[str, Any], **overrides: Any) -> MultiProviderLimiter:
@@ -206,7 +201,7 @@ class MultiProviderLimiter(Limiter):
         return self._explain(self._target(target), make_estimate(estimate, counts))
 
     def _target(self, text: str | Target) -> Target:
-        target = self._targets.get(text)  # type: ignore[call-overload]
+        target = self._targets.get(text) if isinstance(text, (str, Target)) else None
         if target is None:
             target = Target.parse(text)
             self._declared(target)  # refuse unknown ones before anything waits
@@ -244,7 +239,11 @@ class _Declared:
 
 def _by_name(providers: Iterable[Provider]) -> dict[str, Provider]:
     found: dict[str, Provider] = {}
+    if isinstance(providers, (Provider, str, Mapping)) or not isinstance(providers, Iterable):
+        raise ConfigError(f"providers is {providers!r}: give a list of Provider(...).")
     for provider in providers:
+        if not isinstance(provider, Provider):
+            raise ConfigError(f"providers hold {provider!r}: give Provider(...) objects.")
         if provider.name in found:
             message = f"providers name {provider.name!r} twice: merge their models into one Provider."
             raise ConfigError(message)

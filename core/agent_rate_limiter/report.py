@@ -8,7 +8,7 @@ from typing import Any
 from agent_rate_limiter.admission import Bucket
 from agent_rate_limiter.decision import Decision
 from agent_rate_limiter.limits import from_units
-from agent_rate_limiter.strategies.gate import OPEN, Gate
+from agent_rate_limiter.strategies.gate import Gate
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class Explanation:
 
 def shown(bucket: Bucket, now: int) -> bool:
     """A gate is worth a line only while it holds calls back."""
-    return not isinstance(bucket.strategy, Gate) or bucket.strategy.available(bucket.state, now) < OPEN // 2
+    return not isinstance(bucket.strategy, Gate) or now < bucket.state.closed_until or bucket.queue is not None
 
 
 def status_of(bucket: Bucket, now: int) -> LimitStatus:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +65,11 @@ class Reservation:
         return self.target.provider
 
     @property
+    def claimed(self) -> bool:
+        """Whether a layer inside has taken it over, and will end it."""
+        return self._claimed
+
+    @property
     def done(self) -> bool:
         """Whether it is settled or cancelled."""
         return self._done
@@ -112,8 +116,10 @@ class Reservation:
 
     def claim(self) -> bool:
         """Take over this reservation for an inner layer that makes the same call. True only the first time."""
-        claimed, self._claimed = self._claimed, True
-        return not claimed and not self._done
+        if self._done or self._claimed:
+            return False
+        self._claimed = True
+        return True
 
     def fail(self, error: BaseException | Failure) -> None:
         """End the call after an error: as never sent, as refused by the provider, or else with the estimate.
@@ -123,6 +129,8 @@ class Reservation:
         Raises:
             ReservationError: it has ended already.
         """
+        if self._done and self._claimed:
+            return
         failure = error if isinstance(error, Failure) else self._calls.read_failure(error)
         if failure is None or (failure.sent and failure.kind is FailureKind.TRANSIENT and failure.status is None):
             self.settle()  # it may have been sent, and answered
@@ -130,7 +138,7 @@ class Reservation:
         if self._done:
             raise ReservationError(self._ended("fail"))
         self._done = True
-        self.usage = Usage(self.estimate.requests if failure.sent else 0)
+        self.usage = Usage(self.estimate.requests) if failure.sent else None
         self.cost = self._calls.refuse(self._route, self._hold, self.estimate, failure)
 
     def observe(self, quotas: Iterable[Quota]) -> None:
@@ -162,18 +170,6 @@ class Reservation:
         how = "cancelled" if self.usage is None else f"settled with {self.usage.total_tokens} tokens"
         return f"Cannot {attempt} reservation {self.id} for {self.target}: it was {how} before. End each once."
 
-    @contextmanager
-    def ending(self) -> Iterator[Reservation]:
-        """End the call with the block, if the block has not."""
-        try:
-            yield self
-        except BaseException as error:
-            if not self._done:
-                self.fail(error)
-            raise
-        if not self._done:
-            self.settle()
-
     def __enter__(self) -> Reservation:
         """Let inner layers find it."""
         context.hold_reservation(self)
@@ -184,7 +180,7 @@ class Reservation:
     ) -> None:
         """End it, if the block has not."""
         context.drop_reservation(self)
-        if self._done:
+        if self._done or self._claimed:
             return
         if error is None:
             self.settle()

@@ -7,7 +7,7 @@ from operator import itemgetter
 from typing import Protocol
 
 from agent_rate_limiter.admission import Bucket, Path
-from agent_rate_limiter.context import CallScope
+from agent_rate_limiter.context import CallScope, ScopeKey
 from agent_rate_limiter.cost_tracker import Account, CostTracker
 from agent_rate_limiter.errors import ConfigError
 from agent_rate_limiter.limits import NANO_PER_DOLLAR, Limit, Resource, Target
@@ -138,7 +138,7 @@ class Router:
         self._costs = costs
         self._declared = declared
         self._bucket = bucket
-        self._routes: dict[tuple[Target, object], Route] = {}
+        self._routes: dict[tuple[Target, ScopeKey], Route] = {}
         self._learned: dict[Target, list[Bucket]] = {}
         self.adaptive: dict[Target, Bucket] = {}
 
@@ -155,15 +155,19 @@ class Router:
         declared = self._declared(target)
         labels = {"provider": target.provider, "model": target.model, **scope.labels}
         path = [self._bucket(f"{target}|gate", GATE if declared.rated else NARROW_GATE, "", now)]
-        for owner, limit in (*declared.limits, *scope.limits):
+        for owner, limit in declared.limits:
             share = limit.scope.key(labels)
             if share is not None:
                 bucket = self._bucket("|".join(filter(None, (owner, limit.name, share))), limit, share, now)
                 if bucket not in path:  # written twice, it counts once
                     path.append(bucket)
+        for scoped in scope.limits:
+            if not scoped.kept:
+                scoped.kept.append(self._bucket(f"{scoped.name}|{scoped.limit.name}", scoped.limit, "", now))
+            path += scoped.kept
+        path += self._learned.get(target, ())
         if len(self._routes) >= _ROUTES:
             self._forget_idle(now)
-        path += self._learned.get(target, ())
         account = self._costs.account(target, scope.labels)
         route = Route(target, scope, tuple(path), declared.price, account, searching=not declared.rated)
         self._routes[target, scope.key] = route
@@ -180,6 +184,10 @@ class Router:
             if route.target == target:
                 route.follow((*route.path, bucket))
         return bucket
+
+    def forget_scope(self, name: str) -> None:
+        """Drop the routes that lead through a scope's own limit. The engine's lock must be held."""
+        self._routes = {key: route for key, route in self._routes.items() if name not in key[1][1]}
 
     def _forget_idle(self, now: int) -> None:
         self._routes = {

@@ -153,7 +153,7 @@ def _check(kind: str, fields: dict[str, object]) -> None:
             if value is None:
                 continue
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not number or not 0 <= value < float("inf"):  # type: ignore[operator]
+            if not number or not 0 <= value <= 1e15:  # type: ignore[operator]  # noqa: PLR2004
                 _refuse(kind, name, value, "give dollars as a finite number of at least 0, or None")
         elif not isinstance(value, int) or value < 0:
             _refuse(kind, name, value, "give a whole number of at least 0")

@@ -61,7 +61,7 @@ def send(
     """Use a limited client of one library and side; the provider is named, as nobody knows the server's host."""
 
     async def run() -> Any:
-        client = getattr(importlib.import_module(library), side)(base_url=server.url)
+        client = getattr(importlib.import_module(library), side)(base_url=server.url, verify=False)  # no TLS: faster
         twin = adapter(client, limiter, **{"provider": "openai", **options})
         try:
             result = use(twin)
@@ -148,7 +148,7 @@ def test_an_answer_without_usage_is_charged_its_estimate(library: str, side: str
 @everywhere
 def test_a_200_that_is_an_error_counts_as_a_request_without_tokens(library: str, side: str) -> None:
     limiter = roomy()
-    error = {"error": {"message": "Rate limit reached", "type": "tokens", "code": "rate_limit_exceeded"}}
+    error = {"error": {"message": "Please try again in 10ms.", "type": "tokens", "code": "rate_limit_exceeded"}}
     replies = [reply_json(error), reply_events(error, done=False)]
     with ScriptedServer(lambda _: replies.pop()) as server:
         send(library, side, server, streamed, limiter)
@@ -162,7 +162,8 @@ def test_a_200_that_is_an_error_counts_as_a_request_without_tokens(library: str,
 def test_an_error_is_readable_and_counts_as_a_request_without_tokens(library: str, side: str, status: int) -> None:
     limiter = roomy()
     body = json.dumps({"error": {"message": "No.", "code": "nope"}}).encode()
-    reply = Reply([gzip.compress(body)], status=status, headers={"content-encoding": "gzip"})
+    headers = {"content-encoding": "gzip", "retry-after": "0.01"}
+    reply = Reply([gzip.compress(body)], status=status, headers=headers)
     with ScriptedServer(lambda _: reply) as server:
         response = send(library, side, server, post, limiter)
         assert (response.status_code, response.content) == (status, body)
@@ -338,7 +339,7 @@ def test_a_transport_that_has_read_its_answer_already_is_limited_too(library: st
     limiter = roomy()
     answers = [
         module.Response(200, json=ANSWER),
-        module.Response(429, json={"error": {"code": "rate_limit_exceeded"}}),
+        module.Response(429, headers={"retry-after": "0.01"}, json={"error": {"code": "rate_limit_exceeded"}}),
         module.Response(200, headers={"content-encoding": "gzip"}, content=gzip.compress(json.dumps(ANSWER).encode())),
     ]
     client = getattr(module, side)(transport=module.MockTransport(lambda _: answers.pop(0)), base_url="http://mock")

@@ -281,6 +281,18 @@ def test_a_refusal_inside_a_200_counts_as_a_request_without_tokens(provider: Sim
     assert used(limiter, "tokens") == 0
 
 
+def test_a_refusal_inside_a_200_closes_the_target_as_long_as_it_says(provider: SimulatedProvider) -> None:
+    limiter = roomy()
+    error = {"type": "too_many_requests", "code": "rate_limit_exceeded", "message": "Too many."}
+    refusal = Fault("azure_failed_first", after_pieces=0, error=error, headers={"retry-after": "30"})
+    provider.inject(refusal)
+    with pytest.raises(openai.APIError):
+        list(respond(adapter(client_of(OpenAI, provider), limiter), stream=True))
+    decision = limiter.explain(f"openai:{MODEL}").decision
+    assert not decision.admitted
+    assert decision.retry_after == pytest.approx(30, abs=2)
+
+
 def test_streams_state_their_usage_unless_told_otherwise(provider: SimulatedProvider) -> None:
     limiter = roomy()
     plain = list(ask(client_of(OpenAI, provider), stream=True))
@@ -328,7 +340,7 @@ def test_a_429_is_one_attempt_and_one_request_without_tokens(
     provider: SimulatedProvider, kind: Any, options: dict[str, Any]
 ) -> None:
     limiter = roomy()
-    provider.inject("rate_limit", times=5)
+    provider.inject(Fault("rate_limit", retry_after=0.01), times=5)
 
     async def use() -> None:
         client = adapter(client_of(kind, provider), limiter).with_options(**options)

@@ -54,7 +54,8 @@ def _run(name: str, *, quick: bool) -> Report:
 def _sum_up(goals: list[Goal]) -> int:
     missed = sum(goal.met is False for goal in goals)
     unmeasured = sum(goal.met is None for goal in goals)
-    print(f"\n{len(goals) - missed - unmeasured} of {len(goals)} goals kept, {missed} missed, {unmeasured} not measured")
+    kept = len(goals) - missed - unmeasured
+    print(f"\n{kept} of {len(goals)} goals kept, {missed} missed, {unmeasured} not measured")
     return missed
 
 

@@ -101,7 +101,7 @@ class BareCrowd:
     def waiting(self) -> int:
         return len(self._heap)
 
-    async def wait(self, priority: int, timeout: float | None) -> None:  # noqa: ARG002, ASYNC109 - it has none
+    async def wait(self, priority: int, timeout: float | None) -> None:  # noqa: ARG002 - it has none
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
         heappush(self._heap, (priority, next(self._arrivals), future))
@@ -156,7 +156,7 @@ async def task_times_with_timeout(crowd: Crowd, size: int) -> Found:
     return await _task_times(crowd, size, _NEVER)
 
 
-async def _task_times(crowd: Crowd, size: int, timeout: float | None) -> Found:  # noqa: ASYNC109 - the limiter's
+async def _task_times(crowd: Crowd, size: int, timeout: float | None) -> Found:
     found: list[tuple[int, object]] = []
     gc.collect()
     resident, start = _resident(), clock()
@@ -183,7 +183,7 @@ async def _task_times(crowd: Crowd, size: int, timeout: float | None) -> Found: 
 
 
 async def _gathered(
-    crowd: Crowd, size: int, found: list[tuple[int, object]], timeout: float | None  # noqa: ASYNC109
+    crowd: Crowd, size: int, found: list[tuple[int, object]], timeout: float | None
 ) -> list[asyncio.Task[None]]:
     """Return once everybody waits."""
 

@@ -37,7 +37,7 @@ def run(*, quick: bool) -> Report:
 def _big_request(report: Report, crowds: tuple[int, ...]) -> None:
     alone = _wait_of_big(0, agents=False)
     found = [(loops, agents, _wait_of_big(loops, agents=agents)) for loops in crowds for agents in (False, True)]
-    columns = {f"{BIG} tokens among endless loops of {SMALL}": "", "waits s": ".2f", "× alone": ".2f"}
+    columns = {f"{BIG} tokens among endless loops of {SMALL}": "", "waits s": ".2f", "x alone": ".2f"}
     rows: list[list[str | float | None]] = [["alone", alone, 1.0]]
     for loops, agents, waited in found:
         progress(f"{loops} loops")
@@ -81,7 +81,8 @@ async def _call(limiter: RateLimiter, agent: str, tokens: int) -> Reservation:
 
 
 def _flood(report: Report, moments: tuple[float, ...]) -> None:
-    columns = {f"one call beside {FLOOD:,} of another agent": "", "alone s": ".2f", "waits s": ".2f", "calls later": ".2f"}
+    who = f"one call beside {FLOOD:,} of another agent"
+    columns = {who: "", "alone s": ".2f", "waits s": ".2f", "calls later": ".2f"}
     rows: list[list[str | float | None]] = []
     later = []
     for moment in moments:

@@ -9,7 +9,7 @@ from itertools import repeat
 from typing import TypeVar
 
 from agent_rate_limiter import Estimate, Limit, MultiProviderLimiter, Price, Provider, RateLimiter, Resource, Usage
-from tests.benchmarks import peers
+from tests.benchmarks import measure, peers
 from tests.benchmarks.floor import AsyncTwoBuckets, TwoBuckets
 from tests.benchmarks.measure import Contender, Turn, interleave, timed, timed_in
 from tests.benchmarks.report import Goal, Report, Table
@@ -40,9 +40,11 @@ def run(*, quick: bool) -> Report:
         _close(loop)
     report = Report("hot_path", ABOUT, [_table("sync", sync), _table("async", tasks)])
     report.notes += [
-        f"{rounds} interleaved rounds of about {TURN_SECONDS * 1000:.0f} ms each; spread: half of the 10th to 90th percentile.",
-        "× floor: ratio of the medians, and median of each round's ratio; goals use the latter.",
-        "Garbage is collected as in any program; what others left is collected before each turn, untimed.",
+        f"{rounds} rounds, turns of {TURN_SECONDS * 1000:.0f} ms taken in rotation; {measure.CLOCK_NOTE}.",
+        "µs a call: median; spread: half of the way from the 10th to the 90th percentile, the machine's noise.",
+        "x floor: ratio of the medians; by rounds: median of each round's ratio. Goals use the latter.",
+        "The garbage collector is on; what others left is collected before each turn, untimed.",
+        ", ".join(f"{library} {found or 'not installed'}" for library, found in installed.items()),
     ]
     report.goals += [*_goals("sync", sync), *_goals("async", tasks)]
     return report
@@ -176,7 +178,7 @@ def _ours_async() -> Iterator[tuple[str, str, Callable[[int], Awaitable[None]]]]
                 call.settle(Usage(input_tokens=INPUT, output_tokens=OUTPUT))
 
     @multi.limit(target=TARGET, estimate=size)
-    async def generate() -> Usage:  # noqa: RUF029 - that is what is measured
+    async def generate() -> Usage:
         return Usage(input_tokens=INPUT, output_tokens=OUTPUT)
 
     async def decorated(calls: int) -> None:
@@ -194,7 +196,7 @@ def _ours_async() -> Iterator[tuple[str, str, Callable[[int], Awaitable[None]]]]
 
 def _table(mode: str, group: Group) -> Table:
     floor = group[FLOOR]
-    columns = {mode: "", "µs a call": ".2f", "spread": "", "× floor": ".1f", "by rounds": ".1f"}
+    columns = {mode: "", "µs a call": ".2f", "spread": "", "x floor": ".1f", "by rounds": ".1f"}
     rows: list[list[str | float | None]] = [
         [it.name, it.median * 1e6, f"±{it.spread:.0%}", it.times_in_median(floor), it.times(floor)]
         for it in group.values()
@@ -224,7 +226,7 @@ def _slower(ours: list[Contender], what: str, measure: Callable[[Contender], flo
 
 
 async def _inside(build: Callable[[], T]) -> T:
-    """Build things that want a running loop."""  # noqa: RUF029
+    """Build things that want a running loop."""
     return build()
 
 

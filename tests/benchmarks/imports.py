@@ -27,7 +27,7 @@ def run(*, quick: bool) -> Report:
     rounds = 15 if quick else 25
     interleave(list(contenders.values()), rounds)
     beside = contenders[THEIRS]
-    columns = {"statement": "", "ms": ".1f", "spread": "", "× import pydantic": ".2f", "by rounds": ".2f"}
+    columns = {"statement": "", "ms": ".1f", "spread": "", "x import pydantic": ".2f", "by rounds": ".2f"}
     rows: list[list[str | float | None]] = [
         [it.name, it.median * 1000, f"±{it.spread:.0%}", it.times_in_median(beside), it.times(beside)]
         for it in contenders.values()
@@ -42,7 +42,9 @@ def _import(statement: str) -> Turn:
     code = f"from time import perf_counter as now; start = now(); {statement}; print(now() - start)"
 
     def turn(_: int) -> float:
-        done = subprocess.run([sys.executable, "-I", "-c", code], check=True, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(
+            [sys.executable, "-I", "-c", code], check=True, capture_output=True, text=True, timeout=60
+        )
         return float(done.stdout)
 
     return turn

@@ -15,7 +15,8 @@ _CHUNK = 116
 
 _PRECISE = 1e-6
 clock = time.thread_time if time.get_clock_info("thread_time").resolution <= _PRECISE else time.perf_counter
-"""What a thread has computed, where the system tells exactly: time that other programs took does not count."""
+"""Time that the thread computes, where the system tells exactly: what other programs take does not count."""
+CLOCK_NOTE = "CPU time of the thread" if clock is time.thread_time else "wall-clock time"
 
 Turn = Callable[[int], float]
 """Makes so many calls; returns the seconds they took."""

@@ -32,15 +32,16 @@ def versions() -> dict[str, str | None]:
     Raises:
         SystemExit: one that could be installed is not.
     """
-    found: dict[str, str | None] = {}
-    for library in LIBRARIES:
-        try:
-            found[library] = version(library)
-        except PackageNotFoundError:
-            if library != TOKEN_THROTTLE or sys.version_info >= (3, 12):
-                raise SystemExit(f"{library} is not installed: run `make bench`, or install the group 'bench'.") from None
-            found[library] = None
-    return found
+    return {library: _version(library) for library in LIBRARIES}
+
+
+def _version(library: str) -> str | None:
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        if library == TOKEN_THROTTLE and sys.version_info < (3, 12):
+            return None
+        raise SystemExit(f"{library} is not installed: run `make bench`, or install the group 'bench'.") from None
 
 
 def limits_sync() -> Iterator[Entry]:

@@ -27,7 +27,7 @@ class Goal:
     measured: float | None
     bound: float
     at_least: bool = False
-    unit: str = " ×"
+    unit: str = " x"
     why: str = ""
 
     @property
@@ -64,7 +64,8 @@ class Table:
 
     def __str__(self) -> str:
         specs = list(self.columns.values())
-        lines = [list(self.columns), *([_text(cell, spec) for cell, spec in zip(r, specs, strict=True)] for r in self.rows)]
+        rows = [[_text(cell, spec) for cell, spec in zip(row, specs, strict=True)] for row in self.rows]
+        lines = [list(self.columns), *rows]
         widths = [max(len(line[place]) for line in lines) for place in range(len(specs))]
         body = ["  " + _aligned(line, widths) for line in lines]
         return "\n".join([self.title, *body])

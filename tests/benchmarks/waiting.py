@@ -36,7 +36,7 @@ def run(*, quick: bool) -> Report:
     report = Report("waiting", ABOUT, [_task_table(memory, tasks), _thread_table(threads)])
     report.goals += [*_task_goals(memory, tasks), *_thread_goals(threads)]
     report.notes += [
-        f"{rounds} rounds in fresh processes, medians; ×: the median of each round's ratio to the bare heap.",
+        f"{rounds} rounds in fresh processes, medians; x: the median of each round's ratio to the bare heap.",
         "KB a waiter: what Python allocates (tracemalloc) and what the process grows by (resident), its task included.",
         "release: from giving back what they wait for until all have gone on. idle: CPU while all wait, of one core.",
     ]
@@ -75,7 +75,7 @@ def _times(runs: Runs, name: str, field: str) -> float:
 def _task_table(memory: Runs, tasks: Runs) -> Table:
     columns = {
         f"{TASKS:,} tasks": "", "KB a waiter": ".2f", "resident": ".2f", "gather ms": ".0f", "release ms": ".0f",
-        "× release": ".1f", "timers": ".0f", "idle": ".2%", "misplaced": ".0f",
+        "x release": ".1f", "timers": ".0f", "idle": ".2%", "misplaced": ".0f",
     }  # fmt: skip
     rows: list[list[str | float | None]] = [
         [
@@ -94,7 +94,7 @@ def _task_table(memory: Runs, tasks: Runs) -> Table:
 
 def _thread_table(threads: Runs) -> Table:
     columns = {
-        f"{THREADS:,} threads": "", "gather ms": ".0f", "release ms": ".0f", "× release": ".1f", "idle": ".2%",
+        f"{THREADS:,} threads": "", "gather ms": ".0f", "release ms": ".0f", "x release": ".1f", "idle": ".2%",
         "misplaced": ".0f",
     }  # fmt: skip
     rows: list[list[str | float | None]] = [

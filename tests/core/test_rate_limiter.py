@@ -89,7 +89,6 @@ def test_every_way_in_takes_from_every_limit(limiter: RateLimiter, way: str) -> 
 
 
 def test_one_target_serves_all(limiter: RateLimiter) -> None:
-    """An adapter asks by what it sees."""
     assert limiter.target_for("openai", "gpt-4") == limiter.target == Target("default", "default")
 
 
@@ -109,16 +108,17 @@ def test_every_way_in_says_no(manual_clock: ManualClock, way: str) -> None:
     assert free(limiter) == {"tokens": 99}
 
 
-def test_numbers_tell_reservations_apart(limiter: RateLimiter) -> None:
-    assert len({limiter.acquire().id, limiter.acquire().id}) == 2
-
-
 # ---------------------------------------------------------------- ways out
 
 
 def end_with_error(call: Reservation, error: BaseException) -> None:
     with pytest.raises(type(error)), call:
         raise error
+
+
+async def in_block(call: Reservation) -> None:
+    async with call:
+        pass
 
 
 WAYS_OUT: dict[str, tuple[Callable[[Reservation], object], Left]] = {
@@ -134,11 +134,12 @@ WAYS_OUT: dict[str, tuple[Callable[[Reservation], object], Left]] = {
         lambda call: call.settle(Usage(input_tokens=200, exact=False)),
         {**CHARGED, "tokens": 800},
     ),
-    "settle with two requests": (lambda call: call.settle(Usage(2, 60, 10)), {**SETTLED, "requests": 8}),
+    "settle with 2 requests": (lambda call: call.settle(Usage(2, 60, 10)), {**SETTLED, "requests": 8}),
     "cancel": (lambda call: call.cancel(), FULL),
     "abandon": (lambda call: call.abandon(), CHARGED),
     "abandon, knowing what was used": (lambda call: call.abandon(USED), SETTLED),
     "leave the block": (lambda call: call.__enter__().__exit__(None, None, None), CHARGED),
+    "leave the block, async": (lambda call: asyncio.run(in_block(call)), CHARGED),
     "a user's error": (lambda call: end_with_error(call, ValueError("no")), CHARGED),
     "an interrupt": (lambda call: end_with_error(call, KeyboardInterrupt()), CHARGED),
     "perhaps sent": (lambda call: end_with_error(call, TimeoutError("read")), CHARGED),
@@ -174,9 +175,7 @@ def test_a_call_can_be_settled_in_its_block_once(limiter: RateLimiter) -> None:
 
 
 def test_a_dropped_call_is_charged_and_its_slot_comes_back(limiter: RateLimiter) -> None:
-    call = limiter.acquire(SIZE)
-    assert limiter.snapshot().in_flight == 1
-    del call
+    limiter.acquire(SIZE)
     gc.collect()
     assert free(limiter) == CHARGED
     assert limiter.snapshot().in_flight == 0
@@ -217,7 +216,6 @@ def test_a_lost_call_gives_its_slot_back_when_its_lease_ends(manual_clock: Manua
         (lambda call: call.settle(), CHARGED),
         (lambda call: call.cancel(), FULL),
     ],
-    ids=["less", "more", "the estimate", "never sent"],
 )
 def test_settling_after_the_lease_corrects_what_was_charged(
     manual_clock: ManualClock, end: Callable[[Reservation], None], expected: Left
@@ -337,6 +335,7 @@ def test_usage_and_cost_are_kept(limiter: RateLimiter) -> None:
     assert (call.usage, call.cost) == (USED, 0.7)
     call = limiter.acquire(SIZE)
     call.cancel()
+    call.abandon()  # comes too late to matter
     assert (call.usage, call.cost) == (None, 0.0)
     call = limiter.acquire(SIZE)
     call.settle()

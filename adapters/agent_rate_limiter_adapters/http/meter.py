@@ -114,8 +114,7 @@ class Meter:
 
     def _read(self, events: Iterable[bytes]) -> None:
         for data in events:
-            if data == b"[DONE]":  # SDKs close the stream here, without reading on
-                self._reader.feed("[DONE]")
+            done = data == b"[DONE]"
+            self._reader.feed("[DONE]" if done else parse(data))
+            if done or self._reader.failure is not None:  # SDKs close a stream here, without reading on
                 self.end()
-            else:
-                self._reader.feed(parse(data))

@@ -98,6 +98,8 @@ class Engine:
         """
         with self._lock:
             now = self._now()
+            if self._unusable is FORKED:
+                raise LimiterClosed(FORKED)
             if hold.open:
                 self._close(hold, used, now)
             elif hold.lost:
@@ -112,6 +114,8 @@ class Engine:
 
     def abandon(self, hold: Hold) -> None:
         """Note that nobody can settle this hold any more. Safe anywhere, even in a finalizer under our lock."""
+        if self._unusable is FORKED:
+            return  # the parent's
         self._dropped.append(hold)
         if self._lock.acquire(blocking=False):  # otherwise whoever holds the lock looks after it
             self._lock.release()
@@ -195,12 +199,12 @@ class Engine:
     def close(self) -> None:
         """Refuse every further call, and those that wait."""
         with self._lock:
-            self._unusable = CLOSED
+            self._unusable = self._unusable or CLOSED
             self._room.clear(CLOSED, self._now())
 
     def after_fork(self) -> None:
         """Refuse to work in the child: its threads, waiters and calls in flight stayed with the parent."""
-        self._lock = Lock()
+        self._lock = Lock()  # whoever held the old one is not here to release it
         self._unusable = FORKED
         self._live.clear()
         self._dropped.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from agent_rate_limiter.errors import ConfigError
@@ -10,8 +11,8 @@ if TYPE_CHECKING:
     from agent_rate_limiter.engine.port import Store
 
 
-def open_store(uri: str) -> Store:
-    """Return the store that a URI names.
+def open_store(uri: str | Store) -> Store:
+    """Return the store that a URI names; a store is returned as it is.
 
     Raises:
         ConfigError: the URI names none.
@@ -20,5 +21,9 @@ def open_store(uri: str) -> Store:
         from agent_rate_limiter.stores.memory import MemoryStore
 
         return MemoryStore()
-    message = f"store is {uri!r}: it is 'memory://' (one process)."
-    raise ConfigError(message)
+    if not isinstance(uri, str):
+        if hasattr(uri, "reserve"):
+            return uri
+        raise ConfigError(f"store is {uri!r}: give a URI such as 'memory://', or a store.")
+    without_password = re.sub(r"//[^/@]*@", "//***@", uri)
+    raise ConfigError(f"store is {without_password!r}: it is 'memory://' (one process).")

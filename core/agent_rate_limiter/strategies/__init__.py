@@ -77,7 +77,7 @@ def strategy_for(limit: Limit) -> Strategy:
     if limit.strategy == "concurrency":
         return Concurrency(limit.units)
     if limit.strategy == "fixed_window":
-        return FixedWindow(limit.units, limit.per, limit.timezone)
+        return FixedWindow(limit.units, limit.per, limit.timezone, enforced=limit.enforced)
     period = limit.period_ms
     assert period is not None  # noqa: S101 - Limit refuses these strategies without a period
     if limit.strategy == "sliding_window":

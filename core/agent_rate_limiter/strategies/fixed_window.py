@@ -18,12 +18,14 @@ class FixedWindow:
         amount: units per window.
         per: seconds, a word ("minute" … "month"), or None for one window without end.
         timezone: whose days, weeks and months.
+        enforced: False only counts.
     """
 
-    __slots__ = ("_per", "_timezone", "capacity")
+    __slots__ = ("_most", "_per", "_timezone", "capacity")
 
-    def __init__(self, amount: int, per: float | str | None, timezone: str = "UTC") -> None:
+    def __init__(self, amount: int, per: float | str | None, timezone: str = "UTC", *, enforced: bool = True) -> None:
         self.capacity = amount
+        self._most = amount if enforced else float("inf")
         self._per = per
         self._timezone = timezone
 
@@ -35,7 +37,7 @@ class FixedWindow:
         """Hold `amount`, if the window has room."""
         start, end, used, held = state if now < state[1] else self.initial(now)
         held += amount
-        return (start, end, used, held) if used + held <= self.capacity else None
+        return (start, end, used, held) if used + held <= self._most else None
 
     def settle(self, state: State, taken: int, used: int, taken_at: int, now: int) -> State:
         """Turn the hold into use. A call that outlived its window was counted there; only excess counts here."""

@@ -109,7 +109,13 @@ def succeeded(state: State, *, known: bool) -> State:
     if 4 * (state.in_flight + 1) < state.window:  # not saturated: success proves nothing
         return state._replace(strikes=0)
     progress = state.progress + 1
-    needed = _PROBES if state.window == SLOW_START else 1 if state.window < state.threshold else state.window
+    needed = (
+        _PROBES
+        if state.window == SLOW_START and state.threshold >= OPEN
+        else 1
+        if state.window < state.threshold
+        else state.window
+    )
     if progress >= needed:
         return state._replace(window=state.window + 1, progress=0, strikes=0)
     return state._replace(progress=progress, strikes=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import struct
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -34,6 +35,7 @@ _OPENAI: list[tuple[str, Api]] = [
 ]
 OK = 200
 _REFUSALS = {413, 429}  # too large ever to fit, too many
+_LINGER = "hh" if os.name == "nt" else "ii"  # two C integers, short ones on Windows
 _BROKEN = {"stream_error", "azure_failed_first", "truncated_stream", "reset_stream"}
 _HARMLESS = {
     "user-agent", "content-type", "accept", "anthropic-version", "anthropic-beta", "idempotency-key",
@@ -207,7 +209,7 @@ class Handlers:
         transport = request.transport
         if transport is not None:
             raw = transport.get_extra_info("socket")
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack(_LINGER, 1, 0))
             transport.abort()
         return response
 
