@@ -75,5 +75,5 @@ class Alerts:
         if self._sink is not None:
             try:
                 self._sink(alert)
-            except Exception:  # a user's code: it may do anything, but not break the call
+            except Exception:  # noqa: BLE001 - a user's code: it may do anything, but not break the call
                 _log.exception("on_alert failed")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -88,7 +88,7 @@ class Budget:
             raise ConfigError(message) from None
 
 
-def check_thresholds(thresholds: float | tuple[float, ...] | list[float]) -> tuple[float, ...]:
+def check_thresholds(thresholds: float | Sequence[float]) -> tuple[float, ...]:
     """Return alert thresholds in rising order.
 
     Raises:

@@ -166,7 +166,7 @@ def _matching(path: Sequence[Bucket], quota: Quota) -> Bucket | None:
 
 
 def _period_of(quota: Quota) -> float | str:
-    """The period as told, or as `reset = (limit - remaining) / limit × period` gives it (OpenAI, Groq)."""
+    """The period as told, or as `reset = (limit - remaining) / limit * period` gives it (OpenAI, Groq)."""
     if quota.period is not None:
         return quota.period
     if quota.reset_after and quota.limit and quota.remaining is not None and 0 <= quota.remaining < quota.limit:

@@ -6,9 +6,7 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, TypeVar
-
-from typing_extensions import Self
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from agent_rate_limiter import context
 from agent_rate_limiter.attempts import Attempts
@@ -30,6 +28,9 @@ from agent_rate_limiter.routing import Declared
 from agent_rate_limiter.stores import open_store
 from agent_rate_limiter.usage import Estimate
 from agent_rate_limiter.verdict import decision_of
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -326,7 +327,7 @@ def _limits(limits: object) -> list[Limit]:
     return parsed
 
 
-def make_terms(
+def make_terms(  # noqa: PLR0917 - the decorator's own
     calls: Calls,
     target: Target,
     estimate: Size,

@@ -353,7 +353,7 @@ def _positive(field: str, value: object) -> None:
     if not number or not 0 < value < float("inf"):  # type: ignore[operator]
         _refuse(field, value, "give a finite number above 0")
     if value > _MOST:  # type: ignore[operator]
-        _refuse(field, value, "give at most 1e15; more than that is no limit")
+        _refuse(field, value, "give a number of at most 1e15")
 
 
 def _one_of(field: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from agent_rate_limiter import context
 from agent_rate_limiter.engine.port import Hold
@@ -15,6 +15,8 @@ from agent_rate_limiter.providers.model import Failure, FailureKind, Quota
 from agent_rate_limiter.usage import Estimate, Usage
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from agent_rate_limiter.calls import Calls
     from agent_rate_limiter.routing import Route
 
@@ -170,7 +172,7 @@ class Reservation:
         how = "cancelled" if self.usage is None else f"settled with {self.usage.total_tokens} tokens"
         return f"Cannot {attempt} reservation {self.id} for {self.target}: it was {how} before. End each once."
 
-    def __enter__(self) -> Reservation:
+    def __enter__(self) -> Self:
         """Let inner layers find it."""
         context.hold_reservation(self)
         return self
@@ -187,7 +189,7 @@ class Reservation:
         else:
             self.fail(error)
 
-    async def __aenter__(self) -> Reservation:
+    async def __aenter__(self) -> Self:
         """Let inner layers find it."""
         return self.__enter__()
 
@@ -214,7 +216,7 @@ class Reservation:
             state = f"settled: {self.usage.input_tokens}+{self.usage.output_tokens} tokens, ${self.cost:.6f}"
         return f"<Reservation {self.id} {self.target} {state}>"
 
-    def __bool__(self) -> bool:
+    def __bool__(self) -> Literal[True]:
         """Admitted, so truthy: the other outcome of `try_acquire` is a falsy Decision."""
         return True
 

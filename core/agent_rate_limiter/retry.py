@@ -155,9 +155,9 @@ class RetryStrategy:
                 return None
         if failure.kind in _AT_THE_GATE:
             return 0.0
-        return max(failure.retry_after or 0.0, self._backoff(attempt, state or _state(attempt, elapsed, error)))
+        return max(failure.retry_after or 0.0, self._backoff(state or _state(attempt, elapsed, error)))
 
-    def _backoff(self, attempt: int, state: RetryCallState) -> float:
+    def _backoff(self, state: RetryCallState) -> float:
         if self._wait is None:
             self._wait = self._make_wait()
         return float(self._wait(state))
@@ -173,7 +173,7 @@ class RetryStrategy:
             return tenacity.wait_incrementing(self.base, self.base if self.backoff == "linear" else 0, self.cap)
         if self.backoff == "fixed":
             return tenacity.wait_random(0, self.base)
-        return _LinearJitter(self.base, self.cap)
+        return _linear_jitter(self.base, self.cap)
 
     def __repr__(self) -> str:
         """State what bounds it."""
@@ -181,7 +181,7 @@ class RetryStrategy:
         return f"RetryStrategy(max_attempts={self.max_attempts}{until}, backoff={self.backoff!r}, base={self.base:g})"
 
 
-def _LinearJitter(base: float, cap: float) -> Any:  # noqa: N802 - stands for a tenacity class
+def _linear_jitter(base: float, cap: float) -> wait_base:
     import tenacity
 
     class LinearJitter(tenacity.wait.wait_base):

@@ -95,7 +95,7 @@ class Usage:
     cost: float | None
     exact: bool
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - one per kind of token; requests, input and output may go by place
         self,
         requests: int = 1,
         input_tokens: int = 0,

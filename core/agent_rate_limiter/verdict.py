@@ -59,7 +59,8 @@ def _sentence(target: object, refusal: Refusal, now: int) -> str:
     asked = amount_text(limit.resource, refusal.requested)
     if refusal.never:
         most = amount_text(limit.resource, refusal.bucket.strategy.capacity)
-        return f"{target} is refused by {name}: {asked} requested, but it never holds more than {most}. {_smaller(limit.resource)}"
+        never = f"{asked} requested, but it never holds more than {most}."
+        return f"{target} is refused by {name}: {never} {_smaller(limit.resource)}"
     if isinstance(refusal.bucket.strategy, Gate):
         return _gate_sentence(target, refusal, now)
     there = amount_text(limit.resource, max(0, refusal.available))

@@ -94,7 +94,7 @@ def streamed(client: Any, how: str = "iter_bytes") -> Any:
 
 @everywhere
 @pytest.mark.parametrize("encoded", [False, True])
-def test_a_json_answer_is_settled_and_reaches_the_caller_as_it_was(library: str, side: str, encoded: bool) -> None:  # noqa: FBT001
+def test_a_json_answer_is_settled_and_reaches_the_caller_as_it_was(library: str, side: str, encoded: bool) -> None:
     limiter = roomy()
     body = json.dumps(ANSWER).encode()
     sent = gzip.compress(body) if encoded else body
@@ -109,7 +109,7 @@ def test_a_json_answer_is_settled_and_reaches_the_caller_as_it_was(library: str,
 @everywhere
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"])
 @pytest.mark.parametrize("encoded", [False, True])
-def test_a_stream_is_read_however_it_is_cut(library: str, side: str, end: bytes, encoded: bool) -> None:  # noqa: FBT001
+def test_a_stream_is_read_however_it_is_cut(library: str, side: str, end: bytes, encoded: bool) -> None:
     limiter = roomy()
     whole = b"".join(reply_events(*CHUNKS, end=end).pieces)
     sent = gzip.compress(whole) if encoded else whole

@@ -55,7 +55,7 @@ def nothing() -> None:
             for amount in (0, -1, 0.0, -0.5, math.nan, math.inf, -math.inf, True, "5", None, [5])
         ],
         *[
-            ((REQUESTS, amount, "day"), f"amount is {amount!r}: give at most 1e15; more than that is no limit.")
+            ((REQUESTS, amount, "day"), f"amount is {amount!r}: give a number of at most 1e15.")
             for amount in (10**16, 10**400, 1e300)
         ],
         ((REQUESTS, 1.5, "day"), "amount is 1.5: requests are counted in whole numbers."),

@@ -154,7 +154,7 @@ def test_by_is_no_plain_text(books: CostTracker) -> None:
 
 @pytest.mark.parametrize("by", [5, None, [5], ("agent", None)])
 def test_by_is_a_sequence_of_labels(books: CostTracker, by: Any) -> None:
-    with pytest.raises(ConfigError, match="^by is .*: give a sequence of labels"):
+    with pytest.raises(ConfigError, match=r"^by is .*: give a sequence of labels"):
         books.report(by=by)
 
 

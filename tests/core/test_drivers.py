@@ -170,7 +170,7 @@ def test_an_interrupted_thread_leaves_the_queue(monkeypatch: pytest.MonkeyPatch)
     limiter = RateLimiter(concurrency=1)
     held = limiter.acquire()
 
-    def interrupt(self: Threads, bell: threading.Lock) -> float:
+    def interrupt(*_: object) -> float:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Threads, "join", interrupt)
@@ -249,7 +249,7 @@ def test_the_loop_is_free_while_tasks_wait() -> None:
     limiter = RateLimiter(Limit(Resource.REQUESTS, 100, "second", burst=1))
 
     async def main() -> int:
-        waiting = asyncio.ensure_future(asyncio.wait([asyncio.ensure_future(limiter.acquire_async()) for _ in range(5)]))
+        waiting = asyncio.gather(*(limiter.acquire_async() for _ in range(5)))
         turns = 0
         while not waiting.done():
             turns += 1

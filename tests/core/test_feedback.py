@@ -10,7 +10,16 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from agent_rate_limiter import AcquireTimeout, Estimate, Limit, MultiProviderLimiter, Provider, Resource, Usage
+from agent_rate_limiter import (
+    AcquireTimeout,
+    Decision,
+    Estimate,
+    Limit,
+    MultiProviderLimiter,
+    Provider,
+    Resource,
+    Usage,
+)
 from agent_rate_limiter.limits import Target
 from agent_rate_limiter.providers import Failure, FailureKind, Quota
 from agent_rate_limiter.reservation import Reservation
@@ -85,7 +94,7 @@ def test_limits_are_learned_from_headers(manual_clock: ManualClock) -> None:
     assert limits["10,000 tokens/minute (learned)"] == ("openai:gpt-4", 9_000)
     assert limits["500 requests/minute (learned)"] == ("openai:gpt-4", 499)
     refused = limiter.try_acquire(GPT, input_tokens=9_001)
-    assert not refused
+    assert isinstance(refused, Decision)
     assert refused.limit is not None
     assert refused.limit.name == "10,000 tokens/minute (learned)"
 
@@ -124,7 +133,8 @@ def test_those_who_wait_already_come_under_what_is_learned(manual_clock: ManualC
 def test_the_period_is_told_or_computed(manual_clock: ManualClock, quota: Quota, name: str) -> None:
     limiter = unknown(manual_clock)
     admitted(limiter.try_acquire(GPT)).observe([quota])
-    assert [limit.name for limit in limiter.snapshot().limits if limit.resource != "concurrency"] == [f"{name} (learned)"]
+    names = [limit.name for limit in limiter.snapshot().limits if limit.resource != "concurrency"]
+    assert names == [f"{name} (learned)"]
 
 
 # ---------------------------------------------------------------- limits that are configured
@@ -300,7 +310,7 @@ def test_it_opens_gradually(manual_clock: ManualClock) -> None:
     manual_clock.advance(10)
     widths = []
     for _ in range(9):
-        calls = []
+        calls: list[Reservation] = []
         while isinstance(call := limiter.try_acquire(GPT), Reservation) and len(calls) < 20:
             calls.append(call)
         widths.append(len(calls))
@@ -394,9 +404,6 @@ def test_a_refusal_that_names_nothing_is_taken_for_requests_else_for_tokens(
     call.fail(Failure(FailureKind.WAIT, 5.0, status=429))
     manual_clock.advance(5)
     assert available(limiter, resource.value) == 1_000
-
-
-def _nothing(_: object) -> None: ...
 
 
 @pytest.mark.parametrize("end", [lambda call: call.settle(Usage()), lambda call: call.cancel()])

@@ -8,7 +8,15 @@ from typing import Any
 
 import pytest
 
-from agent_rate_limiter import AcquireTimeout, Limit, LimiterClosed, MultiProviderLimiter, RateLimiter, RequestTooLarge
+from agent_rate_limiter import (
+    AcquireTimeout,
+    Decision,
+    Limit,
+    LimiterClosed,
+    MultiProviderLimiter,
+    RateLimiter,
+    RequestTooLarge,
+)
 from agent_rate_limiter.limits import Resource, Scope
 from agent_rate_limiter.provider import Provider
 from agent_rate_limiter.testing import ManualClock, run_virtual
@@ -26,7 +34,8 @@ class Line:
 
     async def call(self, name: str, *, after: float = 0, agent: str = "", hold: float = 0, **options: Any) -> None:
         await asyncio.sleep(after)
-        with self.limiter.scope(**({"agent": agent} if agent else {})):
+        labels: dict[str, Any] = {"agent": agent} if agent else {}
+        with self.limiter.scope(**labels):
             async with self.limiter.reserve(**options):
                 self.served.append(name)
                 self.at[name] = (self.clock.now() - self.start) / 1000
@@ -304,7 +313,7 @@ def test_try_acquire_never_overtakes(manual_clock: ManualClock) -> None:
         waiting = asyncio.ensure_future(limiter.acquire_async(input_tokens=100))
         await asyncio.sleep(0)
         refused = limiter.try_acquire(input_tokens=10)
-        assert not refused
+        assert isinstance(refused, Decision)
         assert refused.retry_after == 6.0  # 5 s for the one ahead, 1 s for itself
         assert limiter.try_acquire(input_tokens=10, priority=0)
         waiting.cancel()

@@ -269,7 +269,7 @@ def test_a_reservation_cannot_be_doubled(limiter: RateLimiter, twin: Callable[[A
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
-def test_a_pending_call_is_entered_once(limiter: RateLimiter, asynchronous: bool) -> None:  # noqa: FBT001 - a table
+def test_a_pending_call_is_entered_once(limiter: RateLimiter, asynchronous: bool) -> None:
     pending = limiter.reserve()
 
     async def enter() -> None:

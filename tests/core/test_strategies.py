@@ -162,6 +162,7 @@ def test_what_may_still_come_back_is_told_apart_from_what_is_spent() -> None:
 def test_prediction_beyond_one_window() -> None:
     assert FixedWindow(10, "minute").wait((START, START + MINUTE, 10, 0), 25, START) == 3 * MINUTE
     full = SlidingWindow(10, MINUTE).take((0, ()), 10, START)
+    assert full is not None
     assert SlidingWindow(10, MINUTE).wait(full, 25, START) == 2 * MINUTE + MINUTE + 1_000
 
 

@@ -30,9 +30,7 @@ def _admitted(strategy: Strategy, plan: list[tuple[int, int]]) -> list[tuple[int
 
 def _most_in_any_window(taken: list[tuple[int, int]], length: int) -> int:
     """The most that was admitted in [t, t + length), over all t."""
-    return max(
-        (sum(units for at, units in taken if start <= at < start + length) for start, _ in taken), default=0
-    )
+    return max((sum(units for at, units in taken if start <= at < start + length) for start, _ in taken), default=0)
 
 
 @given(amounts, periods, st.integers(1, 50), steps, st.integers(1, 30_000))

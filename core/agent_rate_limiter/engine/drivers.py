@@ -20,7 +20,9 @@ from agent_rate_limiter.engine.queue import Waiter
 class MakeWaiter(Protocol):
     """Builds the waiter, given how to signal it."""
 
-    def __call__(self, *, signal: Callable[[], bool]) -> Waiter: ...
+    def __call__(self, *, signal: Callable[[], bool]) -> Waiter:
+        """Return the waiter; `signal` wakes whoever waits, and is False when nobody is there any more."""
+        ...
 
 
 def wait_in_thread(engine: Engine, make: MakeWaiter) -> Waiter:

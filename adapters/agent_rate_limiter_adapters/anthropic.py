@@ -1,0 +1,97 @@
+"""Limits for Anthropic's SDK: `limiter.wrap(Anthropic())`."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from agent_rate_limiter import ConfigError
+from agent_rate_limiter_adapters.http import limited_sdk
+
+if TYPE_CHECKING:
+    from agent_rate_limiter import MultiProviderLimiter, RateLimiter
+
+C = TypeVar("C")
+
+_KINDS: Mapping[str, str] = {
+    "AnthropicBedrock": "bedrock",
+    "AnthropicBedrockMantle": "bedrock",
+    "AnthropicVertex": "vertex",
+    "AnthropicAWS": "anthropic",
+    "AnthropicFoundry": "anthropic",
+    "AnthropicGoogleCloud": "anthropic",
+    "Anthropic": "anthropic",
+}
+"""The SDK's clients, of which a version may lack some, and who sets the limits there; each has its async twin."""
+
+
+def adapter(
+    client: C,
+    limiter: RateLimiter | MultiProviderLimiter,
+    *,
+    provider: str | None = None,
+    priority: int | None = None,
+    timeout: float | None = None,
+) -> C:
+    """Return a limited twin of a client of Anthropic's SDK; the original stays as it is.
+
+    Every call of the Messages API is limited, once per request, and settled with what it used: plain, streamed,
+    parsed, beta, tool runners, raw and streaming responses, and those of `twin.with_options(...)`. Batches and token
+    counts are not limited. A limiter's error reaches the caller as it is. The twin does not retry by itself,
+    whatever `max_retries` says.
+
+    The two share their connections, as the SDK's own copies do: closing the twin ends those that are open, and the
+    original then opens new ones.
+
+    Args:
+        client: an Anthropic or AsyncAnthropic, or one for Bedrock, Vertex AI, Foundry or another cloud, with any
+            HTTP client. Bedrock's streams do not tell their usage over HTTP events: they are charged the estimate.
+        limiter: whose limits.
+        provider: the name of the provider that all calls go to; None finds it by the client's base_url: the provider
+            with that base_url, else the one of that host's kind, else of kind "anthropic" ("bedrock", "vertex").
+        priority: lower goes first; None takes the scope's.
+        timeout: seconds a call may wait; None waits for ever.
+
+    Raises:
+        ConfigError: it is no such client; or no configured provider fits, or several do.
+    """
+    kind = _kind_of(client)
+    twin = limited_sdk(client, limiter, kind, provider=provider, priority=priority, timeout=timeout)
+    limited: Any = type(twin)
+    twin.__class__ = _self_copying(limited)
+    return twin
+
+
+def _kind_of(client: object) -> str:
+    import anthropic
+
+    for name, kind in _KINDS.items():
+        classes = (getattr(anthropic, name, None), getattr(anthropic, f"Async{name}", None))
+        if isinstance(client, tuple(cls for cls in classes if cls is not None)):
+            return kind
+    given = type(client)
+    raise ConfigError(
+        f"client is a {given.__module__}.{given.__qualname__}: give an Anthropic or AsyncAnthropic, or its like for "
+        "Bedrock, Vertex AI, Foundry, AWS or Google Cloud."
+    )
+
+
+@cache
+def _self_copying(cls: Any) -> Any:
+    """The class of a twin, which is copied as what it is a twin of: the SDK hands credentials on to its own alone."""
+    if "_copied_as" in cls.__dict__:
+        return cls
+    original = cls.__mro__[1]
+
+    def copied(self: Any, *args: Any, **options: Any) -> Any:
+        plain = copy.copy(self)
+        plain.__class__ = original
+        twin = plain.copy(*args, **options)
+        twin.__class__ = self.__class__
+        return twin
+
+    fields = {"__module__": cls.__module__, "__doc__": cls.__doc__, "__qualname__": cls.__qualname__}
+    ours = {"copy": copied, "with_options": copied, "_copied_as": original, "_limited_request": True}
+    return type(cls.__name__, (cls,), {**fields, **ours})
