@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import tenacity
 
 from agent_rate_limiter import ConfigError
-from agent_rate_limiter_adapters.http import Destinations, limited_client
+from agent_rate_limiter_adapters.http import Destinations, library_of, limited_client
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,10 +70,14 @@ def _twin(client: Any, api: Any) -> Any:
     """A client of the same class that calls through another `BaseApiClient`."""
     from google import genai
 
+    def built_on(**_: Any) -> Any:
+        return api
+
     twin = copy.copy(client)
     twin.__class__ = _undying(client.__class__)
-    twin._get_api_client = lambda **_: api  # noqa: SLF001 - what the constructor builds everything on
-    genai.Client.__init__(twin, debug_config=client._debug_config)  # noqa: SLF001
+    twin._get_api_client = built_on  # noqa: SLF001 - by the constructor, with all that it makes
+    plain: Any = genai.Client
+    plain.__init__(twin, debug_config=client._debug_config)  # noqa: SLF001
     del twin._get_api_client  # noqa: SLF001
     twin._limited_twin_of = client  # noqa: SLF001 - which closes the shared connections when it is dropped
     return twin
@@ -99,13 +103,16 @@ def _limited_async(api: Any, limit: Callable[[Any], Any]) -> Any:
     """The limited twin of the async HTTP client, which in newer versions keeps another one for each event loop."""
     client = api._async_httpx_client  # noqa: SLF001
     if client is None:  # Vertex AI with client certificates: google-auth has an aiohttp session of its own
-        from google.genai._api_client import _get_http_client_classes
-
-        client = _get_http_client_classes(api._http_options)[1](**api._async_httpx_client_args)  # noqa: SLF001
+        library = library_of(api._httpx_client)  # noqa: SLF001
+        client = library.AsyncClient(**{"follow_redirects": True, **api._async_httpx_client_args})  # noqa: SLF001
     twin = limit(client)
     if getattr(twin, "_per_loop", False):
         make = twin._inner_client_cls  # noqa: SLF001
-        twin._inner_client_cls = lambda **options: limit(make(**options))  # noqa: SLF001
+
+        def made(**options: Any) -> Any:
+            return limit(make(**options))
+
+        twin._inner_client_cls = made  # noqa: SLF001
         twin._loop_clients, twin._loop_clients_lock = {}, threading.Lock()  # noqa: SLF001
     return twin
 
@@ -113,7 +120,11 @@ def _limited_async(api: Any, limit: Callable[[Any], Any]) -> Any:
 @cache
 def _undying(cls: Any) -> Any:
     """The class of a twin, which leaves the shared connections open when it is dropped."""
-    return cls if "_limited_twin_of" in cls.__dict__ else _like(cls, __del__=lambda _: None, _limited_twin_of=None)
+    return cls if "_limited_twin_of" in cls.__dict__ else _like(cls, __del__=_stay, _limited_twin_of=None)
+
+
+def _stay(_: object) -> None:
+    """Do nothing."""
 
 
 @cache
@@ -122,10 +133,12 @@ def _unretrying(cls: Any) -> Any:
     if "_limited_request" in cls.__dict__:
         return cls
 
-    def request(self: Any, http_request: Any, _: Any = None, stream: bool = False) -> Any:  # noqa: FBT001, FBT002 - as theirs
+    def request(self: Any, http_request: Any, http_options: Any = None, stream: Any = False) -> Any:  # noqa: FBT002
+        del http_options  # are in the request already, but for `retry_options`
         return cls._request(self, http_request, None, stream)
 
-    async def request_async(self: Any, http_request: Any, _: Any = None, stream: bool = False) -> Any:  # noqa: FBT001, FBT002
+    async def request_async(self: Any, http_request: Any, http_options: Any = None, stream: Any = False) -> Any:  # noqa: FBT002
+        del http_options
         return await cls._async_request(self, http_request, None, stream)
 
     return _like(cls, _request=request, _async_request=request_async, _limited_request=True)

@@ -83,7 +83,7 @@ Path = tuple[Bucket, ...]
 
 def admit(path: Path, amounts: Sequence[int], now: int) -> list[Any] | None:
     """Return each bucket's state after the takes, or None when one of them refuses. Changes nothing."""
-    states = []
+    states: list[Any] = []
     for bucket, amount in zip(path, amounts):  # noqa: B905 - equal by construction, and this is the hot path
         if amount:
             state = bucket.take(bucket.state, amount, now)

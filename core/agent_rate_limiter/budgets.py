@@ -1,5 +1,8 @@
 """A budget: a limit on dollars, and what happens on the way to it."""
 
+# What users pass is checked, whatever its annotation promises.
+# pyright: reportUnnecessaryIsInstance=false
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -94,7 +97,7 @@ def check_thresholds(thresholds: float | Sequence[float]) -> tuple[float, ...]:
     Raises:
         ConfigError: one is not a share above 0 and up to 1.
     """
-    shares = tuple(thresholds) if isinstance(thresholds, (tuple, list)) else (thresholds,)
+    shares: tuple[Any, ...] = tuple(thresholds) if isinstance(thresholds, (tuple, list)) else (thresholds,)
     for share in shares:
         number = isinstance(share, (int, float)) and not isinstance(share, bool)
         if not number or not 0 < share <= 1:

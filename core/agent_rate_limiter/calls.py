@@ -1,5 +1,8 @@
 """The life of a call: reserve, wait, settle. Shared by every limiter; sync and async differ in two lines."""
 
+# What users pass is checked, whatever its annotation promises.
+# pyright: reportUnnecessaryIsInstance=false
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -104,7 +107,7 @@ class Calls:
     def claim(self, target: Target) -> Reservation | None:
         """Take over the reservation that an outer layer holds for this very call, if there is one."""
         for reservation in reversed(context.current_reservations()):
-            if reservation.target == target and reservation._calls is self and reservation.claim():  # noqa: SLF001
+            if reservation.target == target and reservation.held_by(self) is not None and reservation.claim():
                 return reservation
         return None
 
@@ -212,7 +215,8 @@ class Calls:
 
         Returns True for a call made from within another to the same target.
         """
-        outer = [r._hold for r in context.current_reservations() if r._calls is self and r._hold.open]  # noqa: SLF001
+        holds = [reservation.held_by(self) for reservation in context.current_reservations()]
+        outer = [hold for hold in holds if hold is not None and hold.open]
         for bucket, amount in zip(hold.path, hold.amounts, strict=False) if outer else ():
             if bucket.limit.resource is Resource.CONCURRENCY and amount:
                 own = sum(other.amounts[other.path.index(bucket)] for other in outer if bucket in other.path)

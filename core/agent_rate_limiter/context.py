@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, NamedTuple
@@ -68,7 +68,7 @@ current_reservations = _reservations.get
 
 
 @contextmanager
-def enter_scope(scope: CallScope) -> Iterator[None]:
+def enter_scope(scope: CallScope) -> Generator[None]:
     """Apply a scope to everything in the block, threads excluded and tasks included, as contextvars do."""
     token = _scope.set(scope)
     try:
@@ -88,7 +88,7 @@ def drop_reservation(reservation: Reservation) -> None:
 
 
 @contextmanager
-def holding(reservation: Reservation) -> Iterator[None]:
+def holding(reservation: Reservation) -> Generator[None]:
     """Let inner layers find the reservation during the block."""
     hold_reservation(reservation)
     try:

@@ -1,5 +1,8 @@
 """The books: what was sent, to whom, by whom, and what it cost."""
 
+# What users pass is checked, whatever its annotation promises.
+# pyright: reportUnnecessaryIsInstance=false
+
 from __future__ import annotations
 
 import os

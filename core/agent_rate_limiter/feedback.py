@@ -210,8 +210,9 @@ def _empty(bucket: Bucket, requested: int, told: int, now: int) -> None:
 
 def _binding(path: Sequence[Bucket], failure: Failure) -> Bucket | None:
     """Find the limit that refused: as named, else requests, else tokens; a refusal means that no burst is left."""
-    named = [failure.resource] if failure.resource in _LEARNABLE else []
-    for resource in (*named, Resource.REQUESTS, Resource.TOKENS, Resource.INPUT_TOKENS, Resource.OUTPUT_TOKENS):
+    named = failure.resource
+    first = (named,) if named is not None and named in _LEARNABLE else ()
+    for resource in (*first, Resource.REQUESTS, Resource.TOKENS, Resource.INPUT_TOKENS, Resource.OUTPUT_TOKENS):
         bucket = _matching(path, Quota(resource, failure.period if resource is failure.resource else None))
         if bucket is not None:
             return bucket

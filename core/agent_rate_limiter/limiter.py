@@ -1,9 +1,12 @@
 """What every limiter offers, and `RateLimiter`: the limits of one provider's one model."""
 
+# What users pass is checked, whatever its annotation promises.
+# pyright: reportUnnecessaryIsInstance=false
+
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -78,7 +81,7 @@ class Limiter:
     # -- scopes --------------------------------------------------------------------------------------------
 
     @contextmanager
-    def scope(self, *, budget: float | None = None, priority: int | None = None, **labels: object) -> Iterator[None]:
+    def scope(self, *, budget: float | None = None, priority: int | None = None, **labels: object) -> Generator[None]:
         """Label every call in the block, tasks started in it included; scopes nest.
 
         Args:
@@ -317,10 +320,10 @@ class _Known:
 
 
 def _limits(limits: object) -> list[Limit]:
-    given = [limits] if isinstance(limits, (Limit, str)) else limits
-    if not isinstance(given, Iterable) or isinstance(given, Mapping):
+    if isinstance(limits, Mapping) or not isinstance(limits, (Limit, str, Iterable)):
         raise ConfigError(f"limits is {limits!r}: give Limit(...) objects, or texts such as '40 requests/week'.")
-    parsed = [Limit.parse(limit) if isinstance(limit, str) else limit for limit in given]
+    several: Iterable[Any] = [limits] if isinstance(limits, (Limit, str)) else limits
+    parsed: list[Any] = [Limit.parse(limit) if isinstance(limit, str) else limit for limit in several]
     for limit in parsed:
         if not isinstance(limit, Limit):
             raise ConfigError(f"limits hold {limit!r}: give Limit(...) objects, or texts such as '40 requests/week'.")

@@ -1,5 +1,8 @@
 """The vocabulary of limits: what is counted, how much, per what time, for whom."""
 
+# What users pass is checked, whatever its annotation promises.
+# pyright: reportUnnecessaryIsInstance=false
+
 from __future__ import annotations
 
 import re
@@ -105,7 +108,7 @@ class Scope:
 
     def key(self, labels: Mapping[str, str]) -> str | None:
         """Name the share of the limit that a call with these labels draws on; None when it draws on none."""
-        parts = []
+        parts: list[str] = []
         for name, wanted in self.labels:
             value = labels.get(name)
             if value is None or wanted not in {EACH, value}:

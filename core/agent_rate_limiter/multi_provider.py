@@ -1,5 +1,8 @@
 """`MultiProviderLimiter`: many providers and models, their limits and budgets, in one place."""
 
+# What users pass is checked, whatever its annotation promises.
+# pyright: reportUnnecessaryIsInstance=false
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from types import TracebackType
 
@@ -57,7 +57,7 @@ class Pending:
         self.__exit__(kind, error, trace)
 
     @contextmanager
-    def _entering(self) -> Iterator[None]:
+    def _entering(self) -> Generator[None]:
         """Let it be entered once; again only after a refusal."""
         if self._entered:
             message = f"This reserve() for {self._target} was entered before. Call reserve() anew for each call."

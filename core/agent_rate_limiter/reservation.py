@@ -66,6 +66,10 @@ class Reservation:
         """The provider to send the call to."""
         return self.target.provider
 
+    def held_by(self, calls: Calls) -> Hold | None:
+        """Return what it has taken, if it was taken through these calls; for the machinery."""
+        return self._hold if self._calls is calls else None
+
     @property
     def claimed(self) -> bool:
         """Whether a layer inside has taken it over, and will end it."""

@@ -1,5 +1,8 @@
 """Whether and when a failed call is tried again. Tenacity does the sums; a first attempt never gets here."""
 
+# What users pass is checked, whatever its annotation promises.
+# pyright: reportUnnecessaryIsInstance=false
+
 from __future__ import annotations
 
 import math

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,10 +14,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agent_rate_limiter import (
+    Alert,
     ConfigError,
     Estimate,
     Limit,
-    LimiterClosed,
     MultiProviderLimiter,
     Provider,
     RateLimiter,
@@ -42,6 +44,10 @@ def refusal(call: Callable[..., object], *args: Any, **kwargs: Any) -> str:
 
 def nothing() -> None:
     """A function to be decorated."""
+
+
+async def told(alert: Alert) -> None:
+    """A callback that nobody would await."""
 
 
 # ---------------------------------------------------------------- limits
@@ -185,13 +191,37 @@ def test_the_limits_of_a_limiter_are_limits_or_texts(limits: Any) -> None:
     assert "limit" in refusal(RateLimiter, limits)
 
 
-@pytest.mark.parametrize("field", ["store", "clock"])
-def test_a_store_and_a_clock_are_what_they_are(field: str) -> None:
-    assert refusal(RateLimiter, **{field: 5}).startswith(f"{field} is 5: ")
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("store", 5),
+        ("clock", 5),
+        ("on_alert", 5),
+        ("retry", 5),
+        ("retry", {"budget": 5}),
+        ("retry", {"budget": {"x": 5}}),
+    ],
+)
+def test_an_option_of_another_kind(option: str, value: Any) -> None:
+    assert refusal(MultiProviderLimiter, **{option: value}).startswith(option)
 
 
-def test_a_store_uri_with_a_password_is_not_repeated() -> None:
-    assert "hunter2" not in refusal(MultiProviderLimiter, store="redis://user:hunter2@host:6379/0")
+def test_what_a_file_may_say_but_the_limiter_cannot_do() -> None:
+    with suppress(ConfigError):
+        MultiProviderLimiter.from_config({"fallbacks": {"p:m": ["p:n"]}, "max_queue": 5})
+
+
+def test_two_different_limits_of_one_name() -> None:
+    """As `Provider` does: no message, and no store, could tell them apart."""
+    limit = Limit(REQUESTS, 10, "minute")
+    assert "10 requests/minute" in refusal(RateLimiter, [limit, replace(limit, burst=1)])
+
+
+@pytest.mark.parametrize(
+    "uri", ["u:hunter2@host", ":hunter2@host:6379/0", "u:a/hunter2@h", "u:a@hunter2@h", "h?password=hunter2"]
+)
+def test_a_store_uri_with_a_password_is_not_repeated(uri: str) -> None:
+    assert "hunter2" not in refusal(MultiProviderLimiter, store=f"redis://{uri}")
 
 
 def test_what_cannot_be_wrapped() -> None:
@@ -308,28 +338,3 @@ def test_nothing_but_our_errors_whatever_is_given(tokens: Any, cost: Any, priori
         limiter.acquire(Estimate(1, tokens, cost=cost), priority=priority, timeout=timeout).settle()
     except RateLimiterError as error:
         assert len(str(error)) > 20  # noqa: PT017 - the other outcome is as good
-
-
-# ---------------------------------------------------------------- after the end
-
-
-def test_nobody_is_admitted_after_close_and_those_who_wait_are_told(manual_clock: ManualClock) -> None:
-    closed = r"^This limiter is closed\. Make a new one\.$"
-
-    async def main(limiter: RateLimiter) -> list[object]:
-        waiting = [asyncio.create_task(limiter.acquire_async(timeout=timeout)) for timeout in (None, 3_600)]
-        await asyncio.sleep(0)
-        limiter.close()
-        return await asyncio.gather(*waiting, return_exceptions=True)
-
-    with RateLimiter(rpm=1, clock=manual_clock) as limiter:
-        held = limiter.acquire()
-        assert [(type(error), str(error)) for error in asyncio.run(main(limiter))] == [
-            (LimiterClosed, "This limiter is closed. Make a new one.")
-        ] * 2
-    for call in (limiter.try_acquire, limiter.acquire, limiter.reserve().__enter__, limiter.limit()(nothing)):
-        with pytest.raises(LimiterClosed, match=closed):
-            call()
-    held.settle()  # what is in flight can still be settled
-    assert limiter.costs.report(()).to_dicts()[0]["requests"] == 1
-    limiter.close()  # twice does no harm

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import threading
 
 import pytest
 
@@ -23,6 +24,7 @@ from agent_rate_limiter import (
     RateLimiter,
     RateLimiterError,
     RequestTooLarge,
+    Reservation,
     ReservationError,
     Resource,
     Scope,
@@ -324,3 +326,24 @@ def test_a_wait_beyond_the_calendar_is_still_a_refusal(manual_clock: ManualClock
     limiter = RateLimiter(tpm=1, clock=manual_clock)
     limiter.acquire().settle(Usage(input_tokens=10**13))
     assert not limiter.try_acquire(input_tokens=1)
+
+
+@pytest.mark.parametrize("seconds", [1e10, 5e9])
+def test_centuries_are_only_a_long_time(seconds: float) -> None:
+    """Longer than a lock can wait at once."""
+    limiter = RateLimiter(concurrency=1, lease=seconds)
+    held = limiter.acquire()
+    outcome: list[object] = []
+
+    def wait() -> None:
+        try:
+            outcome.append(limiter.acquire(timeout=seconds))
+        except OverflowError as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    thread.join(0.03)
+    held.settle()
+    thread.join(5)
+    assert [type(result) for result in outcome] == [Reservation]

@@ -91,8 +91,10 @@ def test_limits_are_learned_from_headers(manual_clock: ManualClock) -> None:
     call.observe([Quota(Resource.TOKENS, "minute", 10_000, 9_000), Quota(Resource.REQUESTS, None, 500, 499, 0.12)])
     call.settle(Usage(1, 900, 100))
     limits = {limit.name: (limit.owner, limit.available) for limit in limiter.snapshot().limits}
-    assert limits["10,000 tokens/minute (learned)"] == ("openai:gpt-4", 9_000)
-    assert limits["500 requests/minute (learned)"] == ("openai:gpt-4", 499)
+    assert limits == {
+        "10,000 tokens/minute (learned)": ("openai:gpt-4", 9_000),
+        "500 requests/minute (learned)": ("openai:gpt-4", 499),
+    }
     refused = limiter.try_acquire(GPT, input_tokens=9_001)
     assert isinstance(refused, Decision)
     assert refused.limit is not None

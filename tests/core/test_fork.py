@@ -1,24 +1,22 @@
-"""A forked child is told at once that the limits are its parent's, and harms nobody."""
+"""The end of a limiter: closed, or left behind by a fork. Nobody hangs, and everybody is told."""
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import select
 import signal
 import sys
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
 
 from agent_rate_limiter import LimiterClosed, MultiProviderLimiter, Provider, RateLimiter, Reservation, Usage
+from agent_rate_limiter.testing import ManualClock
 
-pytestmark = [
-    pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork"),
-    pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 
 SAYS = (
     "LimiterClosed: This limiter was made in another process, before a fork: its limits would count twice. "
@@ -28,6 +26,8 @@ SAYS = (
 
 def in_child(*attempts: Callable[[], object]) -> list[str]:
     """Fork, try these one after the other in the child, and return what came of each."""
+    if not hasattr(os, "fork"):
+        pytest.skip("this system does not fork")
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -52,6 +52,9 @@ def outcome(attempt: Callable[[], object]) -> str:
     except BaseException as error:  # noqa: BLE001 - the parent looks at it
         text = f"{type(error).__name__}: {error}"
     return " ".join([text, *noise])
+
+
+# ---------------------------------------------------------------- forked
 
 
 @pytest.fixture
@@ -118,22 +121,35 @@ def test_a_limiter_made_in_the_child_works() -> None:
     assert in_child(make) == ["0"]
 
 
-def test_a_fork_while_others_hold_the_lock_and_wait(limiter: RateLimiter) -> None:
-    """The child's lock is a new one: nobody there would ever release the old one."""
-    stop = threading.Event()
+def test_a_fork_while_somebody_holds_the_locks(limiter: RateLimiter) -> None:
+    """The child's locks are new ones: nobody there would ever release the old."""
+    limiter.acquire().settle()
+    attempts: list[Callable[[], object]] = [limiter.try_acquire, lambda: limiter.snapshot().waiting]
+    with limiter.costs.lock:
+        assert in_child(*attempts) == [SAYS, "0"]
+    assert limiter._calls.engine.read(lambda _: in_child(*attempts)) == [SAYS, "0"]
 
-    def work() -> None:
-        while not stop.is_set():
-            with suppress(LimiterClosed):
-                limiter.snapshot()
 
-    threads = [threading.Thread(target=work) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    try:
-        for _ in range(20):
-            assert in_child(limiter.try_acquire, lambda: limiter.snapshot().waiting) == [SAYS, "0"]
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join(5)
+# ---------------------------------------------------------------- closed
+
+
+def test_nobody_is_admitted_after_close_and_those_who_wait_are_told(manual_clock: ManualClock) -> None:
+    closed = r"^This limiter is closed\. Make a new one\.$"
+
+    async def main(limiter: RateLimiter) -> list[object]:
+        waiting = [asyncio.create_task(limiter.acquire_async(timeout=timeout)) for timeout in (None, 3_600)]
+        await asyncio.sleep(0)
+        limiter.close()
+        return await asyncio.gather(*waiting, return_exceptions=True)
+
+    with RateLimiter(rpm=1, clock=manual_clock) as limiter:
+        held = limiter.acquire()
+        assert [(type(error), str(error)) for error in asyncio.run(main(limiter))] == [
+            (LimiterClosed, "This limiter is closed. Make a new one.")
+        ] * 2
+    for call in (limiter.try_acquire, limiter.acquire, limiter.reserve().__enter__, limiter.limit()(gc.collect)):
+        with pytest.raises(LimiterClosed, match=closed):
+            call()
+    held.settle()  # what is in flight can still be settled
+    assert limiter.costs.report(()).to_dicts()[0]["requests"] == 1
+    limiter.close()  # twice does no harm

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from agent_rate_limiter import EACH, ConfigError, Limit, Priority, Resource, Scope, Target
+from agent_rate_limiter import EACH, ConfigError, Limit, Priority, RateLimiter, Resource, Scope, Target
 from agent_rate_limiter.limits import PERIOD_SECONDS, SHORTHANDS, from_units, shorthand, to_units
+from agent_rate_limiter.testing import ManualClock
 
 REQUESTS, TOKENS, COST, CONCURRENCY = Resource.REQUESTS, Resource.TOKENS, Resource.COST, Resource.CONCURRENCY
 WRITE = "write it like '40 requests/week', '1M tokens/day', '$5/day' or '10 concurrent'"
@@ -294,3 +295,31 @@ def test_callers_with_different_labels_never_share_a_limit_of_each(one: dict[str
 @given(st.dictionaries(st.sampled_from("abc"), LABEL), st.dictionaries(st.sampled_from("abc"), LABEL))
 def test_a_concrete_scope_is_for_calls_with_all_its_labels(wanted: dict[str, str], labels: dict[str, str]) -> None:
     assert (Scope(**wanted).key(labels) is not None) == (wanted.items() <= labels.items())
+
+
+def admitted(limiter: RateLimiter, **labels: Any) -> int:
+    """How many of three calls pass."""
+    with limiter.scope(**labels):
+        return sum(map(bool, [limiter.try_acquire() for _ in range(3)]))
+
+
+@pytest.mark.parametrize(
+    ("scope", "callers", "expected"),
+    [
+        (Scope(agent=EACH), [{"agent": "a"}, {"agent": "a"}, {"agent": "b"}, {}], [2, 0, 2, 3]),
+        (Scope(agent="a"), [{"agent": "a"}, {"agent": "b"}, {}], [2, 3, 3]),
+        (Scope(agent="a", run=EACH), [{"agent": "a", "run": run} for run in "112"], [2, 0, 2]),
+        (Scope(agent="a", run=EACH), [{"agent": "b", "run": "1"}, {"agent": "a"}], [3, 3]),
+    ],
+    ids=str,
+)
+def test_whom_a_limit_is_for(scope: Scope, callers: list[dict[str, str]], expected: list[int]) -> None:
+    limiter = RateLimiter(Limit(Resource.REQUESTS, 2, "day", scope=scope), clock=ManualClock())
+    assert [admitted(limiter, **labels) for labels in callers] == expected
+    assert all(status.scope for status in limiter.snapshot().limits)
+
+
+def test_a_limit_for_each_and_a_like_named_one_for_somebody_both_bind() -> None:
+    each = Limit(Resource.REQUESTS, 3, "day", scope=Scope(agent=EACH))
+    limiter = RateLimiter([each, replace(each, burst=1, scope=Scope(agent="a"))], clock=ManualClock())
+    assert [admitted(limiter, agent="a"), admitted(limiter, agent="b")] == [1, 3]

@@ -14,11 +14,12 @@ import pytest
 import agent_rate_limiter
 
 PUBLIC = {
-    "AcquireTimeout", "Alert", "AllTargetsFailed", "Budget", "BudgetExceeded", "ConfigError", "CostReport",
-    "CostTracker", "Decision", "EACH", "Estimate", "Explanation", "Limit", "LimitExceeded", "LimitStatus", "LimiterClosed", "Model",
-    "MultiProviderLimiter", "Price", "Priority", "Provider", "QuotaExhausted", "RateLimiter", "RateLimiterError",
-    "RequestTooLarge", "Reservation", "ReservationError", "Resource", "Scope", "Snapshot", "StoreUnavailable", "Target",
-    "Usage", "__version__",
+    "AcquireTimeout", "Alert", "AllTargetsFailed", "Attempts", "Budget", "BudgetExceeded", "ConfigError",
+    "CostReport", "CostTracker", "Decision", "EACH", "Estimate", "Explanation", "Limit", "LimitExceeded",
+    "LimitStatus", "LimiterClosed", "Model", "MultiProviderLimiter", "Price", "Priority", "Provider",
+    "QuotaExhausted", "RateLimiter", "RateLimiterError", "RequestTooLarge", "Reservation", "ReservationError",
+    "Resource", "RetryBudget", "RetryStrategy", "Scope", "Snapshot", "StoreUnavailable", "Target", "Usage",
+    "__version__",
 }  # fmt: skip
 """Names that users rely on: none may go away."""
 
@@ -48,10 +49,10 @@ def test_types_and_run_time_know_the_same_names() -> None:
     """Type checkers see the block under TYPE_CHECKING; everybody else `__getattr__`."""
     tree = ast.parse(Path(str(agent_rate_limiter.__file__)).read_text(encoding="utf-8"))
     block = next(node for node in tree.body if isinstance(node, ast.If))
-    typed: dict[str | None, tuple[str | None, str]] = {}
+    typed: dict[str, tuple[str | None, str]] = {}
     for node in block.body:
         assert isinstance(node, ast.ImportFrom)
-        typed |= {alias.asname: (node.module, alias.name) for alias in node.names}
+        typed |= {str(alias.asname): (node.module, alias.name) for alias in node.names}
     assert typed.keys() | {"__version__"} == set(agent_rate_limiter.__all__)
     for name, (module, original) in typed.items():
         assert name == original

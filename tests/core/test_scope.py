@@ -109,41 +109,6 @@ def test_where_calls_went_cannot_be_relabelled(label: str, manual_clock: ManualC
         call(limiter)
 
 
-# ---------------------------------------------------------------- limits for whom
-
-
-def per_agent(clock: ManualClock, **scope: str) -> RateLimiter:
-    return RateLimiter(Limit(Resource.REQUESTS, 2, "day", scope=Scope(**scope)), clock=clock)
-
-
-def admitted(limiter: RateLimiter, **labels: Any) -> int:
-    """How many of three calls pass."""
-    with limiter.scope(**labels):
-        calls = [limiter.try_acquire() for _ in range(3)]
-    for reservation in calls:
-        if isinstance(reservation, Reservation):
-            reservation.settle()
-    return sum(map(bool, calls))
-
-
-def test_each_agent_has_a_limit_of_its_own(manual_clock: ManualClock) -> None:
-    limiter = per_agent(manual_clock, agent=EACH)
-    assert [admitted(limiter, agent=agent) for agent in "aab"] == [2, 0, 2]
-    assert admitted(limiter) == 3  # not limited by it
-    assert {status.scope for status in limiter.snapshot().limits} == {"agent=a", "agent=b"}
-
-
-def test_one_agent_is_limited_and_no_other(manual_clock: ManualClock) -> None:
-    limiter = per_agent(manual_clock, agent="a")
-    assert [admitted(limiter, agent=agent) for agent in "ab"] == [2, 3]
-
-
-def test_a_limit_for_each_run_of_one_agent(manual_clock: ManualClock) -> None:
-    limiter = per_agent(manual_clock, agent="a", run=EACH)
-    assert [admitted(limiter, agent="a", run=run) for run in "112"] == [2, 0, 2]
-    assert [admitted(limiter, agent="b", run="1"), admitted(limiter, agent="a")] == [3, 3]
-
-
 # ---------------------------------------------------------------- priority
 
 
@@ -238,13 +203,33 @@ def test_a_scope_that_goes_on_in_a_task_keeps_its_budget(manual_clock: ManualClo
 def test_many_scopes_do_not_lose_what_was_used(manual_clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only routes whose limits are all idle are forgotten."""
     monkeypatch.setattr("agent_rate_limiter.routing._ROUTES", 8)
-    limiter = per_agent(manual_clock, agent=EACH)
-    assert [admitted(limiter, agent=str(agent)) for agent in range(30)] == [2] * 30
-    assert [admitted(limiter, agent=str(agent)) for agent in range(30)] == [0] * 30
+    limiter = RateLimiter(Limit(Resource.REQUESTS, 1, "day", scope=Scope(agent=EACH)), clock=manual_clock)
+
+    def admitted(agents: range) -> int:
+        count = 0
+        for agent in agents:
+            with limiter.scope(agent=agent):
+                count += bool(limiter.try_acquire())
+        return count
+
+    assert [admitted(range(30)), admitted(range(30))] == [30, 0]
     manual_clock.advance(86_400)
-    for agent in range(30, 60):
-        admitted(limiter, agent=str(agent))
+    admitted(range(30, 60))
     assert len(limiter.snapshot().limits) < 45  # the first thirty are idle by now, and gone
+
+
+def test_a_scope_does_no_harm_to_another_limiter(manual_clock: ManualClock) -> None:
+    one, other = (RateLimiter(price=DOLLAR, clock=manual_clock) for _ in range(2))
+
+    async def main() -> None:
+        with one.scope(budget=1):
+            held = await one.acquire_async(input_tokens=800)
+            asyncio.get_running_loop().call_later(5, held.settle, Usage(input_tokens=100))
+            (await other.acquire_async(input_tokens=500)).settle(Usage(input_tokens=100))
+            (await one.acquire_async(input_tokens=800)).settle(Usage(input_tokens=800))
+
+    run_virtual(main(), manual_clock)
+    assert [limiter.snapshot().in_flight for limiter in (one, other)] == [0, 0]
 
 
 # ---------------------------------------------------------------- one call is counted once
@@ -281,7 +266,7 @@ def test_the_outer_layer_may_settle_again_what_the_inner_one_has(manual_clock: M
         with limiter.reserve(input_tokens=100) as outer:
             inner = claimed(limiter)
             assert inner is outer
-            inner.settle(Usage(input_tokens=50))
+            outer.settle(Usage(input_tokens=50))
             end(outer)
     assert limiter.snapshot().limits[0].available == 850
 

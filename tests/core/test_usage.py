@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import math
 import pickle
+from collections.abc import Coroutine
 from dataclasses import FrozenInstanceError, fields, replace
 from typing import Any
 
@@ -151,6 +153,34 @@ def test_what_a_decorated_call_is_expected_to_use(terms: dict[str, Any], expecte
 
     ask("abc", loud=True)
     assert limiter.snapshot().limits[0].available == expected
+
+
+class Awaited:
+    """A callable of the fifth kind."""
+
+    async def __call__(self) -> Usage:
+        await asyncio.sleep(0)
+        return Usage(input_tokens=7)
+
+
+def passes_on() -> Coroutine[Any, Any, Usage]:
+    return Awaited()()
+
+
+@pytest.mark.parametrize("function", [Awaited(), passes_on], ids=["an object", "a function"])
+def test_what_is_awaited_later_is_in_flight_until_then(function: Any) -> None:
+    """Else it would be limited in nothing, without a word."""
+    limiter = RateLimiter(tpm=1_000, clock=ManualClock())
+    decorated = limiter.limit(input_tokens=100)(function)
+
+    async def main() -> None:
+        call = asyncio.ensure_future(decorated())
+        await asyncio.sleep(0)
+        assert limiter.snapshot().in_flight == 1
+        assert await call == Usage(input_tokens=7)
+
+    asyncio.run(main())
+    assert limiter.snapshot().limits[0].available == 993
 
 
 SIZE = Estimate(2, input_tokens=100, output_tokens=20, max_output_tokens=50)

@@ -8,13 +8,10 @@ from collections.abc import Iterable
 from rich.console import Console
 
 from agent_rate_limiter.budgets import Budget
-from agent_rate_limiter.cli.tables import new_table, price_text
+from agent_rate_limiter.cli.tables import limits_text, new_table, price_text
 from agent_rate_limiter.errors import ConfigError
-from agent_rate_limiter.limits import Limit, Resource
 from agent_rate_limiter.multi_provider import MultiProviderLimiter
 from agent_rate_limiter.provider import Provider
-
-_OUTPUT = {Resource.TOKENS, Resource.OUTPUT_TOKENS}
 
 
 def check_config(path: str) -> int:
@@ -39,12 +36,12 @@ def _print_targets(console: Console, providers: list[Provider]) -> None:
     table = new_table("Target", "Limits", "$ per 1M tokens, in / out")
     for provider in providers:
         if provider.limits:
-            table.add_row(f"{provider.name} (all its models)", _lines(provider.limits), "")
+            table.add_row(f"{provider.name} (all its models)", limits_text(provider.limits), "")
         for name, model in provider.models.items():
             others = [f"falls back to {target}" for target in model.fallbacks]
             if model.degrade_to is not None:
                 others.append(f"{model.degrade_to} from {model.degrade_at:.0%} of a budget")
-            table.add_row(f"{provider.name}:{name}", _lines(model.limits, others), price_text(model.price))
+            table.add_row(f"{provider.name}:{name}", limits_text(model.limits, others), price_text(model.price))
     if providers:
         console.print(table)
 
@@ -57,17 +54,6 @@ def _print_budgets(console: Console, budgets: Iterable[Budget]) -> None:
         table.add_row(budget.as_limit().name, str(budget.scope) or "everybody's", action, shares)
     if table.row_count:
         console.print("", table)
-
-
-def _lines(limits: Iterable[Limit], others: Iterable[str] = ()) -> str:
-    return "\n".join([*map(_described, limits), *others]) or "none"
-
-
-def _described(limit: Limit) -> str:
-    unusual = [] if limit.strategy in {"token_bucket", "concurrency"} else [limit.strategy.replace("_", " ")]
-    if limit.counts == "max_tokens" and limit.resource in _OUTPUT:
-        unusual.append("counts max_tokens")
-    return f"{limit} ({', '.join(unusual)})" if unusual else str(limit)
 
 
 def _count(number: int, noun: str) -> str:

@@ -106,3 +106,16 @@ def check(config: str) -> None:
     from agent_rate_limiter.cli.check import check_config
 
     raise SystemExit(check_config(config))
+
+
+@cli.command()
+@click.argument("name", required=False)
+@click.option("--tier", help="One of its tiers; the smallest, unless said.")
+def presets(name: str | None, tier: str | None) -> None:
+    """Show the limits that providers publish: all providers, or those of NAME."""
+    from agent_rate_limiter.cli.presets import list_presets, show_preset
+
+    if name is None:
+        list_presets()
+    else:
+        show_preset(name, tier)

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from rich import box
 from rich.table import Table
 
+from agent_rate_limiter.limits import Limit, Resource
 from agent_rate_limiter.pricing import Price
+
+_OUTPUT = {Resource.TOKENS, Resource.OUTPUT_TOKENS}
+_USUAL = {"token_bucket", "concurrency"}
 
 
 def new_table(*columns: str) -> Table:
@@ -19,3 +25,17 @@ def new_table(*columns: str) -> Table:
 def price_text(price: Price | None) -> str:
     """A price as `0.4 / 1.6`; nothing when there is none."""
     return "" if price is None else f"{price.input_per_1m:g} / {price.output_per_1m:g}"
+
+
+def limits_text(limits: Iterable[Limit], others: Iterable[str] = ()) -> str:
+    """A line for each limit, and for whatever else there is to say."""
+    return "\n".join([*map(_limit_text, limits), *others]) or "none"
+
+
+def _limit_text(limit: Limit) -> str:
+    unusual = [] if limit.strategy in _USUAL else [limit.strategy.replace("_", " ")]
+    if limit.timezone != "UTC":
+        unusual.append(limit.timezone)
+    if limit.counts == "max_tokens" and limit.resource in _OUTPUT:
+        unusual.append("counts max_tokens")
+    return f"{limit} ({', '.join(unusual)})" if unusual else str(limit)

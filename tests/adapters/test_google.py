@@ -1,0 +1,374 @@
+"""Google's own GenAI SDK, limited, against the simulated provider over a real socket."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import httpx2
+import pytest
+from google import genai
+from google.genai import errors, types
+
+from agent_rate_limiter import (
+    AcquireTimeout,
+    BudgetExceeded,
+    ConfigError,
+    Limit,
+    LimiterClosed,
+    MultiProviderLimiter,
+    Provider,
+    RateLimiterError,
+    RequestTooLarge,
+    Resource,
+)
+from agent_rate_limiter.testing.simulated import Fault, SimulatedProvider
+from agent_rate_limiter_adapters.google import adapter
+from tests.adapters.support import ONCE, Heard, Reply, ScriptedServer, accounted, booked, finish, used
+
+MODEL = "gemini-2.5-flash"
+QUESTION = "Why is the sky blue?"
+CONFIG = types.GenerateContentConfig(max_output_tokens=60)
+RETRYING = types.HttpRetryOptions(attempts=4, initial_delay=0.01)
+ways = pytest.mark.parametrize("way", ["sync", "async"])
+
+
+def roomy(name: str = "gemini", **options: Any) -> MultiProviderLimiter:
+    """A limiter in which nothing binds, nothing refills, and nothing is retried."""
+    totals = [Limit(Resource.REQUESTS, 10_000, None), Limit(Resource.TOKENS, 10_000_000, None)]
+    return MultiProviderLimiter([Provider(name, {MODEL: {"limits": totals, **options}})], retry=ONCE)
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[SimulatedProvider]:
+    with SimulatedProvider(default={"output_tokens": 40}, seed=5) as provider:
+        yield provider
+
+
+@pytest.fixture
+def provider(running: SimulatedProvider) -> SimulatedProvider:
+    running.reset()
+    return running
+
+
+def client_of(provider: SimulatedProvider, **options: Any) -> genai.Client:
+    return genai.Client(api_key="key", http_options=types.HttpOptions(base_url=provider.gemini_url, **options))
+
+
+def ask(models: Any, **options: Any) -> Any:
+    return models.generate_content(**{"model": MODEL, "contents": QUESTION, "config": CONFIG, **options})
+
+
+def stream(models: Any) -> Any:
+    return models.generate_content_stream(model=MODEL, contents=QUESTION, config=CONFIG)
+
+
+def used_by(client: genai.Client, way: str, *calls: Callable[[Any], Any]) -> None:
+    """Make calls through `client.models` or `client.aio.models`, each read to its end."""
+
+    async def use() -> None:
+        try:
+            for call in calls:
+                await finish(call(client.aio.models if way == "async" else client.models))
+        finally:
+            await client.aio.aclose()
+            client.close()
+
+    asyncio.run(use())
+
+
+CALLS: dict[str, Callable[[Any], Any]] = {
+    "plain": ask,
+    "streamed": stream,
+    "with retry options": lambda models: ask(
+        models, config=types.GenerateContentConfig(http_options=types.HttpOptions(retry_options=RETRYING))
+    ),
+    "chat": lambda models: _chat(models),
+}
+
+
+def _chat(models: Any) -> Any:
+    kind = genai.chats.AsyncChats if isinstance(models, genai.models.AsyncModels) else genai.chats.Chats
+    return kind(models).create(model=MODEL).send_message(QUESTION)
+
+
+@ways
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS.keys())
+def test_every_kind_of_call_is_one_reservation_settled_with_what_the_provider_counted(
+    provider: SimulatedProvider, way: str, call: Callable[[Any], Any]
+) -> None:
+    limiter = roomy()
+    used_by(adapter(client_of(provider), limiter), way, call)
+    assert booked(limiter) == accounted(provider)
+    assert booked(limiter)[0] == used(limiter, "requests") == 1
+    assert used(limiter, "tokens") == provider.report().input_tokens + provider.report().output_tokens > 0
+    assert limiter.snapshot().in_flight == 0
+
+
+def test_wrap_finds_the_adapter_by_itself(provider: SimulatedProvider) -> None:
+    limiter = roomy()
+    ask(limiter.wrap(client_of(provider)).models)
+    assert booked(limiter) == accounted(provider)
+
+
+@ways
+def test_counting_tokens_is_not_limited(provider: SimulatedProvider, way: str) -> None:
+    limiter = roomy()
+    used_by(adapter(client_of(provider), limiter), way, lambda m: m.count_tokens(model=MODEL, contents=QUESTION))
+    assert booked(limiter) == (0, 0, 0)
+
+
+@ways
+@pytest.mark.parametrize("vertex", [False, True])
+def test_embeddings_are_requests_and_vertex_is_told_by_its_client(way: str, *, vertex: bool) -> None:
+    def answer(request: Heard) -> Reply:
+        del request
+        one = {"values": [0.5], "statistics": {"token_count": 3}}
+        return Reply([json.dumps({"embeddings": [one], "predictions": [{"embeddings": one}]}).encode()])
+
+    limiter = roomy("vertex" if vertex else "gemini")
+    with ScriptedServer(answer) as server:
+        client = genai.Client(api_key="key", enterprise=vertex, http_options=types.HttpOptions(base_url=server.url))
+        used_by(adapter(client, limiter), way, lambda m: m.embed_content(model=MODEL, contents=QUESTION))
+    assert booked(limiter)[0] == len(server.heard) == 1
+    assert used(limiter, "tokens") > 0
+    assert limiter.snapshot().in_flight == 0
+
+
+def test_interactions_are_limited_and_not_retried_by_the_sdk() -> None:
+    def answer(request: Heard) -> Reply:
+        del request
+        return Reply([b'{"error": {"code": 503, "message": "busy", "status": "UNAVAILABLE"}}'], status=503)
+
+    limiter = roomy()
+    with ScriptedServer(answer) as server:
+        client = genai.Client(api_key="key", http_options=types.HttpOptions(base_url=server.url))
+        twin = adapter(client, limiter)
+        with pytest.raises(Exception, match=r"503|busy"):
+            twin.interactions.create(model=MODEL, input=QUESTION)
+    assert booked(limiter)[0] == len(server.heard) == 1
+
+
+# ------------------------------------------------------------------ streams that do not end well
+
+
+@pytest.mark.parametrize("fault", ["slow_stream", "reset_stream", "truncated_stream"])
+@pytest.mark.parametrize("way", ["sync", "async"])
+def test_a_stream_that_does_not_end_is_charged_its_estimate_at_least(
+    provider: SimulatedProvider, way: str, fault: str
+) -> None:
+    limiter = roomy()
+    provider.inject(Fault(fault, after_pieces=2, seconds=0.01))
+    twin = adapter(client_of(provider), limiter)
+
+    def begin(models: Any) -> Any:
+        return _begun(stream(models)) if way == "sync" else _begun_async(stream(models))
+
+    used_by(twin, way, begin)
+    gc.collect()
+    assert booked(limiter)[0] == 1
+    assert used(limiter, "tokens") >= 60
+    assert limiter.snapshot().in_flight == 0
+
+
+def _begun(pieces: Any) -> list[Any]:
+    """Leave a slow stream after its first piece; read any other up to where it breaks."""
+    try:
+        next(pieces)
+        if isinstance(pieces, Iterator):
+            pieces.close()  # type: ignore[attr-defined]
+    except (httpx.TransportError, httpx2.TransportError, errors.APIError):
+        pass
+    return []
+
+
+async def _begun_async(pieces: Any) -> list[Any]:
+    opened: AsyncIterator[Any] = await pieces
+    try:
+        await opened.__anext__()
+        await opened.aclose()  # type: ignore[attr-defined]
+    except (httpx.TransportError, httpx2.TransportError, errors.APIError):
+        pass
+    return []
+
+
+@ways
+@pytest.mark.parametrize("pieces", [0, 2])
+def test_an_error_inside_a_stream_is_the_sdks_error_and_is_settled(
+    provider: SimulatedProvider, way: str, pieces: int
+) -> None:
+    limiter = roomy()
+    provider.inject(Fault("stream_error", after_pieces=pieces), times=4)
+    with pytest.raises(errors.APIError, match="503"):
+        used_by(adapter(client_of(provider, retry_options=RETRYING), limiter), way, stream)
+    assert provider.report().received == booked(limiter)[0] == 1
+    assert limiter.snapshot().in_flight == 0
+
+
+# ------------------------------------------------------------------ errors
+
+
+@ways
+@pytest.mark.parametrize("options", [{}, {"retry_options": RETRYING}])
+def test_a_429_is_one_attempt_and_one_request_without_tokens(
+    provider: SimulatedProvider, way: str, options: dict[str, Any]
+) -> None:
+    limiter = roomy()
+    provider.inject(Fault("rate_limit", retry_after=0.02), times=5)
+    config = types.GenerateContentConfig(http_options=types.HttpOptions(**options))
+    with pytest.raises(errors.ClientError, match="RESOURCE_EXHAUSTED"):
+        used_by(adapter(client_of(provider, **options), limiter), way, lambda models: ask(models, config=config))
+    assert provider.report().received == 1
+    assert booked(limiter) == (1, 0, 0)
+    assert used(limiter, "tokens") == 0
+
+
+def busy() -> MultiProviderLimiter:
+    limiter = roomy(concurrency=1)
+    limiter.held = limiter.acquire(f"gemini:{MODEL}")  # type: ignore[attr-defined]
+    return limiter
+
+
+def closed() -> MultiProviderLimiter:
+    limiter = roomy()
+    limiter.close()
+    return limiter
+
+
+def spent() -> MultiProviderLimiter:
+    model = {"output_per_1m": 1_000_000.0, "input_per_1m": 0.0}
+    return MultiProviderLimiter([Provider("gemini", {MODEL: model})], budget_limit=1.0)
+
+
+REFUSALS: dict[type[RateLimiterError], Callable[[], MultiProviderLimiter]] = {
+    RequestTooLarge: lambda: MultiProviderLimiter([Provider("gemini", {MODEL: {"tpm": 10}})]),
+    AcquireTimeout: busy,
+    BudgetExceeded: spent,
+    LimiterClosed: closed,
+    ConfigError: lambda: MultiProviderLimiter([Provider("gemini", {"gemini-1": {}})]),
+}
+
+
+@ways
+@pytest.mark.parametrize("call", [ask, stream])
+@pytest.mark.parametrize(("error", "make"), REFUSALS.items(), ids=[error.__name__ for error in REFUSALS])
+def test_the_limiters_errors_come_as_they_are_at_once(
+    provider: SimulatedProvider,
+    way: str,
+    call: Callable[[Any], Any],
+    error: type[RateLimiterError],
+    make: Callable[[], MultiProviderLimiter],
+) -> None:
+    twin = adapter(client_of(provider), make(), timeout=0.02)
+    begun = time.monotonic()
+    with pytest.raises(error) as caught:
+        used_by(twin, way, call)
+    assert caught.type is error
+    assert time.monotonic() - begun < 0.9  # the SDK's first backoff
+    assert provider.report().received == 0
+
+
+def test_no_provider_for_the_client_is_told_when_it_is_wrapped(provider: SimulatedProvider) -> None:
+    limiter = MultiProviderLimiter([Provider("openai", {"gpt-4": {}})])
+    with pytest.raises(ConfigError, match=r"No provider is configured for http://127.*provider="):
+        adapter(client_of(provider), limiter)
+
+
+@pytest.mark.parametrize("thing", [object(), genai.Client, "gemini"])
+def test_only_clients_are_wrapped(thing: object) -> None:
+    with pytest.raises(ConfigError, match=r"give a google\.genai\.Client"):
+        adapter(thing, roomy())
+
+
+# ------------------------------------------------------------------ the original, and the twin
+
+
+def test_wrapping_twice_counts_once_in_every_event_loop(provider: SimulatedProvider) -> None:
+    limiter = roomy()
+    twin = adapter(adapter(client_of(provider), limiter), limiter)
+    ask(twin.models)
+    for number in range(2):
+
+        async def use() -> None:
+            await ask(twin.aio.models)
+            if number:
+                await twin.aio.aclose()
+
+        asyncio.run(use())
+    assert booked(limiter) == accounted(provider)
+    assert booked(limiter)[0] == 3
+
+
+def test_the_original_stays_as_it_is(provider: SimulatedProvider) -> None:
+    original = client_of(provider, timeout=12_000)
+    api = original._api_client
+    before = (api._http_options.model_dump(), api._httpx_client, api._async_httpx_client, api._retry, type(api))
+    limiter = roomy()
+    twin = adapter(original, limiter)
+    assert type(twin).__name__ == "Client"
+    assert isinstance(twin, genai.Client)
+    assert twin._api_client._http_options.timeout == 12_000
+    del twin
+    gc.collect()
+    ask(original.models)
+    after = (api._http_options.model_dump(), api._httpx_client, api._async_httpx_client, api._retry, type(api))
+    assert after == before
+    assert original._api_client is api
+    assert booked(limiter) == (0, 0, 0)
+    assert provider.report().received == 1
+    original.close()
+
+
+def test_a_dropped_original_leaves_the_twins_calls_alone(provider: SimulatedProvider) -> None:
+    twin = adapter(client_of(provider), roomy())
+    provider.inject(Fault("slow_stream", seconds=0.005))
+    pieces = stream(twin.models)
+    next(pieces)
+    gc.collect()
+    assert list(pieces)
+    ask(twin.models)
+
+
+@pytest.mark.parametrize("library", [httpx, httpx2])
+def test_http_clients_of_the_users_are_kept(provider: SimulatedProvider, library: Any) -> None:
+    requests: list[Any] = []
+
+    async def hook_async(request: Any) -> None:
+        requests.append(request)
+
+    limiter = roomy()
+    sync = library.Client(event_hooks={"request": [requests.append]})
+    asynchronous = library.AsyncClient(event_hooks={"request": [hook_async]})
+    twin = adapter(client_of(provider, httpx_client=sync, httpx_async_client=asynchronous), limiter)
+    ask(twin.models)
+    used_by(twin, "async", ask)
+    assert len(requests) == 2
+    assert booked(limiter) == accounted(provider)
+
+
+# ------------------------------------------------------------------ many at once
+
+
+def test_threads_and_tasks_share_one_limit(provider: SimulatedProvider) -> None:
+    limiter = roomy(concurrency=4)
+    provider.set_limits(MODEL, concurrency=4)
+    twin = adapter(client_of(provider), limiter)
+
+    async def use() -> None:
+        await asyncio.gather(*(finish((stream if number % 2 else ask)(twin.aio.models)) for number in range(20)))
+        await twin.aio.aclose()
+
+    with ThreadPoolExecutor(8) as pool:
+        others = [pool.submit(ask, twin.models) for _ in range(20)]
+        asyncio.run(use())
+        for other in others:
+            other.result()
+    assert booked(limiter) == accounted(provider)
+    assert provider.report().completed == 40
+    assert limiter.snapshot().in_flight == limiter.snapshot().waiting == 0
