@@ -35,8 +35,8 @@ def adapter(
     Token counts, batches and files are not limited, nor is the Live API. A limiter's error reaches the caller as it
     is. The twin does not retry by itself, whatever `retry_options` say.
 
-    Async calls of the twin go through httpx or httpx2, also where the original uses aiohttp. Closing either client
-    ends the sync connections, which the two share.
+    Async calls of the twin go through httpx or httpx2, also where the original uses aiohttp. The two share
+    their sync connections: closing the twin ends those that are open, and the original then opens new ones.
 
     Args:
         client: a google.genai.Client, for the Gemini API or for Vertex AI.
@@ -62,7 +62,7 @@ def adapter(
     def limit(http_client: Any) -> Any:
         return limited_client(http_client, limiter, destinations, priority=priority, timeout=timeout)
 
-    twin: C = _twin(original, _limited_api(api, limit))
+    twin: C = _twin(original, _limited_api(original, limit))
     return twin
 
 
@@ -79,18 +79,19 @@ def _twin(client: Any, api: Any) -> Any:
     plain: Any = genai.Client
     plain.__init__(twin, debug_config=client._debug_config)  # noqa: SLF001
     del twin._get_api_client  # noqa: SLF001
-    twin._limited_twin_of = client  # noqa: SLF001 - which closes the shared connections when it is dropped
     return twin
 
 
-def _limited_api(api: Any, limit: Callable[[Any], Any]) -> Any:
+def _limited_api(client: Any, limit: Callable[[Any], Any]) -> Any:
     """A copy of the SDK's inner client that sends through limited HTTP clients, and each request once."""
     from google.genai.types import HttpRetryOptions
 
+    api = client._api_client  # noqa: SLF001
     sync_client, async_client = limit(api._httpx_client), _limited_async(api, limit)  # noqa: SLF001
     once: dict[str, Any] = {"stop": tenacity.stop_after_attempt(1), "reraise": True}
     twin = copy.copy(api)
-    twin.__class__ = _unretrying(api.__class__)
+    twin.__class__ = _sending_once(api.__class__)
+    twin._limited_twin_of = client  # noqa: SLF001 - which closes the shared connections when it is dropped
     twin._httpx_client, twin._async_httpx_client = sync_client, async_client  # noqa: SLF001
     twin._retry, twin._async_retry = tenacity.Retrying(**once), tenacity.AsyncRetrying(**once)  # noqa: SLF001
     clients = {"httpx_client": sync_client, "httpx_async_client": async_client}  # else aiohttp or requests are used
@@ -120,7 +121,7 @@ def _limited_async(api: Any, limit: Callable[[Any], Any]) -> Any:
 @cache
 def _undying(cls: Any) -> Any:
     """The class of a twin, which leaves the shared connections open when it is dropped."""
-    return cls if "_limited_twin_of" in cls.__dict__ else _like(cls, __del__=_stay, _limited_twin_of=None)
+    return cls if "_is_limited" in cls.__dict__ else _like(cls, __del__=_stay, _is_limited=True)
 
 
 def _stay(_: object) -> None:
@@ -128,9 +129,9 @@ def _stay(_: object) -> None:
 
 
 @cache
-def _unretrying(cls: Any) -> Any:
+def _sending_once(cls: Any) -> Any:
     """The class of an inner client to which a call's own `retry_options` mean nothing."""
-    if "_limited_request" in cls.__dict__:
+    if "_limited_twin_of" in cls.__dict__:
         return cls
 
     def request(self: Any, http_request: Any, http_options: Any = None, stream: Any = False) -> Any:  # noqa: FBT002
@@ -141,7 +142,23 @@ def _unretrying(cls: Any) -> Any:
         del http_options
         return await cls._async_request(self, http_request, None, stream)
 
-    return _like(cls, _request=request, _async_request=request_async, _limited_request=True)
+    def close(self: Any) -> None:
+        if not _options_of(self).httpx_client:  # that is the user's, who closes it
+            self._httpx_client.close()
+
+    async def aclose(self: Any) -> None:
+        if not _options_of(self).httpx_async_client:
+            await self._async_httpx_client.aclose()
+
+    fields = {"_request": request, "_async_request": request_async, "close": close, "aclose": aclose}
+    return _like(cls, **fields, _limited_twin_of=None)
+
+
+def _options_of(api: Any) -> Any:
+    """The HTTP options that the user gave, to the first original."""
+    while (original := getattr(api, "_limited_twin_of", None)) is not None:
+        api = original._api_client  # noqa: SLF001
+    return api._http_options  # noqa: SLF001
 
 
 def _like(cls: Any, **fields: Any) -> Any:

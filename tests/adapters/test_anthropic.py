@@ -389,9 +389,9 @@ def test_two_clients_on_one_http_client_are_limited_apart(provider: SimulatedPro
     assert provider.report().received == 6
 
 
-def test_copies_of_a_twin_keep_the_credentials_of_its_original(provider: SimulatedProvider) -> None:
+def test_copies_of_a_twin_keep_the_credentials_of_its_original() -> None:
     """The SDK hands a token provider on to copies of its own classes only."""
-    token = anthropic.AccessToken(token="from-the-provider", expires_at=None)  # noqa: S106 - no secret
+    token = anthropic.AccessToken(token="from-the-provider", expires_at=None)
     heard: list[Heard] = []
 
     def answer(request: Heard) -> Reply:
@@ -423,7 +423,7 @@ def test_bedrock_and_vertex_are_told_by_their_clients() -> None:
 
     with ScriptedServer(answer) as server:
         bedrock = AnthropicBedrock(base_url=server.url, api_key="key", aws_region="us-east-1")
-        vertex = AnthropicVertex(base_url=server.url, region="global", project_id="p", access_token="t")  # noqa: S106
+        vertex = AnthropicVertex(base_url=server.url, region="global", project_id="p", access_token="t")
         for client, name in ((bedrock, "bedrock"), (vertex, "vertex")):
             limiter = roomy(name)
             ask(adapter(client, limiter))

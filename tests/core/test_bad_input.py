@@ -100,6 +100,7 @@ def test_what_makes_no_sense_is_refused(arguments: tuple[Any, ...], message: str
     ("field", "value", "fix"),
     [
         ("name", 5, "give text"),
+        ("enforced", False, "only a fixed window can count without refusing"),
         ("counts", "maximum", "it is one of actual, max_tokens"),
         ("timezone", "Mars/Olympus", ZONE),
         ("timezone", "", ZONE),
@@ -197,6 +198,7 @@ def test_the_limits_of_a_limiter_are_limits_or_texts(limits: Any) -> None:
         ("store", 5),
         ("clock", 5),
         ("on_alert", 5),
+        ("on_alert", told),
         ("retry", 5),
         ("retry", {"budget": 5}),
         ("retry", {"budget": {"x": 5}}),
