@@ -38,6 +38,33 @@ class Alert:
         return f"{self.budget}{who}: ${self.spent:,.2f} of ${self.limit:,.2f} is used, past {self.threshold:.0%}."
 
 
+class Watch:
+    """One budget that is watched.
+
+    Args:
+        bucket: the budget; a fixed window.
+        thresholds: the shares at which to tell, rising.
+    """
+
+    __slots__ = ("_thresholds", "bucket", "due", "window")
+
+    def __init__(self, bucket: Bucket, thresholds: tuple[float, ...]) -> None:
+        self.bucket = bucket
+        self._thresholds = thresholds
+        self.window = 0  # when the window ends that was looked at last
+        self.due: float = 0  # units at which to look again
+
+    def passed(self, spent: int, window: int) -> float | None:
+        """Return the highest threshold that was passed since the last look, if one was."""
+        capacity = self.bucket.strategy.capacity
+        if window != self.window:
+            self.window, self.due = window, 0
+        passed = [share for share in self._thresholds if self.due <= share * capacity <= spent]
+        ahead = [share * capacity for share in self._thresholds if share * capacity > spent]
+        self.due = min(ahead, default=float("inf"))
+        return max(passed, default=None)
+
+
 class Alerts:
     """Watches budgets.
 
@@ -49,26 +76,28 @@ class Alerts:
     def __init__(self, thresholds: dict[Limit, tuple[float, ...]], sink: Callable[[Alert], object] | None) -> None:
         self._thresholds = thresholds
         self._sink = sink
-        self._told: dict[str, tuple[int, float]] = {}  # bucket → its window's end, the highest share told in it
+        self._watches: dict[str, Watch] = {}
 
-    def check(self, path: Iterable[Bucket], now: int) -> None:
-        """Look at the budgets that a call has drawn on."""
+    def watched(self, path: Iterable[Bucket]) -> tuple[Watch, ...]:
+        """Return the budgets on a path that somebody wants to hear of."""
+        found: list[Watch] = []
         for bucket in path:
             thresholds = self._thresholds.get(bucket.limit)
             if thresholds:
-                self._check(bucket, thresholds, now)
+                watch = self._watches.get(bucket.key)
+                if watch is None or watch.bucket is not bucket:
+                    watch = self._watches[bucket.key] = Watch(bucket, thresholds)
+                found.append(watch)
+        return tuple(found)
 
-    def _check(self, bucket: Bucket, thresholds: tuple[float, ...], now: int) -> None:
-        capacity = bucket.strategy.capacity
-        spent = capacity - bucket.strategy.available(bucket.state, now)
-        passed = max((share for share in thresholds if spent >= share * capacity), default=0.0)
-        window: int = bucket.state[1]
-        told_in, told = self._told.get(bucket.key, (window, 0.0))
-        if passed > (told if told_in == window else 0.0):
-            self._told[bucket.key] = (window, passed)
-            limit = bucket.limit
-            dollars = from_units(limit.resource, spent)
-            self._tell(Alert(limit.name, bucket.scope, passed, dollars, limit.amount, now / 1000))
+    def look(self, watch: Watch, now: int) -> None:
+        """Tell if a threshold was passed."""
+        _, window, used, held = watch.bucket.state
+        share = watch.passed(used + held, window)
+        if share is not None:
+            limit = watch.bucket.limit
+            dollars = from_units(limit.resource, used + held)
+            self._tell(Alert(limit.name, watch.bucket.scope, share, dollars, limit.amount, now / 1000))
 
     def _tell(self, alert: Alert) -> None:
         _log.warning("%s", alert)

@@ -18,7 +18,7 @@ from agent_rate_limiter.engine.port import Hold
 from agent_rate_limiter.engine.queue import ADMITTED, Waiter
 from agent_rate_limiter.errors import ConfigError, LimiterClosed, ReservationError
 from agent_rate_limiter.feedback import Feedback
-from agent_rate_limiter.limits import NANO_PER_DOLLAR, Priority, Resource, Target
+from agent_rate_limiter.limits import Priority, Resource, Target
 from agent_rate_limiter.providers.model import Failure, Quota
 from agent_rate_limiter.reservation import Reservation
 from agent_rate_limiter.retry import RetryStrategy
@@ -41,15 +41,21 @@ class Calls:
         declared: what is known of a target.
         costs: the books.
         retry: what is tried again.
+        alerts: who is told of budgets that run low.
     """
 
     def __init__(
-        self, engine: Engine, declared: Callable[[Target], Declared], costs: CostTracker, retry: RetryStrategy
+        self,
+        engine: Engine,
+        declared: Callable[[Target], Declared],
+        costs: CostTracker,
+        retry: RetryStrategy,
+        alerts: Alerts,
     ) -> None:
         self.engine = engine
         self.retry = retry
-        self.alerts: Alerts | None = None
-        self._router = Router(declared, engine.store.bucket, costs)
+        self._alerts = alerts
+        self._router = Router(declared, engine.store.bucket, costs, alerts)
         self._feedback = Feedback(engine, self._router)
 
     # -- before --------------------------------------------------------------------------------------------
@@ -115,14 +121,16 @@ class Calls:
 
     def settle(self, route: Route, hold: Hold, estimate: Estimate, usage: Usage) -> float:
         """Charge what was used; return its dollars."""
-        nano = 0 if route.price is None and usage.cost is None else _nano(route, usage)
+        nano = route.cost(usage)
         used = route.used(estimate, usage, nano)
         self.engine.settle(hold, used if usage.exact else _charged(hold, used, usage))
         gate = route.gate.state
-        if route.searching or gate.window < OPEN or gate.strikes:
+        if route.searching or gate[1] < OPEN or gate[5]:  # window, strikes
             self._tell(lambda now: self._feedback.succeeded(route, hold, now))
-        if self.alerts is not None:
-            self.alerts.check(route.path, self.engine.clock.now())
+        for watch in route.watched:
+            state = watch.bucket.state
+            if state[2] + state[3] >= watch.due or state[1] != watch.window:
+                self._alerts.look(watch, self.engine.clock.now())
         return route.account.book(usage, nano, hold.taken_at)
 
     def refuse(self, route: Route, hold: Hold, estimate: Estimate, failure: Failure) -> float:
@@ -147,7 +155,7 @@ class Calls:
 
     def abandon(self, route: Route, hold: Hold, estimate: Estimate, usage: Usage) -> None:
         """Charge a call that nobody will settle any more, as soon as may be. Safe in a finalizer."""
-        nano = _nano(route, usage)
+        nano = route.cost(usage)
         hold.final = _charged(hold, route.used(estimate, usage, nano), usage)
         route.account.book_later(usage, nano, hold.taken_at)
         self.engine.abandon(hold)
@@ -280,12 +288,6 @@ class _Sizing:
 def _charged(hold: Hold, used: Sequence[int], usage: Usage) -> Sequence[int]:
     """What is charged for a usage: a guess never refunds."""
     return used if usage.exact else [max(taken, amount) for taken, amount in zip(hold.amounts, used, strict=False)]
-
-
-def _nano(route: Route, usage: Usage) -> int:
-    if route.price is not None:
-        return route.price.nano(usage)
-    return round((usage.cost or 0) * NANO_PER_DOLLAR)
 
 
 def check_priority(priority: int) -> int:

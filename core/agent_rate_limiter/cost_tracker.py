@@ -84,21 +84,18 @@ class Account:
             nano: what it cost, in nano-dollars.
             now: epoch milliseconds at which it was admitted.
         """
+        hour = now // _HOUR
         with self._tracker.lock:
-            self.add(usage, nano, now)
+            if hour != self._hour:
+                self._hour = hour
+                self._sums = self._tracker.cells.setdefault((hour, self._target, self._labels), [0] * len(_COLUMNS))
+            sums = self._sums
+            sums[0] += usage.requests
+            sums[1] += usage.input_tokens
+            sums[2] += usage.output_tokens
+            sums[3] += usage.cached_input_tokens
+            sums[4] += nano
         return nano / NANO_PER_DOLLAR
-
-    def add(self, usage: Usage, nano: int, now: int) -> None:
-        """Add one call to its hour; under the lock."""
-        if now // _HOUR != self._hour:
-            self._hour = now // _HOUR
-            self._sums = self._tracker.cells.setdefault((self._hour, self._target, self._labels), [0] * len(_COLUMNS))
-        sums = self._sums
-        sums[0] += usage.requests
-        sums[1] += usage.input_tokens
-        sums[2] += usage.output_tokens
-        sums[3] += usage.cached_input_tokens
-        sums[4] += nano
 
 
 class CostTracker:
@@ -152,10 +149,10 @@ class CostTracker:
         return sum(sums[4] for _, sums in self._snapshot()) / NANO_PER_DOLLAR
 
     def _snapshot(self) -> Iterable[tuple[_Cell, list[int]]]:
+        while self.late:
+            account, usage, nano, now = self.late.popleft()
+            account.book(usage, nano, now)
         with self.lock:
-            while self.late:
-                account, usage, nano, now = self.late.popleft()
-                account.add(usage, nano, now)
             return [(cell, list(sums)) for cell, sums in self.cells.items()]
 
     def __repr__(self) -> str:

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from agent_rate_limiter import context
+from agent_rate_limiter.alerts import Alerts
 from agent_rate_limiter.attempts import Attempts
 from agent_rate_limiter.calls import Calls, check_estimate, check_priority, check_timeout, make_estimate
 from agent_rate_limiter.clock import SystemClock
@@ -54,6 +55,7 @@ class Limiter:
             its estimate stays charged.
         ageing: seconds after which a priority that was passed over counts as one level more urgent.
         retry: what is tried again, where the limiter makes the calls (decorator, wrapped clients).
+        alerts: who is told of budgets that run low.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Limiter:
         lease: float = 600.0,
         ageing: float = 1.0,
         retry: RetryStrategy | Mapping[str, Any] | None = None,
+        alerts: Alerts | None = None,
     ) -> None:
         if clock is not None and not hasattr(clock, "now"):
             raise ConfigError(f"clock is {clock!r}: give an object with now() -> epoch milliseconds, or None.")
@@ -75,7 +78,7 @@ class Limiter:
             ageing=_span("ageing", ageing),
         )
         self.costs = CostTracker()
-        self._calls = Calls(engine, declared, self.costs, RetryStrategy.of(retry))
+        self._calls = Calls(engine, declared, self.costs, RetryStrategy.of(retry), alerts or Alerts({}, None))
         self._targets: dict[str | Target, Target] = {}  # as written → checked
 
     # -- scopes --------------------------------------------------------------------------------------------

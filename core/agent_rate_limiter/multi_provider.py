@@ -82,9 +82,11 @@ class MultiProviderLimiter(Limiter):
         self._budget_limits = tuple(("budget", budget.as_limit()) for budget in self.budgets)
         if len({(limit.name, limit.scope) for _, limit in self._budget_limits}) < len(self.budgets):
             raise ConfigError("budgets: two have the same amount, period and scope; give each a name of its own.")
-        super().__init__(self._declared, store=store, clock=clock, lease=lease, ageing=ageing, retry=retry)
-        if self.budgets:
-            self._calls.alerts = Alerts({b.as_limit(): b.thresholds for b in self.budgets}, on_alert)
+        thresholds_of = {budget.as_limit(): budget.thresholds for budget in self.budgets}
+        alerts = Alerts(thresholds_of, on_alert)
+        super().__init__(
+            self._declared, store=store, clock=clock, lease=lease, ageing=ageing, retry=retry, alerts=alerts
+        )
 
     @classmethod
     def from_config(cls, source: str | Path | Mapping[str, Any], **overrides: Any) -> MultiProviderLimiter:

@@ -102,6 +102,11 @@ class Price:
         per_1m = float(Decimal(str(_checked("cost_per_1k", dollars))) * 1000)  # floats make 700.0000000000001 of 0.7
         return cls(per_1m, per_1m)
 
+    @property
+    def flat_rates(self) -> tuple[int, int, int] | None:
+        """Nano-dollars per million requests, input and output tokens, if no kind of token is priced apart."""
+        return (self._request, self._input, self._output) if self._flat else None
+
     def nano(self, usage: Usage) -> int:
         """Charge what a call used: nano-dollars, rounded up once; a cost that the provider stated wins."""
         if usage.cost is not None:

@@ -7,12 +7,14 @@ from operator import itemgetter
 from typing import Protocol
 
 from agent_rate_limiter.admission import Bucket, Path
+from agent_rate_limiter.alerts import Alerts, Watch
 from agent_rate_limiter.context import CallScope, ScopeKey
 from agent_rate_limiter.cost_tracker import Account, CostTracker
 from agent_rate_limiter.errors import ConfigError
 from agent_rate_limiter.limits import NANO_PER_DOLLAR, Limit, Resource, Target
 from agent_rate_limiter.pricing import Price
 from agent_rate_limiter.strategies import GATE, NARROW_GATE
+from agent_rate_limiter.strategies.gate import OPEN
 from agent_rate_limiter.usage import Estimate, Usage
 
 _ROUTES = 4_096
@@ -28,6 +30,7 @@ _FIELD = {
 }
 _AT_MOST = {Resource.OUTPUT_TOKENS: 6, Resource.TOKENS: 7}
 """Where limits that count `max_tokens` look."""
+_GATE = 8
 
 
 class Declared(Protocol):
@@ -58,12 +61,14 @@ class Route:
         path: the limits; the first is the target's gate.
         price: for limits on cost and for the books.
         account: the books of this target and scope.
+        watched: the budgets on the path that somebody wants to hear of.
         searching: whether nobody configured a rate: then successes and refusals teach it.
     """
 
     __slots__ = (
         "_capped",
         "_costed",
+        "_flat_rates",
         "_pick",
         "account",
         "flow",
@@ -73,16 +78,27 @@ class Route:
         "price",
         "searching",
         "target",
+        "watched",
     )
 
     def __init__(
-        self, target: Target, scope: CallScope, path: Path, price: Price | None, account: Account, *, searching: bool
+        self,
+        target: Target,
+        scope: CallScope,
+        path: Path,
+        price: Price | None,
+        account: Account,
+        *,
+        watched: tuple[Watch, ...],
+        searching: bool,
     ) -> None:
         self.target = target
         self.labels = scope.labels
         self.price = price
         self.gate = path[0]
         self.account = account
+        self.watched = watched
+        self._flat_rates = None if price is None else price.flat_rates
         self.searching = searching
         self.flow = scope.labels.get("agent", "")
         self.follow(path)
@@ -102,13 +118,26 @@ class Route:
         if estimate.max_output_tokens > expected:
             at_most = estimate.max_output_tokens
         cost = self._worst_cost(estimate, at_most) if self._costed else 0
-        return self._pick((requests, given, expected, given + expected, cost, 1, at_most, given + at_most))
+        gate = self.gate.state
+        passing = 0 if gate[1] >= OPEN and not gate[0] else 1  # nobody counts who passes an open gate
+        return self._pick((requests, given, expected, given + expected, cost, 1, at_most, given + at_most, passing))
 
     def _worst_cost(self, estimate: Estimate, at_most: int) -> int:
         if estimate.cost is not None:
             return round(estimate.cost * NANO_PER_DOLLAR)
         price = self.price
         return 0 if price is None else price.worst_nano(estimate.requests, estimate.input_tokens, at_most)
+
+    def cost(self, usage: Usage) -> int:
+        """What a call cost, in nano-dollars, rounded up; what the provider stated wins."""
+        rates = self._flat_rates
+        if usage.cost is None and rates is not None:  # the usual case, in one step
+            requests, sent, produced = rates
+            millionths = usage.requests * requests + usage.input_tokens * sent + usage.output_tokens * produced
+            return -(-millionths // 1_000_000)
+        if self.price is not None:
+            return self.price.nano(usage)
+        return round((usage.cost or 0) * NANO_PER_DOLLAR)
 
     def used(self, estimate: Estimate, usage: Usage, nano: int) -> Sequence[int]:
         """Units that a call really used of each limit; those that count `max_tokens` keep that."""
@@ -117,7 +146,7 @@ class Route:
         if self._capped:
             at_most = max(produced, estimate.max_output_tokens or estimate.output_tokens)
             charged = max(given, estimate.input_tokens)
-        return self._pick((usage.requests, given, produced, given + produced, nano, 1, at_most, charged + at_most))
+        return self._pick((usage.requests, given, produced, given + produced, nano, 0, at_most, charged + at_most, 0))
 
 
 class Router:
@@ -127,6 +156,7 @@ class Router:
         declared: what is known of a target; raises ConfigError for one that is not known.
         bucket: the store's bucket of a key.
         costs: the books.
+        alerts: who watches budgets.
     """
 
     def __init__(
@@ -134,7 +164,9 @@ class Router:
         declared: Callable[[Target], Declared],
         bucket: Callable[[str, Limit, str, int], Bucket],
         costs: CostTracker,
+        alerts: Alerts,
     ) -> None:
+        self._alerts = alerts
         self._costs = costs
         self._declared = declared
         self._bucket = bucket
@@ -169,7 +201,10 @@ class Router:
         if len(self._routes) >= _ROUTES:
             self._forget_idle(now)
         account = self._costs.account(target, scope.labels)
-        route = Route(target, scope, tuple(path), declared.price, account, searching=not declared.rated)
+        watched = self._alerts.watched(path)
+        route = Route(
+            target, scope, tuple(path), declared.price, account, watched=watched, searching=not declared.rated
+        )
         self._routes[target, scope.key] = route
         return route
 
@@ -198,6 +233,8 @@ class Router:
 
 
 def _field(limit: Limit) -> int:
+    if limit is GATE or limit is NARROW_GATE:
+        return _GATE
     if limit.counts == "max_tokens":
         return _AT_MOST.get(limit.resource, _FIELD[limit.resource])
     return _FIELD[limit.resource]

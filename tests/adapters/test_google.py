@@ -307,18 +307,21 @@ def test_only_clients_are_wrapped(thing: object) -> None:
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # the SDK leaves a dead loop's connections to the collector
 def test_wrapping_twice_counts_once_in_every_event_loop(provider: SimulatedProvider) -> None:
     limiter = roomy()
-    twin = adapter(adapter(client_of(provider), limiter), limiter)
 
-    async def use() -> None:
-        await ask(twin.aio.models)
+    def calls() -> None:
+        twin = adapter(adapter(client_of(provider), limiter), limiter)
 
-    ask(twin.models)
-    asyncio.run(use())
-    asyncio.run(use())
+        async def use() -> None:
+            await ask(twin.aio.models)
+
+        ask(twin.models)
+        asyncio.run(use())
+        asyncio.run(use())
+
+    calls()
+    gc.collect()
     assert booked(limiter) == accounted(provider)
     assert booked(limiter)[0] == 3
-    del twin
-    gc.collect()
 
 
 def test_the_original_stays_as_it_is(provider: SimulatedProvider) -> None:

@@ -59,7 +59,11 @@ class Engine:
     def reserve(self, hold: Hold, priority: int) -> Refusal | None:
         """Admit a call now, or say what binds. Never waits, and never overtakes anybody who does."""
         with self._lock:
-            now = self._enter()
+            if self._unusable is not None:
+                raise LimiterClosed(self._unusable)
+            now = self._now()
+            if now >= self._none_expires_before and self._live:
+                self._collect(now)
             refusal = self._room.behind(hold, priority, now) if self._room.waiting else None
             if refusal is None:
                 refusal = self.store.reserve(hold, now)
@@ -72,7 +76,11 @@ class Engine:
     def enqueue(self, waiter: Waiter) -> None:
         """Let a call wait. Its outcome may be known at once: admitted, or refused for good."""
         with self._lock:
-            self._room.place(waiter, self._enter())
+            if self._unusable is not None:
+                raise LimiterClosed(self._unusable)
+            now = self._now()
+            self._collect(now)
+            self._room.place(waiter, now)
             self._rearm()
         if self._dropped:
             self.advance()
@@ -211,14 +219,6 @@ class Engine:
         self._wakers.clear()
 
     # -- one step, under the lock --------------------------------------------------------------------------
-
-    def _enter(self) -> int:
-        if self._unusable is not None:
-            raise LimiterClosed(self._unusable)
-        now = self._now()
-        if now >= self._none_expires_before and self._live:
-            self._collect(now)
-        return now
 
     def _open(self, hold: Hold, now: int) -> None:
         number = hold.id = self._admitted = self._admitted + 1

@@ -37,7 +37,8 @@ class MemoryStore:
         """Replace what the hold has taken by what was used."""
         at = hold.taken_at
         for bucket, taken, amount in zip(hold.path, hold.amounts, used):  # noqa: B905 - hot path
-            bucket.state = bucket.settle(bucket.state, taken, amount, at, now)
+            if taken or amount:
+                bucket.state = bucket.settle(bucket.state, taken, amount, at, now)
 
     def correct(self, hold: Hold, changes: Sequence[int], now: int) -> None:
         """Add to what a hold was settled with."""

@@ -105,7 +105,7 @@ def succeeded(state: State, *, known: bool) -> State:
     if state.window >= OPEN:
         return state._replace(strikes=0) if state.strikes else state
     if known and state.window >= min(state.threshold, _TRUSTED):
-        return state._replace(window=OPEN, threshold=OPEN, progress=0, strikes=0)
+        return state._replace(closed_until=0, window=OPEN, threshold=OPEN, progress=0, strikes=0)
     if 4 * (state.in_flight + 1) < state.window:  # not saturated: success proves nothing
         return state._replace(strikes=0)
     progress = state.progress + 1
