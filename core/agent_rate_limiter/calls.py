@@ -56,6 +56,7 @@ class Calls:
         self.retry = retry
         self._alerts = alerts
         self._router = Router(declared, engine.store.bucket, costs, alerts)
+        self._routes = self._router.routes  # read without a lock, and without a call, on the way of every call
         self._feedback = Feedback(engine, self._router)
 
     # -- before --------------------------------------------------------------------------------------------
@@ -179,7 +180,7 @@ class Calls:
         if estimate.__class__ is not Estimate:
             check_estimate(estimate)
         scope = context.current_scope()
-        route = self._router.find(target, scope) or self.route(target, scope)
+        route = self._routes.get((target, scope.key)) or self.route(target, scope)
         if priority is None:
             priority = _NORMAL if scope.priority is None else scope.priority
         elif priority.__class__ is not int or priority < 0:

@@ -25,12 +25,12 @@ class ScopedLimit(NamedTuple):
     Args:
         name: its own, so that no other scope shares it.
         limit: the rule.
-        kept: the bucket, once there is one; it lives as long as anybody is in the scope.
+        kept: each limiter's bucket of it, once there is one; it lives as long as anybody is in the scope.
     """
 
     name: str
     limit: Limit
-    kept: list[Bucket]
+    kept: dict[object, Bucket]
 
 
 class CallScope:

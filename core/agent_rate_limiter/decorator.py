@@ -6,10 +6,11 @@ import functools
 import inspect
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import aclosing, closing
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
 
 from agent_rate_limiter import context
 from agent_rate_limiter.attempts import Attempts
+from agent_rate_limiter.fallback import Chain, Limited
 from agent_rate_limiter.limits import Target
 from agent_rate_limiter.usage import Estimate, Usage
 
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
     from agent_rate_limiter.calls import Calls
     from agent_rate_limiter.reservation import Reservation
 
-F = TypeVar("F", bound=Callable[..., Any])
+P = ParamSpec("P")
+R = TypeVar("R")
 T = TypeVar("T")
 Start = Callable[["Reservation", tuple[Any, ...], dict[str, Any]], Any]
 """Starts the user's function for one admitted call."""
@@ -42,8 +44,8 @@ class Terms:
         priority: int | None,
         timeout: float | None,
     ) -> None:
-        self._calls = calls
-        self._target = target
+        self.calls = calls
+        self.target = target
         self._estimate = estimate
         self._priority = priority
         self._timeout = timeout
@@ -51,15 +53,36 @@ class Terms:
     def attempts(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Attempts:
         """Begin one call with these arguments."""
         estimate = self._estimate if isinstance(self._estimate, Estimate) else self._estimate(*args, **kwargs)
-        return Attempts(self._calls, self._target, estimate, self._priority, self._timeout)
+        return Attempts(self.calls, self.target, estimate, self._priority, self._timeout)
+
+    def towards(self, target: Target) -> Terms:
+        """Return the same terms for another target."""
+        return Terms(self.calls, target, self._estimate, self._priority, self._timeout)
 
 
-def limited(function: F, terms: Terms) -> F:
-    """Wrap a function of any of the four kinds; its result settles the call if it states its usage."""
-    for is_kind, wrapper in _KINDS:
-        if is_kind(function):
-            return cast("F", functools.wraps(function)(wrapper(_prepared(function), terms)))
-    return cast("F", functools.wraps(function)(_function(_prepared(function), terms)))
+def limited(
+    function: Callable[P, R], terms: Terms, resolve: Callable[[str | Target], Target] = Target.parse
+) -> Limited[P, R]:
+    """Wrap a function of any of the four kinds; its result settles the call if it states its usage.
+
+    Args:
+        function: the user's.
+        terms: how its calls are admitted.
+        resolve: checks the target of a fallback.
+    """
+
+    def elsewhere(target: str | Target, other: Callable[..., Any]) -> tuple[Target, Any]:
+        where = resolve(target)
+        return where, _limited(other, terms.towards(where))
+
+    chained: Limited[P, R] = Chain(terms.calls, terms.target, elsewhere).begin(_limited(function, terms))
+    return chained
+
+
+def _limited(function: Callable[..., Any], terms: Terms) -> Callable[..., Any]:
+    awaited = inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004 - an object with one
+    kind = _coroutine if awaited else next((kind for is_kind, kind in _KINDS if is_kind(function)), _function)
+    return functools.wraps(function)(kind(_prepared(function), terms))
 
 
 def _function(start: Start, terms: Terms) -> Callable[..., Any]:
@@ -74,7 +97,7 @@ def _function(start: Start, terms: Terms) -> Callable[..., Any]:
                 if not attempts.failed(call, error):
                     raise
             else:
-                return _concluded(call, result)
+                return _awaited(call, result) if inspect.isawaitable(result) else _concluded(call, result)
 
     return call_sync
 
@@ -134,6 +157,17 @@ def _async_generator(start: Start, terms: Terms) -> Callable[..., Any]:
                 return
 
     return stream_async
+
+
+async def _awaited(call: Reservation, result: Any) -> Any:
+    """What a plain function returned to be awaited is a call in flight until then."""
+    try:
+        with context.holding(call):
+            value = await result
+    except BaseException as error:
+        call.fail(error)
+        raise
+    return _concluded(call, value)
 
 
 def _next(call: Reservation, items: Iterator[Any]) -> Any:

@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from agent_rate_limiter import context
 from agent_rate_limiter.alerts import Alerts
@@ -19,6 +19,7 @@ from agent_rate_limiter.clock import SystemClock
 from agent_rate_limiter.cost_tracker import CostTracker
 from agent_rate_limiter.decision import Decision
 from agent_rate_limiter.decorator import Terms, limited
+from agent_rate_limiter.fallback import Limited
 from agent_rate_limiter.engine.engine import Engine
 from agent_rate_limiter.engine.port import Clock, Hold, Store
 from agent_rate_limiter.errors import ConfigError
@@ -36,7 +37,8 @@ from agent_rate_limiter.verdict import decision_of
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-F = TypeVar("F", bound=Callable[..., Any])
+P = ParamSpec("P")
+R = TypeVar("R")
 T = TypeVar("T")
 Size = Estimate | Callable[..., Estimate] | None
 """What a decorated call is expected to use, or a function of its arguments that says so."""
@@ -97,7 +99,7 @@ class Limiter:
         """
         limits: tuple[context.ScopedLimit, ...] = ()
         if budget is not None:
-            limits = (context.ScopedLimit(f"scope-{_scope_numbers()}", context.scope_budget(budget), []),)
+            limits = (context.ScopedLimit(f"scope-{_scope_numbers()}", context.scope_budget(budget), {}),)
         for name in ("provider", "model"):
             if name in labels:
                 raise ConfigError(
@@ -289,7 +291,7 @@ class RateLimiter(Limiter):
 
     def limit(
         self, *, estimate: Size = None, priority: int | None = None, timeout: float | None = None, **counts: int
-    ) -> Callable[[F], F]:
+    ) -> Callable[[Callable[P, R]], Limited[P, R]]:
         """Decorate a function, coroutine, generator or async generator: each call is admitted first.
 
         Args:
@@ -327,9 +329,11 @@ def _limits(limits: object) -> list[Limit]:
         raise ConfigError(f"limits is {limits!r}: give Limit(...) objects, or texts such as '40 requests/week'.")
     several: Iterable[Any] = [limits] if isinstance(limits, (Limit, str)) else limits
     parsed: list[Any] = [Limit.parse(limit) if isinstance(limit, str) else limit for limit in several]
-    for limit in parsed:
+    for place, limit in enumerate(parsed):
         if not isinstance(limit, Limit):
             raise ConfigError(f"limits hold {limit!r}: give Limit(...) objects, or texts such as '40 requests/week'.")
+        if any(other.name == limit.name and other.scope == limit.scope and other != limit for other in parsed[:place]):
+            raise ConfigError(f"limits hold two different ones named {limit.name!r}: give one a name of its own.")
     return parsed
 
 

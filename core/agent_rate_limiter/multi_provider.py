@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,9 +16,10 @@ from agent_rate_limiter.budgets import DEFAULT_THRESHOLDS, Budget, check_thresho
 from agent_rate_limiter.calls import make_estimate
 from agent_rate_limiter.decision import Decision
 from agent_rate_limiter.decorator import limited
+from agent_rate_limiter.fallback import Limited
 from agent_rate_limiter.engine.port import Clock, Store
 from agent_rate_limiter.errors import ConfigError
-from agent_rate_limiter.limiter import F, Limiter, Size, make_terms
+from agent_rate_limiter.limiter import Limiter, P, R, Size, make_terms
 from agent_rate_limiter.limits import Limit, Resource, Target
 from agent_rate_limiter.pending import Pending
 from agent_rate_limiter.pricing import Price
@@ -82,6 +84,8 @@ class MultiProviderLimiter(Limiter):
         self._budget_limits = tuple(("budget", budget.as_limit()) for budget in self.budgets)
         if len({(limit.name, limit.scope) for _, limit in self._budget_limits}) < len(self.budgets):
             raise ConfigError("budgets: two have the same amount, period and scope; give each a name of its own.")
+        if on_alert is not None and (not callable(on_alert) or inspect.iscoroutinefunction(on_alert)):
+            raise ConfigError(f"on_alert is {on_alert!r}: give a plain function that takes an Alert, or None.")
         thresholds_of = {budget.as_limit(): budget.thresholds for budget in self.budgets}
         alerts = Alerts(thresholds_of, on_alert)
         super().__init__(
@@ -101,7 +105,11 @@ class MultiProviderLimiter(Limiter):
         """
         from agent_rate_limiter.config import load_config
 
-        return cls(**{**load_config(source).to_options(), **overrides})
+        options = {**load_config(source).to_options(), **overrides}
+        for name in ("fallbacks", "max_queue"):
+            if name in options:
+                raise ConfigError(f"{name} is not supported yet: remove it. Functions have @fn.fallback(target).")
+        return cls(**options)
 
     def acquire(
         self,
@@ -171,7 +179,7 @@ class MultiProviderLimiter(Limiter):
         priority: int | None = None,
         timeout: float | None = None,
         **counts: int,
-    ) -> Callable[[F], F]:
+    ) -> Callable[[Callable[P, R]], Limited[P, R]]:
         """Decorate a function, coroutine, generator or async generator: each call is admitted first.
 
         A parameter of it named `target`, `model` or `provider` is given the one chosen. A result that states
@@ -191,7 +199,7 @@ class MultiProviderLimiter(Limiter):
         """
         where = self._target(_one_target(target, provider, model))
         terms = make_terms(self._calls, where, estimate, priority, timeout, counts)
-        return lambda function: limited(function, terms)
+        return lambda function: limited(function, terms, self._target)
 
     def target_for(self, provider: str, model: str) -> Target:
         """Return the target, if it is configured.

@@ -129,13 +129,19 @@ class RetryStrategy:
         """
         if isinstance(value, RetryStrategy):
             return value
+        if value is not None and not isinstance(value, Mapping):
+            raise ConfigError(f"retry is {value!r}: give a RetryStrategy(...), a mapping of its options, or None.")
         options = dict(value or {})
         known = ("max_attempts", "max_time", "backoff", "base", "cap", "jitter", "budget")
         for key in options:
             if key not in known:
                 raise ConfigError(f"retry.{key}: unknown key; it is one of {', '.join(known)}.")
         if isinstance(options.get("budget"), Mapping):
+            if not set(options["budget"]) <= {"ratio", "minimum"}:
+                raise ConfigError(f"retry.budget is {options['budget']!r}: it takes 'ratio' and 'minimum'.")
             options["budget"] = RetryBudget(**options["budget"])
+        elif not isinstance(options.get("budget"), (RetryBudget, type(None))):
+            raise ConfigError(f"retry.budget is {options['budget']!r}: give a mapping with 'ratio' and 'minimum'.")
         return cls(**options)
 
     def after(self, failure: Failure, attempt: int, elapsed: float, error: BaseException | None) -> float | None:

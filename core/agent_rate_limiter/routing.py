@@ -117,16 +117,15 @@ class Route:
         expected = at_most = estimate.output_tokens or estimate.max_output_tokens
         if estimate.max_output_tokens > expected:
             at_most = estimate.max_output_tokens
-        cost = self._worst_cost(estimate, at_most) if self._costed else 0
+        cost = 0
+        if self._costed:
+            if estimate.cost is not None:
+                cost = round(estimate.cost * NANO_PER_DOLLAR)
+            elif self.price is not None:
+                cost = self.price.worst_nano(requests, given, at_most)
         gate = self.gate.state
         passing = 0 if gate[1] >= OPEN and not gate[0] else 1  # nobody counts who passes an open gate
         return self._pick((requests, given, expected, given + expected, cost, 1, at_most, given + at_most, passing))
-
-    def _worst_cost(self, estimate: Estimate, at_most: int) -> int:
-        if estimate.cost is not None:
-            return round(estimate.cost * NANO_PER_DOLLAR)
-        price = self.price
-        return 0 if price is None else price.worst_nano(estimate.requests, estimate.input_tokens, at_most)
 
     def cost(self, usage: Usage) -> int:
         """What a call cost, in nano-dollars, rounded up; what the provider stated wins."""
@@ -170,13 +169,13 @@ class Router:
         self._costs = costs
         self._declared = declared
         self._bucket = bucket
-        self._routes: dict[tuple[Target, ScopeKey], Route] = {}
+        self.routes: dict[tuple[Target, ScopeKey], Route] = {}
         self._learned: dict[Target, list[Bucket]] = {}
         self.adaptive: dict[Target, Bucket] = {}
 
     def find(self, target: Target, scope: CallScope) -> Route | None:
         """Return the route if it is compiled."""
-        return self._routes.get((target, scope.key))
+        return self.routes.get((target, scope.key))
 
     def compile(self, target: Target, scope: CallScope, now: int) -> Route:
         """Return the route, made on first use. The engine's lock must be held.
@@ -190,22 +189,23 @@ class Router:
         for owner, limit in declared.limits:
             share = limit.scope.key(labels)
             if share is not None:
-                bucket = self._bucket("|".join(filter(None, (owner, limit.name, share))), limit, share, now)
+                key = "|".join(filter(None, (owner, limit.name, str(limit.scope), share)))
+                bucket = self._bucket(key, limit, share, now)
                 if bucket not in path:  # written twice, it counts once
                     path.append(bucket)
         for scoped in scope.limits:
-            if not scoped.kept:
-                scoped.kept.append(self._bucket(f"{scoped.name}|{scoped.limit.name}", scoped.limit, "", now))
-            path += scoped.kept
+            if self not in scoped.kept:
+                scoped.kept[self] = self._bucket(f"{scoped.name}|{scoped.limit.name}", scoped.limit, "", now)
+            path.append(scoped.kept[self])
         path += self._learned.get(target, ())
-        if len(self._routes) >= _ROUTES:
+        if len(self.routes) >= _ROUTES:
             self._forget_idle(now)
         account = self._costs.account(target, scope.labels)
         watched = self._alerts.watched(path)
         route = Route(
             target, scope, tuple(path), declared.price, account, watched=watched, searching=not declared.rated
         )
-        self._routes[target, scope.key] = route
+        self.routes[target, scope.key] = route
         return route
 
     def learn(self, target: Target, limit: Limit, now: int, *, adaptive: bool = False) -> Bucket:
@@ -215,21 +215,20 @@ class Router:
         self._learned.setdefault(target, []).append(bucket)
         if adaptive:
             self.adaptive[target] = bucket
-        for route in self._routes.values():
+        for route in self.routes.values():
             if route.target == target:
                 route.follow((*route.path, bucket))
         return bucket
 
     def forget_scope(self, name: str) -> None:
         """Drop the routes that lead through a scope's own limit. The engine's lock must be held."""
-        self._routes = {key: route for key, route in self._routes.items() if name not in key[1][1]}
+        for key in [key for key in self.routes if name in key[1][1]]:
+            del self.routes[key]
 
     def _forget_idle(self, now: int) -> None:
-        self._routes = {
-            key: route
-            for key, route in self._routes.items()
-            if any(bucket.queue is not None or bucket.strategy.idle_in(bucket.state, now) != 0 for bucket in route.path)
-        }
+        for key, route in list(self.routes.items()):
+            if all(b.queue is None and b.strategy.idle_in(b.state, now) == 0 for b in route.path):
+                del self.routes[key]
 
 
 def _field(limit: Limit) -> int:

@@ -122,6 +122,28 @@ def test_a_stream_is_read_however_it_is_cut(library: str, side: str, end: bytes,
 
 
 @everywhere
+@pytest.mark.parametrize("reply", [reply_json(ANSWER), reply_events(*CHUNKS), reply_events(*CHUNKS, done=False)])
+def test_a_call_is_settled_by_the_time_its_answer_is_read(library: str, side: str, reply: Reply) -> None:
+    limiter = roomy()
+    with ScriptedServer(lambda _: reply) as server, limiter.reserve(f"openai:{MODEL}", output_tokens=9) as call:
+        send(library, side, server, streamed, limiter)
+        assert call.usage is not None
+        assert (call.usage.input_tokens, call.usage.output_tokens, call.usage.exact) == (11, 7, True)
+        assert call.cost is not None  # settled, not just left
+
+
+@everywhere
+def test_what_headers_say_is_heeded(library: str, side: str) -> None:
+    limiter = MultiProviderLimiter()
+    headers = {"x-ratelimit-limit-requests": "500", "x-ratelimit-remaining-requests": "499"}
+    with ScriptedServer(
+        lambda _: reply_json(ANSWER, headers={**headers, "x-ratelimit-reset-requests": "120ms"})
+    ) as server:
+        send(library, side, server, post, limiter)
+    assert [(status.resource, status.amount) for status in limiter.snapshot().limits] == [("requests", 500)]
+
+
+@everywhere
 def test_a_stream_that_breaks_off_is_charged_its_estimate_at_least(library: str, side: str) -> None:
     limiter = roomy()
     module = importlib.import_module(library)
@@ -232,7 +254,7 @@ def test_a_form_names_its_model_too_and_its_file_arrives_whole(library: str, sid
     sound = bytes(range(256)) * 1000
 
     def use(client: Any) -> Any:
-        fields = {"model": MODEL, "prompt": "name", "stream": "false"}
+        fields = {"model": MODEL, "prompt": "name"}
         return client.post("/v1/audio/transcriptions", data=fields, files={"file": ("a.wav", sound)})
 
     usage = {"type": "tokens", "input_tokens": 14, "output_tokens": 45, "total_tokens": 59}
@@ -251,9 +273,10 @@ def test_a_form_names_its_model_too_and_its_file_arrives_whole(library: str, sid
 
 
 @everywhere
-def test_a_body_that_is_generated_is_sent_whole(library: str, side: str) -> None:
+@pytest.mark.parametrize("asked", [ASKED, {**ASKED, "stream": True}])
+def test_a_body_that_is_generated_is_sent_whole(library: str, side: str, asked: dict[str, Any]) -> None:
     limiter = roomy()
-    content = json.dumps(ASKED).encode()
+    content = json.dumps(asked).encode()
 
     def pieces() -> Any:
         yield content[:10]
@@ -268,7 +291,10 @@ def test_a_body_that_is_generated_is_sent_whole(library: str, side: str) -> None
 
     with ScriptedServer(lambda _: reply_json(ANSWER)) as server:
         send(library, side, server, use, limiter)
-        assert server.heard[0].body == content
+        heard = server.heard[0]
+    extra = {"stream_options": {"include_usage": True}} if "stream" in asked else {}
+    assert json.loads(heard.body) == {**asked, **extra}
+    assert ("transfer-encoding" in heard.headers) != ("content-length" in heard.headers)
     assert booked(limiter) == (1, 11, 7)
 
 
@@ -354,6 +380,40 @@ def test_a_transport_that_has_read_its_answer_already_is_limited_too(library: st
 
     asyncio.run(use())
     assert booked(limiter) == (3, 22, 14)
+
+
+@everywhere
+def test_the_connection_of_an_error_is_given_back(library: str, side: str) -> None:
+    module = importlib.import_module(library)
+    closed: list[bool] = []
+
+    class Broken(module.SyncByteStream, module.AsyncByteStream):  # type: ignore[misc]
+        def __iter__(self) -> Any:
+            yield b"{"
+            raise module.ReadError("lost")
+
+        async def __aiter__(self) -> Any:
+            yield b"{"
+            raise module.ReadError("lost")
+
+        def close(self) -> None:
+            closed.append(True)
+
+        async def aclose(self) -> None:
+            closed.append(True)
+
+    limiter = roomy()
+    transport = module.MockTransport(lambda _: module.Response(500, stream=Broken()))
+    client = getattr(module, side)(transport=transport, base_url="http://mock")
+
+    async def use() -> None:
+        with pytest.raises(module.ReadError):
+            await finish(post(adapter(client, limiter, provider="openai")))
+        await finish(client.aclose() if side == "AsyncClient" else client.close())
+
+    asyncio.run(use())
+    assert closed == [True]
+    assert limiter.snapshot().in_flight == 0
 
 
 @everywhere

@@ -117,5 +117,5 @@ def test_larger_than_the_limit_never_fits(store: Store) -> None:
 
 
 def test_an_unknown_store_is_refused() -> None:
-    with pytest.raises(ConfigError, match="store is 'mongodb://x'"):
+    with pytest.raises(ConfigError, match="store is 'mongodb://…'"):
         open_store("mongodb://x")

@@ -171,7 +171,7 @@ def test_spans_of_time(field: str, value: Any) -> None:
         ({"budget_limit": True}, f"budget limit is True: {POSITIVE}."),
         ({"budget_limit": 5, "budget_period": 0}, f"budget per is 0: {POSITIVE}."),
         ({"budget_limit": 5, "timezone": "Mars"}, f"budget timezone is 'Mars': {ZONE}."),
-        ({"store": "postgres://h"}, "store is 'postgres://h': it is 'memory://' (one process)."),
+        ({"store": "postgres://h"}, "store is 'postgres://…': it is 'memory://' (one process)."),
         (
             {"providers": [Provider("p"), Provider("q"), Provider("p")]},
             "providers name 'p' twice: merge their models into one Provider.",

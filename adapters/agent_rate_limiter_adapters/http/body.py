@@ -34,16 +34,14 @@ def asked(request: Request) -> dict[str, Any]:
 
 
 def _form(content: bytes) -> dict[str, Any]:
-    found = _FORM_FIELD.findall(content)
-    fields: dict[str, Any] = {name.decode(): value.decode("utf-8", "replace") for name, value in found}
-    return {**fields, "stream": True} if fields.get("stream") == "true" else fields
+    return {name.decode(): value.decode("utf-8", "replace") for name, value in _FORM_FIELD.findall(content)}
 
 
 def with_body(request: Request, body: Mapping[str, Any]) -> Request:
     """Return the request with another JSON body."""
     headers = request.headers.copy()
-    del headers["content-length"]
-    headers.pop("transfer-encoding", None)
+    for name in ("content-length", "transfer-encoding"):
+        headers.pop(name, None)
     content = json.dumps(body, separators=(",", ":")).encode()
     return type(request)(request.method, request.url, headers=headers, content=content, extensions=request.extensions)
 

@@ -6,12 +6,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
-from agent_rate_limiter import Usage
 from agent_rate_limiter_adapters.http.body import parse
 from agent_rate_limiter_adapters.http.sse import EventParser
 
 if TYPE_CHECKING:
-    from agent_rate_limiter import Estimate, Reservation
+    from agent_rate_limiter import Estimate, Reservation, Usage
     from agent_rate_limiter.providers import Dialect, StreamReader
 
 _MEDIA = ("audio/", "image/", "video/", "application/octet-stream")
@@ -62,9 +61,8 @@ class Meter:
         """All has come: settle the call, if it is not."""
         if not self._ended:
             self._ended = True
-            usage = self._usage()
-            failure = self._reader.failure
-            if failure is not None and self._reader.usage is None:  # a refusal inside a 200
+            usage, failure = self._usage(), self._reader.failure
+            if usage is None and failure is not None:  # a refusal inside a 200
                 self._reservation.fail(failure)
             else:
                 self._reservation.settle(usage)
@@ -102,11 +100,11 @@ class Meter:
         return self._seen()
 
     def _seen(self) -> Usage | None:
-        """What a stream used: the final numbers, or else what was seen of it."""
+        """What a stream used: the final numbers, or else what was seen of it; None when that is nothing."""
         usage = self._reader.usage
-        if usage is None:  # a refusal inside a 200 used nothing; of anything else only the estimate is known
-            return None if self._reader.failure is None else Usage()
-        return usage if usage.exact else replace(usage, input_tokens=usage.input_tokens or self._estimate.input_tokens)
+        if usage is None or usage.exact:
+            return usage
+        return replace(usage, input_tokens=usage.input_tokens or self._estimate.input_tokens)
 
     def _follow(self, piece: bytes) -> None:
         if self._events is not None:

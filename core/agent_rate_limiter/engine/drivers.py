@@ -25,6 +25,10 @@ class MakeWaiter(Protocol):
         ...
 
 
+_LONGEST_SLEEP = 86_400.0
+"""Seconds; a lock's time-out cannot be as long as a deadline may be."""
+
+
 def wait_in_thread(engine: Engine, make: MakeWaiter) -> Waiter:
     """Enqueue a call and block this thread until its outcome is known."""
     threads = cast("Threads", engine.attach("threads", lambda: Threads(engine)))
@@ -99,7 +103,7 @@ class Threads:
         if self._keeper is not bell or self._engine.clock_wakes:
             return -1
         self._armed = self._engine.next_event()
-        return -1 if self._armed is None else max(0, self._armed - now) / 1000
+        return -1 if self._armed is None else min(_LONGEST_SLEEP, max(0, self._armed - now) / 1000)
 
     def leave(self, bell: Lock) -> None:
         """Stop waiting; somebody else keeps the time."""

@@ -109,7 +109,9 @@ class Engine:
             if self._unusable is FORKED:
                 raise LimiterClosed(FORKED)
             if hold.open:
-                self._close(hold, used, now)
+                hold.open = False
+                del self._live[hold.id]
+                self.store.settle(hold, used, now)
             elif hold.lost:
                 self._correct(hold, used, now)
             else:

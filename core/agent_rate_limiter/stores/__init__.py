@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from agent_rate_limiter.errors import ConfigError
@@ -25,5 +24,6 @@ def open_store(uri: str | Store) -> Store:
         if hasattr(uri, "reserve"):
             return uri
         raise ConfigError(f"store is {uri!r}: give a URI such as 'memory://', or a store.")
-    without_password = re.sub(r"//[^/@]*@", "//***@", uri)
-    raise ConfigError(f"store is {without_password!r}: it is 'memory://' (one process).")
+    scheme, marks, _ = uri.partition("://")
+    shown = f"{scheme}://…" if marks else uri  # what follows may hold a password
+    raise ConfigError(f"store is {shown!r}: it is 'memory://' (one process).")
