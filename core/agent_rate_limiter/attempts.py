@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from agent_rate_limiter.limits import Target
@@ -91,7 +90,7 @@ class Attempts:
         """
         if call.done or call.claimed:  # a layer inside made the call, and retried it as often as it may
             return False
-        failure = error if isinstance(error, Failure) else self._read(error)
+        failure = error if isinstance(error, Failure) else self._calls.read_failure(error)
         call.fail(failure or error)
         if failure is None or not resend:
             return False
@@ -115,11 +114,3 @@ class Attempts:
             return None
         spent = (self._calls.engine.clock.now() - self._since) / 1000
         return max(0.0, self._deadline - spent)
-
-    def _read(self, error: BaseException) -> Failure | None:
-        failure = self._calls.read_failure(error)
-        classify = self._calls.retry.classify
-        kind = None if classify is None else classify(error)
-        if kind is None:
-            return failure
-        return Failure(kind, message=str(error)) if failure is None else replace(failure, kind=kind)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -245,10 +246,17 @@ class Calls:
         return read_usage(response)
 
     def read_failure(self, error: BaseException) -> Failure | None:
-        """Find out what an error says of the provider; None when it is not the provider's."""
+        """Find out what an error says of the provider; None when it is not the provider's.
+
+        The user's own classification (`RetryStrategy(classify=…)`) goes first.
+        """
         from agent_rate_limiter.providers import read_failure
 
-        return read_failure(error, None, self.engine.clock.now() / 1000)
+        failure = read_failure(error, None, self.engine.clock.now() / 1000)
+        kind = None if self.retry.classify is None else self.retry.classify(error)
+        if kind is None:
+            return failure
+        return Failure(kind, message=str(error)) if failure is None else replace(failure, kind=kind)
 
 
 class _Fixed:

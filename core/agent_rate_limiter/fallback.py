@@ -26,6 +26,8 @@ _ELSEWHERE = frozenset(
 class Limited(Protocol[P, R]):
     """A function whose calls are admitted first."""
 
+    __name__: str
+
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call it, once it is admitted."""
         ...

@@ -384,7 +384,7 @@ def test_a_transport_that_has_read_its_answer_already_is_limited_too(library: st
 
 @everywhere
 def test_the_connection_of_an_error_is_given_back(library: str, side: str) -> None:
-    module = importlib.import_module(library)
+    module: Any = importlib.import_module(library)
     closed: list[bool] = []
 
     class Broken(module.SyncByteStream, module.AsyncByteStream):  # type: ignore[misc]

@@ -18,7 +18,7 @@ from agent_rate_limiter.cli.demo.run import Frame, State
 from agent_rate_limiter.cli.demo.screen import Lines, OnTerminal
 
 DEMO = [sys.executable, "-m", "agent_rate_limiter", "demo"]
-PLAN = Plan.lasting(32, agents=20, rpm=120, tpm=60_000, speed=6, seed=0)
+PLAN = Plan.lasting(32, agents=20, rpm=240, tpm=120_000, seed=0)
 GOOD = Outcome(
     seconds=20,
     calls=100,
@@ -105,7 +105,7 @@ def test_every_agent_has_the_same_work_in_an_order_of_its_own() -> None:
 
 @pytest.mark.parametrize(("rpm", "tpm"), [(120, 60_000), (500, 10_000), (1, 1000), (10_000, 2_000_000)])
 def test_every_call_fits_its_limits(rpm: int, tpm: int) -> None:
-    plan = Plan.lasting(10, agents=3, rpm=rpm, tpm=tpm, speed=6, seed=0)
+    plan = Plan.lasting(10, agents=3, rpm=rpm, tpm=tpm, seed=0)
     assert plan.calls >= 2
     assert max(plan.work(0)) < 0.9 * tpm
 

@@ -52,8 +52,7 @@ def _introduction(plan: Plan) -> str:
     agents = "1 agent makes" if plan.agents == 1 else f"{plan.agents} agents make"
     return (
         f"{agents} {plan.calls} calls each to a simulated model that allows {plan.rpm:,} requests and {plan.tpm:,} "
-        f"tokens a minute (here a minute lasts {plan.minute:g} s): first with OpenAI's SDK alone, then with the "
-        f"limiter, which is set {HEADROOM:.0%} below the limits."
+        f"tokens a minute: first with OpenAI's SDK alone, then with the limiter, set {HEADROOM:.0%} below the limits."
     )
 
 
@@ -84,7 +83,7 @@ def _say(console: Console, text: str) -> None:
 
 def _numbers(plan: Plan, without: Outcome, limited: Outcome, wrong: list[str]) -> dict[str, object]:
     return {
-        "limits": {"rpm": plan.rpm, "tpm": plan.tpm, "speed": plan.speed, "seed": plan.seed},
+        "limits": {"rpm": plan.rpm, "tpm": plan.tpm, "seed": plan.seed},
         "without": without.to_dict(),
         "with": limited.to_dict(),
         "problems": wrong,

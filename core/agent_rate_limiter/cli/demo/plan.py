@@ -8,8 +8,8 @@ from random import Random
 MODEL = "gpt-4.1-mini"
 INPUT_PRICE, OUTPUT_PRICE = 0.40, 1.60
 """Dollars per million tokens."""
-LATENCY = (1.0, 3.0)
-"""Seconds of the provider's time before an answer."""
+LATENCY = (0.1, 0.4)
+"""Seconds before an answer."""
 OUTPUT_TOKENS = (100, 400)
 """How long answers are; each call allows its own maximum."""
 HEADROOM = 0.01
@@ -32,7 +32,6 @@ class Plan:
         calls: calls that each of them makes.
         rpm: requests a minute that the provider allows.
         tpm: tokens a minute that the provider allows.
-        speed: how many times faster than ours its time passes.
         seed: changes the order of the work, and the answers.
     """
 
@@ -40,26 +39,20 @@ class Plan:
     calls: int
     rpm: int
     tpm: int
-    speed: float
     seed: int
 
     @classmethod
-    def lasting(cls, seconds: float, *, agents: int, rpm: int, tpm: int, speed: float, seed: int) -> Plan:
+    def lasting(cls, seconds: float, *, agents: int, rpm: int, tpm: int, seed: int) -> Plan:
         """Give the agents so much work that both runs together take about that long."""
-        minutes = seconds * _LIMITED_SHARE * speed / 60
+        minutes = seconds * _LIMITED_SHARE / 60
         per_minute = min(rpm, tpm / (_mean_size(rpm, tpm) + _PROMPT_TOKENS))
         calls = round(per_minute * (1 - HEADROOM) * (1 + minutes) / agents)
-        return cls(agents, max(2, calls), rpm, tpm, speed, seed)
+        return cls(agents, max(2, calls), rpm, tpm, seed)
 
     @property
     def total(self) -> int:
         """Calls of all agents."""
         return self.agents * self.calls
-
-    @property
-    def minute(self) -> float:
-        """Seconds that one of the provider's minutes takes."""
-        return 60 / self.speed
 
     def work(self, agent: int) -> list[int]:
         """The `max_tokens` of each of an agent's calls: about the same sum for all, in an order of its own."""

@@ -14,7 +14,6 @@ from openai import AsyncOpenAI, OpenAIError
 from agent_rate_limiter.cli.demo.outcome import Outcome
 from agent_rate_limiter.cli.demo.plan import HEADROOM, INPUT_PRICE, LATENCY, MODEL, OUTPUT_PRICE, OUTPUT_TOKENS, Plan
 from agent_rate_limiter.errors import RateLimiterError
-from agent_rate_limiter.limits import Limit, Resource
 from agent_rate_limiter.multi_provider import MultiProviderLimiter
 from agent_rate_limiter.provider import Provider
 from agent_rate_limiter.testing.simulated import SimulatedProvider
@@ -57,18 +56,14 @@ def simulated(plan: Plan) -> SimulatedProvider:
         {MODEL: {"rpm": plan.rpm, "tpm": plan.tpm, "prices": (INPUT_PRICE, OUTPUT_PRICE)}},
         latency=LATENCY,
         output_tokens=OUTPUT_TOKENS,
-        speed=plan.speed,
         seed=plan.seed,
     )
 
 
 def limiter_for(plan: Plan) -> MultiProviderLimiter:
-    """What a user would write as `{"rpm": 120, "tpm": 60_000, "counts": "max_tokens"}`, for the demo's minutes."""
-    limits = [
-        Limit(Resource.REQUESTS, int(plan.rpm * (1 - HEADROOM)) or 1, plan.minute),
-        Limit(Resource.TOKENS, int(plan.tpm * (1 - HEADROOM)), plan.minute, counts="max_tokens"),
-    ]
-    model = {"limits": limits, "input_per_1m": INPUT_PRICE, "output_per_1m": OUTPUT_PRICE}
+    """The same limits, as a user writes them: OpenAI counts `max_tokens`, whatever comes back."""
+    rpm, tpm = int(plan.rpm * (1 - HEADROOM)) or 1, int(plan.tpm * (1 - HEADROOM))
+    model = {"rpm": rpm, "tpm": tpm, "counts": "max_tokens", "input_per_1m": INPUT_PRICE, "output_per_1m": OUTPUT_PRICE}
     return MultiProviderLimiter([Provider("openai", {MODEL: model})])
 
 
