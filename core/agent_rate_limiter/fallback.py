@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
 from agent_rate_limiter.errors import AllTargetsFailed, LimitExceeded
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from agent_rate_limiter.limits import Target
 
 P = ParamSpec("P")
-R = TypeVar("R", covariant=True)
+R_co = TypeVar("R_co", covariant=True)
 
 _ELSEWHERE = frozenset(
     {FailureKind.WAIT, FailureKind.PARKED, FailureKind.NO_CREDIT, FailureKind.OVERLOADED, FailureKind.TRANSIENT}
@@ -23,16 +23,16 @@ _ELSEWHERE = frozenset(
 """Failures that another target need not share; a bad request is bad everywhere."""
 
 
-class Limited(Protocol[P, R]):
+class Limited(Protocol[P, R_co]):
     """A function whose calls are admitted first."""
 
     __name__: str
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
         """Call it, once it is admitted."""
         ...
 
-    def __get__(self, instance: Any, owner: Any = None) -> Callable[..., R]:
+    def __get__(self, instance: Any, owner: Any = None) -> Callable[..., R_co]:
         """Bind it, as any function in a class."""
         ...
 
@@ -89,6 +89,7 @@ class Chain:
     def attempts(self) -> Iterator[_Link]:
         """Every link in turn; ends when one has succeeded, raises when none has."""
         causes: dict[str, BaseException] = {}
+        last: Exception | None = None
         for target, function in self._links:
             link = _Link(function)
             yield link
@@ -96,8 +97,8 @@ class Chain:
                 return
             if not self._elsewhere(link.error) or len(self._links) == 1:
                 raise link.error
-            causes[str(target)] = link.error
-        raise AllTargetsFailed(causes) from link.error  # pyright: ignore[reportPossiblyUnbound] - there is the primary
+            causes[str(target)] = last = link.error
+        raise AllTargetsFailed(causes) from last
 
     def _elsewhere(self, error: BaseException) -> bool:
         if isinstance(error, LimitExceeded):
@@ -120,7 +121,7 @@ def _call(chain: Chain) -> Callable[..., Any]:
         for link in chain.attempts():
             try:
                 result = link.function(*args, **kwargs)
-            except Exception as error:  # noqa: BLE001 - the chain judges it
+            except Exception as error:  # noqa: BLE001, PERF203 - the chain judges it
                 link.error = error
         return result
 
@@ -133,7 +134,7 @@ def _coroutine(chain: Chain) -> Callable[..., Any]:
         for link in chain.attempts():
             try:
                 result = await link.function(*args, **kwargs)
-            except Exception as error:  # noqa: BLE001 - as above
+            except Exception as error:  # noqa: BLE001, PERF203 - as above
                 link.error = error
         return result
 
@@ -141,7 +142,7 @@ def _coroutine(chain: Chain) -> Callable[..., Any]:
 
 
 def _generator(chain: Chain) -> Callable[..., Any]:
-    def tried(*args: Any, **kwargs: Any) -> Iterator[Any]:
+    def tried(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
         result, began = None, False
         for link in chain.attempts():
             items = link.function(*args, **kwargs)

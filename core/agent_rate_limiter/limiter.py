@@ -19,10 +19,10 @@ from agent_rate_limiter.clock import SystemClock
 from agent_rate_limiter.cost_tracker import CostTracker
 from agent_rate_limiter.decision import Decision
 from agent_rate_limiter.decorator import Terms, limited
-from agent_rate_limiter.fallback import Limited
 from agent_rate_limiter.engine.engine import Engine
 from agent_rate_limiter.engine.port import Clock, Hold, Store
 from agent_rate_limiter.errors import ConfigError
+from agent_rate_limiter.fallback import Limited
 from agent_rate_limiter.limits import Limit, Target, label_texts, shorthand
 from agent_rate_limiter.pending import Pending
 from agent_rate_limiter.pricing import Price

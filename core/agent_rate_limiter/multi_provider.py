@@ -16,9 +16,9 @@ from agent_rate_limiter.budgets import DEFAULT_THRESHOLDS, Budget, check_thresho
 from agent_rate_limiter.calls import make_estimate
 from agent_rate_limiter.decision import Decision
 from agent_rate_limiter.decorator import limited
-from agent_rate_limiter.fallback import Limited
 from agent_rate_limiter.engine.port import Clock, Store
 from agent_rate_limiter.errors import ConfigError
+from agent_rate_limiter.fallback import Limited
 from agent_rate_limiter.limiter import Limiter, P, R, Size, make_terms
 from agent_rate_limiter.limits import Limit, Resource, Target
 from agent_rate_limiter.pending import Pending
@@ -214,7 +214,10 @@ class MultiProviderLimiter(Limiter):
         return self._explain(self._target(target), make_estimate(estimate, counts))
 
     def _target(self, text: str | Target) -> Target:
-        target = self._targets.get(text) if isinstance(text, (str, Target)) else None
+        try:
+            target = self._targets.get(text)
+        except TypeError:  # nothing that could be a target: parse() says so
+            target = None
         if target is None:
             target = Target.parse(text)
             self._declared(target)  # refuse unknown ones before anything waits

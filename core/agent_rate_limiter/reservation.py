@@ -95,7 +95,7 @@ class Reservation:
                 return
             raise ReservationError(self._ended("settle"))
         self._done = True
-        usage = response if isinstance(response, Usage) else self._usage_of(response)
+        usage = response if response.__class__ is Usage else self._usage_of(response)
         self.usage = usage
         self.cost = self._calls.settle(self._route, self._hold, self.estimate, usage)
 
@@ -205,7 +205,7 @@ class Reservation:
 
     def __del__(self) -> None:
         """Dropped without an end: it may have been sent, so its estimate stays charged and its slot comes back."""
-        if not getattr(self, "_done", True):
+        if not self._done:
             self.abandon()
 
     def __repr__(self) -> str:

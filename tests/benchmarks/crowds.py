@@ -101,7 +101,7 @@ class BareCrowd:
     def waiting(self) -> int:
         return len(self._heap)
 
-    async def wait(self, priority: int, timeout: float | None) -> None:  # noqa: ARG002 - it has none
+    async def wait(self, priority: int, timeout: float | None) -> None:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
         heappush(self._heap, (priority, next(self._arrivals), future))

@@ -303,9 +303,10 @@ def test_where_decorated_calls_go_is_said_once(limiter: MultiProviderLimiter, wh
 @pytest.mark.parametrize("estimate", [5, "800", {"input_tokens": 5}, Usage()])
 def test_an_estimate_is_an_estimate(limiter: MultiProviderLimiter, estimate: Any) -> None:
     message = "estimate is .*: give an Estimate"
-    ways = ways_in(limiter, "p:m", estimate)
+    ways: list[Callable[[], object]] = ways_in(limiter, "p:m", estimate)
     ways += [lambda: limiter.try_acquire("p:m", estimate), lambda: limiter.explain("p:m", estimate)]
-    for call in (*ways, limiter.limit(target="p:m", estimate=lambda *_: estimate)(nothing)):
+    ways.append(limiter.limit(target="p:m", estimate=lambda *_: estimate)(nothing))
+    for call in ways:
         with pytest.raises(ConfigError, match=message):
             call()
 

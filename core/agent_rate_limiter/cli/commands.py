@@ -31,13 +31,22 @@ def cli() -> None:
 @cli.command()
 @click.option("--agents", type=click.IntRange(1, 500), default=20, show_default=True, help="How many share the limit.")
 @click.option("--seconds", type=click.FloatRange(1, 3600), help="About how long it all takes.  [default: 32]")
-@click.option("--quick", is_flag=True, help="The same with less work: about 15 seconds.")
+@click.option("--quick", is_flag=True, help="The same with less work: about 20 seconds.")
 @click.option("--rpm", type=click.IntRange(1), default=240, show_default=True, help="Requests a minute allowed.")
 @click.option("--tpm", type=click.IntRange(1000), default=120_000, show_default=True, help="Tokens a minute allowed.")
+@click.option("--latency", callback=_span, default="0.1-0.4", show_default=True, help="Seconds before an answer.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Changes the agents' work and the answers.")
 @click.option("--json", "as_json", is_flag=True, help="Print the numbers as JSON, and nothing else.")
 def demo(
-    *, agents: int, seconds: float | None, quick: bool, rpm: int, tpm: int, seed: int, as_json: bool
+    *,
+    agents: int,
+    seconds: float | None,
+    quick: bool,
+    rpm: int,
+    tpm: int,
+    latency: Range,
+    seed: int,
+    as_json: bool,
 ) -> None:
     """Let agents share one limit through the real OpenAI SDK, without and with the limiter.
 
@@ -49,7 +58,7 @@ def demo(
     from agent_rate_limiter.cli.demo.plan import Plan
 
     length = seconds or (13.0 if quick else 32.0)
-    plan = Plan.lasting(length, agents=agents, rpm=rpm, tpm=tpm, seed=seed)
+    plan = Plan.lasting(length, agents=agents, rpm=rpm, tpm=tpm, latency=latency, seed=seed)
     raise SystemExit(run_demo(plan, as_json=as_json))
 
 

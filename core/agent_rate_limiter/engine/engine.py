@@ -67,8 +67,12 @@ class Engine:
             refusal = self._room.behind(hold, priority, now) if self._room.waiting else None
             if refusal is None:
                 refusal = self.store.reserve(hold, now)
-                if refusal is None:
-                    self._open(hold, now)
+                if refusal is None:  # as in _open, without a call
+                    hold.id = self._admitted = number = self._admitted + 1
+                    hold.taken_at = now
+                    hold.expires_at = now + self._lease
+                    hold.open = True
+                    self._live[number] = hold
         if self._dropped:
             self.advance()
         return refusal

@@ -40,7 +40,8 @@ class TokenBucket:
         debt, last = state
         if now > last:
             debt -= (now - last) * self._leak
-            debt = max(debt, 0)
+            if debt < 0:  # noqa: PLR1730 - max() is slower, and this is the hot path
+                debt = 0
         debt += amount * self._unit
         return (debt, now) if debt <= self._ceiling else None
 
@@ -49,9 +50,10 @@ class TokenBucket:
         debt, last = state
         if now > last:
             debt -= (now - last) * self._leak
-            debt = max(debt, 0)
+            if debt < 0:  # noqa: PLR1730 - max() is slower, and this is the hot path
+                debt = 0
         debt += (used - taken) * self._unit
-        return (max(0, debt), now)
+        return (debt if debt > 0 else 0, now)  # noqa: FURB136 - as above
 
     def wait(self, state: State, amount: int, now: int) -> int:
         """Milliseconds until the leak has made room: `deficit / rate`, rounded up."""

@@ -8,8 +8,6 @@ from random import Random
 MODEL = "gpt-4.1-mini"
 INPUT_PRICE, OUTPUT_PRICE = 0.40, 1.60
 """Dollars per million tokens."""
-LATENCY = (0.1, 0.4)
-"""Seconds before an answer."""
 OUTPUT_TOKENS = (100, 400)
 """How long answers are; each call allows its own maximum."""
 HEADROOM = 0.01
@@ -32,6 +30,7 @@ class Plan:
         calls: calls that each of them makes.
         rpm: requests a minute that the provider allows.
         tpm: tokens a minute that the provider allows.
+        latency: seconds before an answer: low, high.
         seed: changes the order of the work, and the answers.
     """
 
@@ -39,15 +38,18 @@ class Plan:
     calls: int
     rpm: int
     tpm: int
+    latency: tuple[float, float]
     seed: int
 
     @classmethod
-    def lasting(cls, seconds: float, *, agents: int, rpm: int, tpm: int, seed: int) -> Plan:
+    def lasting(
+        cls, seconds: float, *, agents: int, rpm: int, tpm: int, latency: tuple[float, float], seed: int
+    ) -> Plan:
         """Give the agents so much work that both runs together take about that long."""
         minutes = seconds * _LIMITED_SHARE / 60
         per_minute = min(rpm, tpm / (_mean_size(rpm, tpm) + _PROMPT_TOKENS))
         calls = round(per_minute * (1 - HEADROOM) * (1 + minutes) / agents)
-        return cls(agents, max(2, calls), rpm, tpm, seed)
+        return cls(agents, max(2, calls), rpm, tpm, latency, seed)
 
     @property
     def total(self) -> int:

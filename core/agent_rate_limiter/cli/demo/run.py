@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from openai import AsyncOpenAI, OpenAIError
 
 from agent_rate_limiter.cli.demo.outcome import Outcome
-from agent_rate_limiter.cli.demo.plan import HEADROOM, INPUT_PRICE, LATENCY, MODEL, OUTPUT_PRICE, OUTPUT_TOKENS, Plan
+from agent_rate_limiter.cli.demo.plan import HEADROOM, INPUT_PRICE, MODEL, OUTPUT_PRICE, OUTPUT_TOKENS, Plan
 from agent_rate_limiter.errors import RateLimiterError
 from agent_rate_limiter.multi_provider import MultiProviderLimiter
 from agent_rate_limiter.provider import Provider
@@ -54,7 +54,7 @@ def simulated(plan: Plan) -> SimulatedProvider:
     """The provider that both runs call."""
     return SimulatedProvider(
         {MODEL: {"rpm": plan.rpm, "tpm": plan.tpm, "prices": (INPUT_PRICE, OUTPUT_PRICE)}},
-        latency=LATENCY,
+        latency=plan.latency,
         output_tokens=OUTPUT_TOKENS,
         seed=plan.seed,
     )

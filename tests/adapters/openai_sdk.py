@@ -1,0 +1,66 @@
+"""OpenAI's own SDK, whichever version is installed: its clients, and calls to make with them."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import importlib
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from openai import AsyncAzureOpenAI, AsyncOpenAI, AzureOpenAI, OpenAI
+from pydantic import BaseModel
+
+from agent_rate_limiter import (
+    AcquireTimeout,
+    BudgetExceeded,
+    ConfigError,
+    LimiterClosed,
+    MultiProviderLimiter,
+    Price,
+    Provider,
+    RateLimiter,
+    RateLimiterError,
+    RequestTooLarge,
+)
+from agent_rate_limiter.testing.simulated import Fault, SimulatedProvider
+from agent_rate_limiter_adapters.openai import adapter
+from tests.adapters.support import MODEL, accounted, booked, finish, roomy, used
+
+QUESTION: Any = [{"role": "user", "content": "Why is the sky blue?"}]
+SDK_LIBRARIES = ["httpx", "httpx2"] if int(openai.__version__.split(".")[0]) >= 3 else ["httpx"]
+"""The HTTP libraries whose clients the installed SDK takes."""
+
+
+def client_of(kind: Callable[..., Any], provider: SimulatedProvider, **options: Any) -> Any:
+    client = kind(base_url=provider.openai_url, api_key="sk-test", **options)
+    if isinstance(client, OpenAI):
+        _open.append(client)
+    return client
+
+
+def ask(client: Any, **options: Any) -> Any:
+    given = {"model": MODEL, "messages": QUESTION, "max_tokens": 60, **options}
+    return client.chat.completions.create(**given)
+
+
+def respond(client: Any, **options: Any) -> Any:
+    return client.responses.create(model=MODEL, input="Why is the sky blue?", max_output_tokens=60, **options)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let others go on until something is so, for at most five seconds."""
+    deadline = time.monotonic() + 5
+    while not condition():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.001)
+
+
+both = pytest.mark.parametrize("kind", [OpenAI, AsyncOpenAI])
