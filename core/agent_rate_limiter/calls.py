@@ -94,11 +94,11 @@ class Calls:
 
     def pause(self, seconds: float) -> None:
         """Wait as long, blocking the thread: in the engine's queue, so that virtual time knows."""
-        wait_in_thread(self.engine, self._sleeper(seconds))
+        self.cancel(wait_in_thread(self.engine, self._sleeper(seconds)).hold)
 
     async def pause_async(self, seconds: float) -> None:
         """Wait as long, letting the event loop run."""
-        await wait_in_loop(self.engine, self._sleeper(seconds))
+        self.cancel((await wait_in_loop(self.engine, self._sleeper(seconds))).hold)
 
     def _sleeper(self, seconds: float) -> MakeWaiter:
         now = self.engine.clock.now()

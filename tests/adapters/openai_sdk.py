@@ -3,46 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-import gc
-import importlib
-import socket
-import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from typing import Any
 
-import httpx
 import openai
 import pytest
-from openai import AsyncAzureOpenAI, AsyncOpenAI, AzureOpenAI, OpenAI
-from pydantic import BaseModel
+from openai import AsyncOpenAI, OpenAI
 
-from agent_rate_limiter import (
-    AcquireTimeout,
-    BudgetExceeded,
-    ConfigError,
-    LimiterClosed,
-    MultiProviderLimiter,
-    Price,
-    Provider,
-    RateLimiter,
-    RateLimiterError,
-    RequestTooLarge,
-)
-from agent_rate_limiter.testing.simulated import Fault, SimulatedProvider
-from agent_rate_limiter_adapters.openai import adapter
-from tests.adapters.support import MODEL, accounted, booked, finish, roomy, used
+from agent_rate_limiter.testing.simulated import SimulatedProvider
+from tests.adapters.support import MODEL
 
 QUESTION: Any = [{"role": "user", "content": "Why is the sky blue?"}]
 SDK_LIBRARIES = ["httpx", "httpx2"] if int(openai.__version__.split(".")[0]) >= 3 else ["httpx"]
 """The HTTP libraries whose clients the installed SDK takes."""
 
 
+opened: list[OpenAI] = []
+"""The sync clients of a test, to be closed after it."""
+
+
 def client_of(kind: Callable[..., Any], provider: SimulatedProvider, **options: Any) -> Any:
     client = kind(base_url=provider.openai_url, api_key="sk-test", **options)
     if isinstance(client, OpenAI):
-        _open.append(client)
+        opened.append(client)
     return client
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
-import gzip
 import importlib
 import json
 from collections.abc import Callable
@@ -12,18 +10,8 @@ from typing import Any
 
 import pytest
 
-from agent_rate_limiter import (
-    ConfigError,
-    Limit,
-    MultiProviderLimiter,
-    Provider,
-    RateLimiter,
-    RequestTooLarge,
-    Resource,
-)
-from agent_rate_limiter.testing.simulated import SimulatedProvider
 from agent_rate_limiter_adapters.http import adapter
-from tests.adapters.support import MODEL, Heard, Reply, ScriptedServer, accounted, booked, finish, roomy, used
+from tests.adapters.support import MODEL, Reply, ScriptedServer, finish
 
 USAGE = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
 ANSWER = {"choices": [{"message": {"content": "Blue."}, "finish_reason": "stop"}], "usage": USAGE}

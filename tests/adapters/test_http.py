@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-import gc
 import gzip
 import importlib
 import json
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -17,14 +14,21 @@ from agent_rate_limiter import (
     Limit,
     MultiProviderLimiter,
     Provider,
-    RateLimiter,
-    RequestTooLarge,
     Resource,
 )
-from agent_rate_limiter.testing.simulated import SimulatedProvider
-from agent_rate_limiter_adapters.http import adapter
-from tests.adapters.support import MODEL, Heard, Reply, ScriptedServer, accounted, booked, finish, roomy, used
-
+from tests.adapters.plain_http import (
+    ANSWER,
+    ASKED,
+    CHUNKS,
+    PATH,
+    everywhere,
+    post,
+    reply_events,
+    reply_json,
+    send,
+    streamed,
+)
+from tests.adapters.support import MODEL, Heard, Reply, ScriptedServer, booked, roomy, used
 
 # ------------------------------------------------------------------ what is read
 

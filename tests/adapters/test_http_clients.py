@@ -7,7 +7,6 @@ import gc
 import gzip
 import importlib
 import json
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -23,7 +22,16 @@ from agent_rate_limiter import (
 )
 from agent_rate_limiter.testing.simulated import SimulatedProvider
 from agent_rate_limiter_adapters.http import adapter
-from tests.adapters.support import MODEL, Heard, Reply, ScriptedServer, accounted, booked, finish, roomy, used
+from tests.adapters.plain_http import (
+    ANSWER,
+    ASKED,
+    PATH,
+    everywhere,
+    post,
+    reply_json,
+    send,
+)
+from tests.adapters.support import MODEL, ScriptedServer, accounted, booked, finish, roomy
 
 
 @everywhere

@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import gc
-import importlib
 import socket
-import threading
-import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from typing import Any
 
-import httpx
 import openai
 import pytest
-from openai import AsyncAzureOpenAI, AsyncOpenAI, AzureOpenAI, OpenAI
-from pydantic import BaseModel
+from openai import OpenAI
 
 from agent_rate_limiter import (
     AcquireTimeout,
@@ -24,15 +17,14 @@ from agent_rate_limiter import (
     ConfigError,
     LimiterClosed,
     MultiProviderLimiter,
-    Price,
     Provider,
-    RateLimiter,
     RateLimiterError,
     RequestTooLarge,
 )
 from agent_rate_limiter.testing.simulated import Fault, SimulatedProvider
 from agent_rate_limiter_adapters.openai import adapter
-from tests.adapters.support import MODEL, accounted, booked, finish, roomy, used
+from tests.adapters.openai_sdk import ask, both, client_of
+from tests.adapters.support import MODEL, booked, finish, roomy, used
 
 
 @both

@@ -5,34 +5,15 @@ from __future__ import annotations
 import asyncio
 import gc
 import importlib
-import socket
-import threading
-import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import httpx
-import openai
 import pytest
-from openai import AsyncAzureOpenAI, AsyncOpenAI, AzureOpenAI, OpenAI
-from pydantic import BaseModel
+from openai import OpenAI
 
-from agent_rate_limiter import (
-    AcquireTimeout,
-    BudgetExceeded,
-    ConfigError,
-    LimiterClosed,
-    MultiProviderLimiter,
-    Price,
-    Provider,
-    RateLimiter,
-    RateLimiterError,
-    RequestTooLarge,
-)
 from agent_rate_limiter.testing.simulated import Fault, SimulatedProvider
 from agent_rate_limiter_adapters.openai import adapter
-from tests.adapters.support import MODEL, accounted, booked, finish, roomy, used
+from tests.adapters.openai_sdk import SDK_LIBRARIES, ask, both, client_of
+from tests.adapters.support import accounted, booked, finish, roomy
 
 
 @both

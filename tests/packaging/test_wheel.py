@@ -67,7 +67,7 @@ for point in entry_points(group="agent_rate_limiter.adapters"):
     point.load()
     print(point.name)
 """
-    assert sorted(installed.python(code).split()) == ["anthropic", "google", "http", "openai"]
+    assert sorted(installed.python(code).split()) == ["anthropic", "google", "httpx", "httpx2", "openai"]
 
 
 def test_command_without_its_extra_says_what_to_install(installed: Installed) -> None:

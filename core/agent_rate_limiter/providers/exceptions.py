@@ -57,6 +57,10 @@ class _Response(NamedTuple):
     body: object
 
 
+_CUT_OFF = {"APIConnectionError", "APITimeoutError", "Timeout", "TransferEncodingError", "ContentLengthError"}
+"""Errors of connections, whatever status they carry: aiohttp gives a body that breaks off a 400."""
+
+
 def failure_of(speaker: Dialect, error: BaseException, now: float) -> Failure | None:
     """What an exception means; None when no provider caused it.
 
@@ -129,7 +133,7 @@ def _names(error: BaseException) -> list[str]:
 
 def _lost(error: BaseException) -> bool:
     """Whether there was no response; LiteLLM gives such errors a status all the same."""
-    return any(name in {"APIConnectionError", "APITimeoutError", "Timeout"} for name in _names(error))
+    return any(name in _CUT_OFF for name in _names(error))
 
 
 def _connection_failure(links: list[BaseException]) -> Failure | None:

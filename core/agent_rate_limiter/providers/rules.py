@@ -64,7 +64,7 @@ OPENAI = (
 )
 
 AZURE = (
-    Rule(OVERLOADED, (429,), text="system is experiencing high demand"),
+    Rule(OVERLOADED, (429,), text="experiencing high demand"),
     *OPENAI,
 )
 
