@@ -11,7 +11,10 @@ from typing import Any
 
 import anthropic
 import pytest
-from anthropic import Anthropic, AnthropicBedrock, AnthropicVertex, AsyncAnthropic
+from anthropic import Anthropic, AsyncAnthropic
+from anthropic.lib.bedrock import AnthropicBedrock
+from anthropic.lib.credentials import AccessToken
+from anthropic.lib.vertex import AnthropicVertex
 
 from agent_rate_limiter import (
     AcquireTimeout,
@@ -390,7 +393,7 @@ def test_two_clients_on_one_http_client_are_limited_apart(provider: SimulatedPro
 
 def test_copies_of_a_twin_keep_the_credentials_of_its_original() -> None:
     """The SDK hands a token provider on to copies of its own classes only."""
-    token = anthropic.AccessToken(token="from-the-provider", expires_at=None)
+    token = AccessToken(token="from-the-provider", expires_at=None)
     heard: list[Heard] = []
 
     def answer(request: Heard) -> Reply:

@@ -305,19 +305,19 @@ def _decorated(
 
     @limited
     def plain() -> Any:
-        return sdk.ask(asked, stream=False)
+        return sdk.ask(asked, stream)
 
     @limited
     async def plain_async() -> Any:
-        return await sdk.ask(asked, stream=False)
+        return await sdk.ask(asked, stream)
 
     @limited
     def pieces() -> Iterator[Any]:
-        yield from sdk.ask(asked, stream=True)
+        yield from sdk.ask(asked, stream)
 
     @limited
     async def pieces_async() -> AsyncIterator[Any]:
-        async for piece in await sdk.ask(asked, stream=True):
+        async for piece in await sdk.ask(asked, stream):
             yield piece
 
     async def use() -> list[Any]:

@@ -161,7 +161,7 @@ def test_a_stream_falls_back_only_before_its_first_chunk(limiter: MultiProviderL
         raise Down
 
     for function in (half, half_async):
-        decorated = limiter.limit(target="a:m")(function)  # type: ignore[arg-type,var-annotated]
+        decorated = limiter.limit(target="a:m")(function)
         decorated.fallback("b:m")(functions(failing())[2 if function is half else 3])
         with pytest.raises(Down):
             outcome(decorated, "hello")
