@@ -90,8 +90,8 @@ class Explanation:
 
     def __str__(self) -> str:
         """As a paragraph."""
-        verdict = "A call would be admitted at once." if self.decision.admitted else self.decision.reason
-        lines = [f"{self.target}: {verdict}", *(f"  {limit}" for limit in self.limits)]
+        verdict = f"{self.target} admits such a call at once." if self.decision.admitted else self.decision.reason
+        lines = [verdict, *(f"  {limit}" for limit in self.limits)]
         return "\n".join(lines if self.limits else [*lines, "  no limits are configured for it"])
 
 

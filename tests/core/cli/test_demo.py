@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,12 +13,12 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
+from agent_rate_limiter.cli import demo
 from agent_rate_limiter.cli.demo.outcome import Outcome, lesson, problems, rows
 from agent_rate_limiter.cli.demo.plan import Plan
-from agent_rate_limiter.cli.demo.run import Frame, State
+from agent_rate_limiter.cli.demo.run import Frame, Run, State, simulated
 from agent_rate_limiter.cli.demo.screen import Lines, OnTerminal
 
-TINY = ["--agents", "4", "--seconds", "8", "--rpm", "60", "--tpm", "30000", "--latency", "0.01-0.03"]
 DEMO = [sys.executable, "-m", "agent_rate_limiter", "demo"]
 PLAN = Plan.lasting(32, agents=20, rpm=240, tpm=120_000, latency=(0.1, 0.4), seed=0)
 GOOD = Outcome(
@@ -41,27 +43,65 @@ def run(*options: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_small_run_ends_with_its_numbers_and_an_exit_code() -> None:
-    """Too few agents to fail without the limiter, and so it says; `.ci/run` runs the real demo."""
+    """One agent does not fail without the limiter, and so it says; `.ci/run` runs the real demo."""
     done = run("--agents", "1", "--seconds", "2", "--rpm", "60", "--tpm", "30000", "--latency", "0.001-0.01", "--json")
     numbers = json.loads(done.stdout)
     without, limited = numbers["without"], numbers["with"]
     assert (done.returncode, done.stderr) == (1, "")
     assert numbers["problems"] == ["without the limiter nothing failed: take more agents, or a lower limit"]
     for outcome in (without, limited):
-        assert outcome["done"] == outcome["calls"] == 60 == outcome["requests"] - outcome["refused"]
+        assert outcome["done"] == outcome["calls"] == outcome["requests"] - outcome["refused"] == 61
         assert (outcome["failed"], outcome["crashed"], outcome["errors"]) == (0, 0, {})
-        assert outcome["share"] > 0.9
+        assert outcome["tokens"] > 61 * 100
+        assert outcome["dollars"] > 0
     assert limited["refused"] == 0
-    assert limited["tokens"] == without["tokens"] > 60 * 100
-    assert limited["dollars"] == without["dollars"] > 0
+    assert limited["share"] > 0.9
 
 
-def test_without_a_limiter_agents_crash_and_a_pipe_gets_lines() -> None:
-    done = run("--agents", "30", "--seconds", "1", "--rpm", "10", "--latency", "0")
+def test_without_a_limiter_agents_crash() -> None:
+    plan = Plan(agents=30, calls=3, rpm=60, tpm=60_000, latency=(0, 0), seed=0)
+
+    async def main() -> tuple[Outcome, Frame]:
+        async with simulated(plan) as provider:
+            run = Run(plan, provider, None)
+            return await run.go(), run.frame()
+
+    outcome, frame = asyncio.run(main())
+    assert outcome.calls == 90
+    assert outcome.done < 90
+    assert outcome.failed == outcome.crashed == outcome.errors["RateLimitError"] > 5
+    assert outcome.refused >= 3 * outcome.failed  # the SDK tried each call three times
+    assert outcome.requests == outcome.done + outcome.refused
+    assert frame.agents.count("crashed") == outcome.crashed
+    assert frame.used["requests"][0] >= 60
+    assert frame.waiting is None
+
+
+def test_a_pipe_gets_lines() -> None:
+    done = run("--agents", "1", "--seconds", "1", "--rpm", "100", "--latency", "0")
+    assert done.returncode == 1
     assert "\x1b" not in done.stdout
     lines = done.stdout.splitlines()
-    assert lines[0].startswith("30 agents make 2 calls each to a simulated model that allows 10 requests")
-    assert "XX" in lines
+    assert lines[0].startswith("1 agent makes 100 calls each to a simulated model that allows 100 requests and ")
+    assert len([line for line in lines if re.fullmatch(r" +\d+ s  100 of 100 calls done, \d refused .*", line)]) >= 2
+    assert lines[-1].endswith("without the limiter nothing failed: take more agents, or a lower limit.")
+
+
+@pytest.mark.parametrize(("without", "code"), [(GOOD, 1), (BAD, 0)])
+def test_the_exit_code_is_0_if_it_shows_what_it_should(
+    without: Outcome, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def attend(*_: object, limited: bool) -> Outcome:
+        return GOOD if limited else without
+
+    monkeypatch.setattr(demo, "_attend", attend)
+    assert demo.run_demo(PLAN) == code
+    printed = capsys.readouterr().out
+    assert printed.splitlines()[-1] == (
+        "Not as it should be: without the limiter nothing failed: take more agents, or a lower limit."
+        if code
+        else lesson(BAD, GOOD)
+    )
 
 
 @pytest.mark.parametrize(
