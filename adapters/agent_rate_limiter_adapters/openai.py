@@ -39,8 +39,8 @@ def adapter(
             with that base_url, else the one of that host's kind, else of kind "openai" (Azure: "azure").
         priority: lower goes first; None takes the scope's.
         timeout: seconds a call may wait; None waits for ever.
-        include_usage: ask chat streams to state their usage, where the caller has not decided; they then end with
-            one chunk more, whose `choices` are empty.
+        include_usage: ask chat streams to state their usage, where the caller has not decided; the caller does not
+            see the chunk that states it.
 
     Raises:
         ConfigError: it is no such client; or no configured provider fits, or several do.

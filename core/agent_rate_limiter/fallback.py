@@ -143,9 +143,10 @@ def _coroutine(chain: Chain) -> Callable[..., Any]:
 
 def _generator(chain: Chain) -> Callable[..., Any]:
     def tried(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-        result, began = None, False
+        result: Any = None
+        began = False
         for link in chain.attempts():
-            items = link.function(*args, **kwargs)
+            items: Any = link.function(*args, **kwargs)
             try:
                 first = next(items)
                 began = True

@@ -327,7 +327,7 @@ class _Known:
 def _limits(limits: object) -> list[Limit]:
     if isinstance(limits, Mapping) or not isinstance(limits, (Limit, str, Iterable)):
         raise ConfigError(f"limits is {limits!r}: give Limit(...) objects, or texts such as '40 requests/week'.")
-    several: Iterable[Any] = [limits] if isinstance(limits, (Limit, str)) else limits
+    several: Any = [limits] if isinstance(limits, (Limit, str)) else limits
     parsed: list[Any] = [Limit.parse(limit) if isinstance(limit, str) else limit for limit in several]
     for place, limit in enumerate(parsed):
         if not isinstance(limit, Limit):

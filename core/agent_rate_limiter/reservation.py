@@ -95,7 +95,7 @@ class Reservation:
                 return
             raise ReservationError(self._ended("settle"))
         self._done = True
-        usage = response if response.__class__ is Usage else self._usage_of(response)
+        usage = response if isinstance(response, Usage) else self._usage_of(response)
         self.usage = usage
         self.cost = self._calls.settle(self._route, self._hold, self.estimate, usage)
 

@@ -57,9 +57,19 @@ def test_a_stream_is_read_however_it_is_cut(library: str, side: str, end: bytes,
     pieces = [sent[at : at + 7] for at in range(0, len(sent), 7)]
     headers = {"content-encoding": "gzip"} if encoded else {}
     with ScriptedServer(lambda _: Reply(pieces, "text/event-stream; charset=utf-8", headers=headers)) as server:
-        assert send(library, side, server, streamed, limiter) == whole
+        seen = send(library, side, server, streamed, limiter)
+    unasked = [event for event in whole.split(end + end) if b'"choices": []' in event or b'"choices":[]' in event]
+    assert len(unasked) == 1  # the usage that only we asked for
+    assert seen == (whole if encoded else whole.replace(unasked[0] + end + end, b""))
     assert booked(limiter) == (1, 11, 7)
     assert used(limiter, "tokens") == 18
+
+
+@everywhere
+def test_a_stream_without_a_last_line_end_is_seen_whole(library: str, side: str) -> None:
+    pieces = [b'data: {"choices": [{"delta": {"content": "x"}}]}', b"\n\ndata: [DO", b"NE]"]
+    with ScriptedServer(lambda _: Reply(pieces, "text/event-stream")) as server:
+        assert send(library, side, server, streamed, roomy()) == b"".join(pieces)
 
 
 @everywhere

@@ -141,11 +141,11 @@ def test_what_is_idle_says_so(manual_clock: ManualClock) -> None:
 def test_explain_changes_nothing_and_says_what_binds(limiter: MultiProviderLimiter) -> None:
     free = limiter.explain("p:m", input_tokens=3_000)
     assert free.decision.admitted
-    assert str(free).splitlines()[0] == "p:m: A call would be admitted at once."
+    assert str(free).splitlines()[0] == "p:m admits such a call at once."
     assert [line.split("  ")[1].strip() for line in str(free).splitlines()[1:]] == ["p:m"] * 3 + ["p", "budget"]
     bound = limiter.explain("p:m", Estimate(input_tokens=6_001))
     assert not bound.decision
-    assert str(bound).startswith("p:m: p:m is refused by '6,000 tokens/minute': 6,001 tokens requested, but it never")
+    assert str(bound).startswith("p:m is refused by '6,000 tokens/minute': 6,001 tokens requested, but it never")
     assert all(status.used_share == 0 for status in limiter.snapshot().limits)
 
 
@@ -177,7 +177,7 @@ def test_explain_knows_the_queue(manual_clock: ManualClock) -> None:
 
 def test_explain_without_limits(manual_clock: ManualClock) -> None:
     explanation = RateLimiter(clock=manual_clock).explain()
-    assert str(explanation) == ("default:default: A call would be admitted at once.\n  no limits are configured for it")
+    assert str(explanation) == ("default:default admits such a call at once.\n  no limits are configured for it")
 
 
 # ---------------------------------------------------------------- repr

@@ -90,6 +90,8 @@ class Call(NamedTuple):
     target: Target
     estimate: Estimate
     dialect: Dialect
+    asks_usage: bool
+    """Whether we asked for the stream's usage; then the caller does not see it."""
 
 
 def limited(request: Request, terms: Terms) -> Flow:
@@ -124,6 +126,7 @@ def _call(request: Request, terms: Terms) -> Call:
         target,
         dialect.estimate(path, body),
         dialect,
+        asks_usage=changed is not None,
     )
 
 
@@ -156,6 +159,7 @@ def _served(call: Call, reservation: Reservation, response: Response, terms: Ter
         call.estimate,
         kind=response.headers.get("content-type", "").partition(";")[0].strip().lower(),
         decode=None if response.is_closed else bodies.decoder(terms.library, response.headers),
+        hide_usage=call.asks_usage,
     )
     if not response.is_closed:
         return Answer(response, meter)

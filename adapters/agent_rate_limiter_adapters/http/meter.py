@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 from agent_rate_limiter_adapters.http.body import parse
-from agent_rate_limiter_adapters.http.sse import EventParser
+from agent_rate_limiter_adapters.http.sse import EventParser, UnaskedUsage
 
 if TYPE_CHECKING:
     from agent_rate_limiter import Estimate, Reservation, Usage
@@ -27,6 +27,7 @@ class Meter:
         estimate: what the call was expected to use.
         kind: the body's media type.
         decode: takes away the body's encoding; None where it has none.
+        hide_usage: keep the event from the caller that only states usage; in streams without an encoding.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Meter:
         *,
         kind: str,
         decode: Callable[[bytes], bytes] | None = None,
+        hide_usage: bool = False,
     ) -> None:
         self._reservation = reservation
         self._dialect = dialect
@@ -48,7 +50,16 @@ class Meter:
         whole = self._events is None or decode is not None
         self._kept: list[bytes] | None = [] if whole else None  # what can only be read when it has all come
         self._told = not kind.startswith(_MEDIA)
+        self._unasked = UnaskedUsage() if hide_usage and self._events is not None and decode is None else None
         self._ended = False
+
+    def shown(self, piece: bytes) -> bytes:
+        """Return what the caller is to see, now that this piece has come."""
+        return piece if self._unasked is None else self._unasked.show(piece)
+
+    def rest(self) -> bytes:
+        """Return what the caller has not seen yet, now that all has come."""
+        return b"" if self._unasked is None else self._unasked.rest()
 
     def feed(self, piece: bytes) -> None:
         """Note a piece of the body, as it came over the wire."""

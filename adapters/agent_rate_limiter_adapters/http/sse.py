@@ -2,7 +2,47 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
+from typing import Any, cast
+
+_EVENT_END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
+_NO_CHOICES = re.compile(rb'"choices"\s*:\s*\[\s*\]')
+
+
+class UnaskedUsage:
+    """Takes the event out of a stream that only we asked for: usage, without choices.
+
+    Callers that did not ask for it may well read `chunk.choices[0]` of every chunk.
+    """
+
+    def __init__(self) -> None:
+        self._held = b""
+
+    def show(self, piece: bytes) -> bytes:
+        """Return what the caller is to see of the events that a piece completes."""
+        self._held += piece
+        shown = b""
+        while (end := _EVENT_END.search(self._held)) is not None:
+            event, self._held = self._held[: end.end()], self._held[end.end() :]
+            if not _NO_CHOICES.search(event) or not _states_usage(event):
+                shown += event
+        return shown
+
+    def rest(self) -> bytes:
+        """Return what came after the last whole event."""
+        held, self._held = self._held, b""
+        return held
+
+
+def _states_usage(event: bytes) -> bool:
+    try:
+        document: Any = json.loads(event.partition(b"data:")[2])
+    except ValueError:
+        return False
+    fields = cast("dict[str, Any]", document) if isinstance(document, dict) else {}
+    return bool(fields.get("usage")) and fields.get("choices") == []
 
 
 class EventParser:

@@ -159,7 +159,10 @@ class SyncBody:
     def __iter__(self) -> Iterator[bytes]:
         for piece in self._inner:
             self._meter.feed(piece)
-            yield piece
+            if shown := self._meter.shown(piece):
+                yield shown
+        if rest := self._meter.rest():
+            yield rest
         self._meter.end()
 
     def close(self) -> None:
@@ -180,7 +183,10 @@ class AsyncBody:
     async def __aiter__(self) -> AsyncIterator[bytes]:
         async for piece in self._inner:
             self._meter.feed(piece)
-            yield piece
+            if shown := self._meter.shown(piece):
+                yield shown
+        if rest := self._meter.rest():
+            yield rest
         self._meter.end()
 
     async def aclose(self) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
-from agent_rate_limiter.cli.commands import cli
+from tests.core.cli.conftest import Done
 
 GOOD = """\
 providers:
@@ -24,22 +24,28 @@ budgets:
   - {limit: 5, per: total, scope: {agent: each}, action: warn}
 """
 
+Check = Callable[[str], Done]
+
 
 @pytest.fixture(autouse=True)
 def key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("A_KEY", "sk-secret")
-    monkeypatch.setenv("COLUMNS", "100")
 
 
-def check(path: Path, content: str) -> tuple[int, list[str], str]:
-    path.write_text(content, encoding="utf-8")
-    result = CliRunner().invoke(cli, ["check", str(path)])
-    return result.exit_code, [" ".join(line.split()) for line in result.stdout.splitlines()], result.stderr
+@pytest.fixture
+def check(command: Callable[..., Done], tmp_path: Path) -> Check:
+    """What is said about a file called limits.yaml."""
+
+    def call(content: str) -> Done:
+        (tmp_path / "limits.yaml").write_text(content, encoding="utf-8")
+        return command("check", str(tmp_path / "limits.yaml"))
+
+    return call
 
 
-def test_a_good_file_is_shown(tmp_path: Path) -> None:
-    code, lines, errors = check(tmp_path / "limits.yaml", GOOD)
-    assert (code, errors) == (0, "")
+def test_a_good_file_is_shown(check: Check, tmp_path: Path) -> None:
+    done = check(GOOD)
+    assert (done.code, done.stderr) == (0, "")
     for line in (
         "openai (all its models) 1,000,000 tokens/day",
         "openai:gpt-4 500 requests/minute 30 / 30",
@@ -49,29 +55,30 @@ def test_a_good_file_is_shown(tmp_path: Path) -> None:
         "budget $5.00 in total agent=each warn only 50%, 80%",
         f"{tmp_path / 'limits.yaml'} is right: 1 provider, 2 models, 2 budgets.",
     ):
-        assert line in lines
+        assert line in done.lines
 
 
-def test_secrets_are_not_shown(tmp_path: Path) -> None:
-    _, lines, _ = check(tmp_path / "limits.yaml", GOOD)
-    assert not [line for line in lines if "sk-secret" in line or "hidden" in line]
+def test_secrets_are_not_shown(check: Check) -> None:
+    done = check(GOOD)
+    assert "sk-secret" not in done.stdout
+    assert "hidden" not in done.stdout
 
 
-def test_every_problem_of_a_bad_file_is_said_at_once(tmp_path: Path) -> None:
+def test_every_problem_of_a_bad_file_is_said_at_once(check: Check) -> None:
     bad = GOOD.replace("rpm: 500", "rmp: 500").replace("budget_limit: 100", "budget_limit: -1")
-    code, lines, errors = check(tmp_path / "limits.yaml", bad)
-    assert (code, lines) == (2, [])
-    assert "providers.openai.models.gpt-4.rmp: unknown key; did you mean 'rpm'?" in errors
-    assert "budget_limit: is -1: give a finite number above 0." in errors
+    done = check(bad)
+    assert (done.code, done.stdout) == (2, "")
+    assert "providers.openai.models.gpt-4.rmp: unknown key; did you mean 'rpm'?" in done.stderr
+    assert "budget_limit: is -1: give a finite number above 0." in done.stderr
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    result = CliRunner().invoke(cli, ["check", str(tmp_path / "none.yaml")])
-    assert result.exit_code == 2
-    assert result.stderr == f"{tmp_path / 'none.yaml'}: cannot be read: No such file or directory.\n"
+def test_a_file_that_is_not_there(command: Callable[..., Done], tmp_path: Path) -> None:
+    done = command("check", str(tmp_path / "none.yaml"))
+    assert done.code == 2
+    assert done.stderr == f"{tmp_path / 'none.yaml'}: cannot be read: No such file or directory.\n"
 
 
-def test_a_file_without_providers(tmp_path: Path) -> None:
-    code, lines, _ = check(tmp_path / "limits.yaml", "budget_limit: 3\n")
-    assert code == 0
-    assert lines[-1].endswith("is right: 0 providers, 0 models, 1 budget.")
+def test_a_file_without_providers(check: Check) -> None:
+    done = check("budget_limit: 3\n")
+    assert done.code == 0
+    assert done.lines[-1].endswith("is right: 0 providers, 0 models, 1 budget.")

@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
-from click.testing import CliRunner
 
 from agent_rate_limiter import __version__
-from agent_rate_limiter.cli.commands import cli
+from tests.core.cli.conftest import Done
 
 MODULE = [sys.executable, "-m", "agent_rate_limiter"]
 
 
-def test_module_and_command_are_the_same() -> None:
+def test_module_and_command_are_the_same(command: Callable[..., Done]) -> None:
     done = subprocess.run([*MODULE, "--version"], capture_output=True, text=True, check=True)
     assert done.stdout == f"agent-rate-limiter, version {__version__}\n"
-    assert CliRunner().invoke(cli, ["--version"]).output.endswith(f"{__version__}\n")
+    assert command("--version").stdout == done.stdout
 
 
-def test_help_names_every_command() -> None:
-    result = CliRunner().invoke(cli, ["-h"])
-    assert result.exit_code == 0
+def test_help_names_every_command(command: Callable[..., Done]) -> None:
+    done = command("-h")
+    assert done.code == 0
     for name in ("demo", "simulate", "check", "presets"):
-        assert f"  {name} " in result.output
+        assert f"  {name} " in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
-from click.testing import CliRunner
 
-from agent_rate_limiter.cli.commands import cli
 from agent_rate_limiter.providers.presets import presets
+from tests.core.cli.conftest import Done
+
+Command = Callable[..., Done]
+Show = Callable[..., list[str]]
 
 
-def show(*arguments: str) -> list[str]:
-    """The lines, with single spaces."""
-    result = CliRunner(env={"COLUMNS": "100"}).invoke(cli, ["presets", *arguments])
-    assert result.exit_code == 0, result.output
-    return [" ".join(line.split()) for line in result.stdout.splitlines()]
+@pytest.fixture
+def show(command: Command) -> Show:
+    """The lines of what is shown."""
+
+    def call(*arguments: str) -> list[str]:
+        done = command("presets", *arguments)
+        assert (done.code, done.stderr) == (0, "")
+        return done.lines
+
+    return call
 
 
-def test_all_are_listed_with_their_tiers_and_dates() -> None:
+def test_all_are_listed_with_their_tiers_and_dates(show: Show) -> None:
     lines = show()
     for each in presets():
         assert f"{each.name} {', '.join(each.tiers)} {each.date}{' observed' * each.uncertain}" in lines
 
 
-def test_one_is_shown_with_its_source() -> None:
+def test_one_is_shown_with_its_source(show: Show) -> None:
     lines = show("anthropic", "--tier", "build")
     (about,) = [each for each in presets() if each.name == "anthropic"]
     assert lines[0] == f"anthropic, build (of {', '.join(about.tiers)})"
@@ -32,11 +41,11 @@ def test_one_is_shown_with_its_source() -> None:
     assert "5,000,000 input tokens/minute" in " ".join(lines)
 
 
-def test_the_smallest_tier_unless_said() -> None:
+def test_the_smallest_tier_unless_said(show: Show) -> None:
     assert show("openai") == show("openai", "--tier", "tier-1")
 
 
-def test_limits_that_all_models_share_and_zones_are_said() -> None:
+def test_limits_that_all_models_share_and_zones_are_said(show: Show) -> None:
     assert "all models together 1 requests/second" in show("mistral")
     assert any("(fixed window, America/Los_Angeles)" in line for line in show("gemini"))
     assert show("gemini")[1].startswith("observed, not published; ")
@@ -44,7 +53,7 @@ def test_limits_that_all_models_share_and_zones_are_said() -> None:
 
 
 @pytest.mark.parametrize("name", [each.name for each in presets()])
-def test_every_tier_can_be_shown(name: str) -> None:
+def test_every_tier_can_be_shown(name: str, show: Show) -> None:
     (about,) = [each for each in presets() if each.name == name]
     for tier in about.tiers:
         assert len(show(name, "--tier", tier)) > 4
@@ -57,7 +66,7 @@ def test_every_tier_can_be_shown(name: str) -> None:
         (["openai", "--tier", "tier-9"], "Error: tier of the preset 'openai' is 'tier-9': it is one of tier-1,"),
     ],
 )
-def test_what_does_not_exist(arguments: list[str], problem: str) -> None:
-    result = CliRunner().invoke(cli, ["presets", *arguments])
-    assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr.startswith(problem)
+def test_what_does_not_exist(arguments: list[str], problem: str, command: Command) -> None:
+    done = command("presets", *arguments)
+    assert (done.code, done.stdout) == (1, "")
+    assert done.stderr.startswith(problem)

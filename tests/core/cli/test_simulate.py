@@ -7,13 +7,15 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
-from click.testing import CliRunner
 
-from agent_rate_limiter.cli.commands import cli
+from tests.core.cli.conftest import Done
+
+Command = Callable[..., Done]
 
 SIMULATE = [sys.executable, "-m", "agent_rate_limiter", "simulate", "--port", "0"]
 
@@ -67,22 +69,22 @@ def test_the_settings_are_the_dialects(dialect: str, setting: str) -> None:
     assert setting in head[2]
 
 
-def test_a_port_that_is_taken() -> None:
+def test_a_port_that_is_taken(command: Command) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        result = CliRunner().invoke(cli, ["simulate", "--port", str(port)])
-    assert result.exit_code == 1
-    assert f"cannot listen on 127.0.0.1:{port}: " in result.stderr
-    assert "Try --port 0." in result.stderr
+        done = command("simulate", "--port", str(port))
+    assert done.code == 1
+    assert f"cannot listen on 127.0.0.1:{port}: " in done.stderr
+    assert "Try --port 0." in done.stderr
 
 
 @pytest.mark.parametrize("latency", ["soon", "-1", "2-1", "1-2-3", "nan", "inf", ""])
-def test_a_latency_that_makes_no_sense(latency: str) -> None:
-    result = CliRunner().invoke(cli, ["simulate", f"--latency={latency}"])
-    assert result.exit_code == 2
-    assert "give a number of at least 0, such as 0.5, or low-high" in result.stderr
+def test_a_latency_that_makes_no_sense(latency: str, command: Command) -> None:
+    done = command("simulate", f"--latency={latency}")
+    assert done.code == 2
+    assert "give a number of at least 0, such as 0.5, or low-high" in done.stderr
 
 
-def test_a_speed_that_makes_no_sense() -> None:
-    result = CliRunner().invoke(cli, ["simulate", "--port", "0", "--speed", "inf"])
-    assert (result.exit_code, "speed=inf" in result.stderr) == (1, True)
+def test_a_speed_that_makes_no_sense(command: Command) -> None:
+    done = command("simulate", "--port", "0", "--speed", "inf")
+    assert (done.code, "speed=inf" in done.stderr) == (1, True)
