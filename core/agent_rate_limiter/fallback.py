@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
-from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast
 
 from agent_rate_limiter.errors import AllTargetsFailed, LimitExceeded
 from agent_rate_limiter.providers.model import FailureKind
@@ -143,7 +143,6 @@ def _coroutine(chain: Chain) -> Callable[..., Any]:
 
 def _generator(chain: Chain) -> Callable[..., Any]:
     def tried(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-        result: Any = None
         began = False
         for link in chain.attempts():
             items: Any = link.function(*args, **kwargs)
@@ -151,14 +150,14 @@ def _generator(chain: Chain) -> Callable[..., Any]:
                 first = next(items)
                 began = True
                 yield first
-                result = yield from items
+                return cast("Any", (yield from items))
             except StopIteration as end:
-                result = end.value
+                return end.value
             except Exception as error:
                 if began:
                     raise
                 link.error = error
-        return result
+        return None
 
     return tried
 

@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from agent_rate_limiter import context
 from agent_rate_limiter.alerts import Alerts
@@ -327,7 +327,7 @@ class _Known:
 def _limits(limits: object) -> list[Limit]:
     if isinstance(limits, Mapping) or not isinstance(limits, (Limit, str, Iterable)):
         raise ConfigError(f"limits is {limits!r}: give Limit(...) objects, or texts such as '40 requests/week'.")
-    several: Any = [limits] if isinstance(limits, (Limit, str)) else limits
+    several = [limits] if isinstance(limits, (Limit, str)) else cast("Any", limits)
     parsed: list[Any] = [Limit.parse(limit) if isinstance(limit, str) else limit for limit in several]
     for place, limit in enumerate(parsed):
         if not isinstance(limit, Limit):

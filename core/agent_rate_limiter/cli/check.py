@@ -38,10 +38,7 @@ def _print_targets(console: Console, providers: list[Provider]) -> None:
         if provider.limits:
             table.add_row(f"{provider.name} (all its models)", limits_text(provider.limits), "")
         for name, model in provider.models.items():
-            others = [f"falls back to {target}" for target in model.fallbacks]
-            if model.degrade_to is not None:
-                others.append(f"{model.degrade_to} from {model.degrade_at:.0%} of a budget")
-            table.add_row(f"{provider.name}:{name}", limits_text(model.limits, others), price_text(model.price))
+            table.add_row(f"{provider.name}:{name}", limits_text(model.limits), price_text(model.price))
     if providers:
         console.print(table)
 

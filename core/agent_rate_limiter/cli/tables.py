@@ -27,9 +27,9 @@ def price_text(price: Price | None) -> str:
     return "" if price is None else f"{price.input_per_1m:g} / {price.output_per_1m:g}"
 
 
-def limits_text(limits: Iterable[Limit], others: Iterable[str] = ()) -> str:
-    """A line for each limit, and for whatever else there is to say."""
-    return "\n".join([*map(_limit_text, limits), *others]) or "none"
+def limits_text(limits: Iterable[Limit]) -> str:
+    """A line for each limit."""
+    return "\n".join(map(_limit_text, limits)) or "none"
 
 
 def _limit_text(limit: Limit) -> str:
