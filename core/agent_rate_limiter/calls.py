@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING
 
 from agent_rate_limiter import context
 from agent_rate_limiter.admission import Bucket, Path, Refusal
 from agent_rate_limiter.decision import Decision
-from agent_rate_limiter.engine.drivers import MakeWaiter, wait_in_loop, wait_in_thread
+from agent_rate_limiter.engine.drivers import wait_in_loop, wait_in_thread
 from agent_rate_limiter.engine.engine import Engine
 from agent_rate_limiter.engine.port import Hold
 from agent_rate_limiter.engine.queue import ADMITTED, Waiter
@@ -78,8 +77,8 @@ class Calls:
         route, hold, priority = self._prepare(target, estimate, priority)
         if self.engine.reserve(hold, priority) is None:
             return Reservation(self, route, hold, estimate)
-        make = self._waiter(route, hold, estimate, priority, patience, again=again)
-        return self._conclude(route, estimate, wait_in_thread(self.engine, make))
+        waiter = self._waiter(route, hold, estimate, priority, patience, again=again)
+        return self._conclude(route, estimate, wait_in_thread(self.engine, waiter))
 
     async def acquire_async(
         self, target: Target, estimate: Estimate, priority: int | None, timeout: float | None, *, again: bool = False
@@ -89,8 +88,8 @@ class Calls:
         route, hold, priority = self._prepare(target, estimate, priority)
         if self.engine.reserve(hold, priority) is None:
             return Reservation(self, route, hold, estimate)
-        make = self._waiter(route, hold, estimate, priority, patience, again=again)
-        return self._conclude(route, estimate, await wait_in_loop(self.engine, make))
+        waiter = self._waiter(route, hold, estimate, priority, patience, again=again)
+        return self._conclude(route, estimate, await wait_in_loop(self.engine, waiter))
 
     def pause(self, seconds: float) -> None:
         """Wait as long, blocking the thread: in the engine's queue, so that virtual time knows."""
@@ -100,13 +99,13 @@ class Calls:
         """Wait as long, letting the event loop run."""
         self.cancel((await wait_in_loop(self.engine, self._sleeper(seconds))).hold)
 
-    def _sleeper(self, seconds: float) -> MakeWaiter:
+    def _sleeper(self, seconds: float) -> Waiter:
         now = self.engine.clock.now()
         bucket = Bucket("backoff", GATE, "", now)
         bucket.state = bucket.state._replace(closed_until=now + round(seconds * 1000))
         hold = Hold((bucket,), (1,))
         sizing = _Fixed(hold.path)
-        return partial(Waiter, hold, priority=0, flow="", weight=1, since=now, deadline=None, sizing=sizing, moved=True)
+        return Waiter(hold, priority=0, flow="", weight=1, since=now, deadline=None, sizing=sizing, moved=True)
 
     def may_retry(self, now: int) -> bool:
         """Whether the retry budget allows one more."""
@@ -190,27 +189,23 @@ class Calls:
 
     def _waiter(
         self, route: Route, hold: Hold, estimate: Estimate, priority: int, patience: int | None, *, again: bool
-    ) -> MakeWaiter:
+    ) -> Waiter:
         sizing = _Sizing(route, estimate, nested=self._check_reentrancy(route, hold))
         hold.amounts = sizing.amounts()
         since = self.engine.clock.now()
         deadline = None if patience is None else since + patience
         weight = estimate.input_tokens + estimate.expected_output_tokens or estimate.requests
 
-        def make(signal: Callable[[], bool]) -> Waiter:
-            return Waiter(
-                hold,
-                priority=priority,
-                flow=route.flow,
-                weight=weight,
-                since=since,
-                deadline=deadline,
-                sizing=sizing,
-                signal=signal,
-                moved=again,
-            )
-
-        return make
+        return Waiter(
+            hold,
+            priority=priority,
+            flow=route.flow,
+            weight=weight,
+            since=since,
+            deadline=deadline,
+            sizing=sizing,
+            moved=again,
+        )
 
     def _conclude(self, route: Route, estimate: Estimate, waiter: Waiter) -> Reservation:
         now = self.engine.clock.now()

@@ -60,6 +60,10 @@ class CostReport:
         )
 
 
+_BATCH = 512
+"""Calls that are noted before they are added up: a lock for each costs as much as the sums."""
+
+
 class Account:
     """The books of one target and one set of labels; made by `CostTracker.account`."""
 
@@ -84,18 +88,24 @@ class Account:
             nano: what it cost, in nano-dollars.
             now: epoch milliseconds at which it was admitted.
         """
-        hour = now // _HOUR
-        with self._tracker.lock:
-            if hour != self._hour:
-                self._hour = hour
-                self._sums = self._tracker.cells.setdefault((hour, self._target, self._labels), [0] * len(_COLUMNS))
-            sums = self._sums
-            sums[0] += usage.requests
-            sums[1] += usage.input_tokens
-            sums[2] += usage.output_tokens
-            sums[3] += usage.cached_input_tokens
-            sums[4] += nano
+        late = self._tracker.late
+        late.append((self, usage, nano, now))
+        if len(late) >= _BATCH:
+            self._tracker.add_up()
         return nano / NANO_PER_DOLLAR
+
+    def add(self, usage: Usage, nano: int, now: int) -> None:
+        """Add one call to its hour; under the lock."""
+        hour = now // _HOUR
+        if hour != self._hour:
+            self._hour = hour
+            self._sums = self._tracker.cells.setdefault((hour, self._target, self._labels), [0] * len(_COLUMNS))
+        sums = self._sums
+        sums[0] += usage.requests
+        sums[1] += usage.input_tokens
+        sums[2] += usage.output_tokens
+        sums[3] += usage.cached_input_tokens
+        sums[4] += nano
 
 
 class CostTracker:
@@ -148,10 +158,15 @@ class CostTracker:
         """Dollars spent so far."""
         return sum(sums[4] for _, sums in self._snapshot()) / NANO_PER_DOLLAR
 
+    def add_up(self) -> None:
+        """Add up what was noted."""
+        with self.lock:
+            while self.late:
+                account, usage, nano, now = self.late.popleft()
+                account.add(usage, nano, now)
+
     def _snapshot(self) -> Iterable[tuple[_Cell, list[int]]]:
-        while self.late:
-            account, usage, nano, now = self.late.popleft()
-            account.book(usage, nano, now)
+        self.add_up()
         with self.lock:
             return [(cell, list(sums)) for cell, sums in self.cells.items()]
 

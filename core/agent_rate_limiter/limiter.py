@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
@@ -259,18 +259,18 @@ class RateLimiter(Limiter):
             estimate = make_estimate(estimate, counts)
         return self._calls.acquire(self.target, estimate, priority, timeout)
 
-    async def acquire_async(
+    def acquire_async(
         self,
         estimate: Estimate | None = None,
         *,
         priority: int | None = None,
         timeout: float | None = None,
         **counts: int,
-    ) -> Reservation:
+    ) -> Coroutine[Any, Any, Reservation]:
         """Wait until the call is admitted, letting the event loop run. As `acquire`."""
         if estimate is None or counts:
             estimate = make_estimate(estimate, counts)
-        return await self._calls.acquire_async(self.target, estimate, priority, timeout)
+        return self._calls.acquire_async(self.target, estimate, priority, timeout)
 
     def try_acquire(
         self, estimate: Estimate | None = None, *, priority: int | None = None, **counts: int

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -137,7 +137,7 @@ class MultiProviderLimiter(Limiter):
             estimate = make_estimate(estimate, counts)
         return self._calls.acquire(self._target(target), estimate, priority, timeout)
 
-    async def acquire_async(
+    def acquire_async(
         self,
         target: str | Target,
         estimate: Estimate | None = None,
@@ -145,11 +145,11 @@ class MultiProviderLimiter(Limiter):
         priority: int | None = None,
         timeout: float | None = None,
         **counts: int,
-    ) -> Reservation:
+    ) -> Coroutine[Any, Any, Reservation]:
         """Wait until the call is admitted, letting the event loop run. As `acquire`."""
         if estimate is None or counts:
             estimate = make_estimate(estimate, counts)
-        return await self._calls.acquire_async(self._target(target), estimate, priority, timeout)
+        return self._calls.acquire_async(self._target(target), estimate, priority, timeout)
 
     def try_acquire(
         self, target: str | Target, estimate: Estimate | None = None, *, priority: int | None = None, **counts: int

@@ -86,14 +86,14 @@ class Usage:
     requests: int
     input_tokens: int
     output_tokens: int
-    cached_input_tokens: int
-    cache_write_tokens: int
-    cache_write_1h_tokens: int
-    reasoning_tokens: int
-    input_audio_tokens: int
-    output_audio_tokens: int
-    cost: float | None
-    exact: bool
+    cached_input_tokens: int = 0
+    cache_write_tokens: int = 0
+    cache_write_1h_tokens: int = 0
+    reasoning_tokens: int = 0
+    input_audio_tokens: int = 0
+    output_audio_tokens: int = 0
+    cost: float | None = None
+    exact: bool = True
 
     def __init__(  # noqa: PLR0917 - one per kind of token; requests, input and output may go by place
         self,
@@ -114,6 +114,20 @@ class Usage:
         fields["requests"] = requests
         fields["input_tokens"] = input_tokens
         fields["output_tokens"] = output_tokens
+        try:
+            kinds = (
+                cached_input_tokens
+                | cache_write_tokens
+                | cache_write_1h_tokens
+                | reasoning_tokens
+                | input_audio_tokens
+                | output_audio_tokens
+            )
+            sound = (requests | input_tokens | output_tokens | kinds) >= 0
+        except TypeError:
+            sound, kinds = False, 1
+        if not kinds and cost is None and exact and sound:
+            return  # the class has the defaults of the rest
         fields["cached_input_tokens"] = cached_input_tokens
         fields["cache_write_tokens"] = cache_write_tokens
         fields["cache_write_1h_tokens"] = cache_write_1h_tokens
@@ -122,20 +136,6 @@ class Usage:
         fields["output_audio_tokens"] = output_audio_tokens
         fields["cost"] = cost
         fields["exact"] = exact
-        try:
-            sound = (
-                requests
-                | input_tokens
-                | output_tokens
-                | cached_input_tokens
-                | cache_write_tokens
-                | cache_write_1h_tokens
-                | reasoning_tokens
-                | input_audio_tokens
-                | output_audio_tokens
-            ) >= 0
-        except TypeError:
-            sound = False
         if not sound or cost is not None:
             _check("Usage", fields)
 

@@ -100,7 +100,7 @@ def test_what_users_write(manual_clock: ManualClock) -> None:
         limiter.acquire("openai:gpt-4").settle(Usage(input_tokens=1_000))
 
     assert limiter.snapshot().in_flight == 0
-    assert str(limiter.explain("openai:gpt-4")).startswith("openai:gpt-4: A call would be admitted at once.")
+    assert str(limiter.explain("openai:gpt-4")).startswith("openai:gpt-4 admits such a call at once.")
     rows = limiter.costs.report(by=("agent", "model")).to_dicts()
     assert [list(row.values()) for row in rows] == [
         ["", "gpt-4", 3, 1_300, 700, 0, pytest.approx(0.06)],

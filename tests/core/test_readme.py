@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +32,7 @@ def at_a_provider(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S
         yield provider
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_the_readme_runs(at_a_provider: SimulatedProvider, capsys: pytest.CaptureFixture[str]) -> None:
     names: dict[str, object] = {"__name__": "readme"}
     for language, content in blocks():
@@ -45,6 +47,9 @@ def test_the_readme_runs(at_a_provider: SimulatedProvider, capsys: pytest.Captur
     for test in tests:
         assert callable(test)
         test()
+    del tests, test
+    names.clear()
+    gc.collect()  # clients that the README leaves open are closed here, and not in somebody else's test
 
 
 def test_files_and_commands_that_the_readme_names_exist() -> None:

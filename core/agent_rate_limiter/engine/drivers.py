@@ -11,30 +11,21 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from threading import Lock, get_ident
-from typing import Protocol, cast
+from typing import cast
 
 from agent_rate_limiter.engine.engine import Engine
 from agent_rate_limiter.engine.queue import Waiter
-
-
-class MakeWaiter(Protocol):
-    """Builds the waiter, given how to signal it."""
-
-    def __call__(self, *, signal: Callable[[], bool]) -> Waiter:
-        """Return the waiter; `signal` wakes whoever waits, and is False when nobody is there any more."""
-        ...
-
 
 _LONGEST_SLEEP = 86_400.0
 """Seconds; a lock's time-out cannot be as long as a deadline may be."""
 
 
-def wait_in_thread(engine: Engine, make: MakeWaiter) -> Waiter:
+def wait_in_thread(engine: Engine, waiter: Waiter) -> Waiter:
     """Enqueue a call and block this thread until its outcome is known."""
     threads = cast("Threads", engine.attach("threads", lambda: Threads(engine)))
     bell = Lock()
     bell.acquire()
-    waiter = make(signal=lambda: _ring(bell))
+    waiter.bell, waiter.ring = bell, _ring
     try:
         engine.enqueue(waiter)
         while waiter.outcome is None:
@@ -50,12 +41,12 @@ def wait_in_thread(engine: Engine, make: MakeWaiter) -> Waiter:
     return waiter
 
 
-async def wait_in_loop(engine: Engine, make: MakeWaiter) -> Waiter:
+async def wait_in_loop(engine: Engine, waiter: Waiter) -> Waiter:
     """Enqueue a call and await its outcome."""
     loop = asyncio.get_running_loop()
     tasks = cast("Tasks", engine.attach(loop, lambda: Tasks(engine, loop)))
     future: asyncio.Future[None] = loop.create_future()
-    waiter = make(signal=lambda: tasks.ring(future))
+    waiter.bell, waiter.ring = future, tasks.ring_bound
     tasks.waiting += 1
     try:
         engine.enqueue(waiter)
@@ -123,6 +114,7 @@ class Tasks:
 
     def __init__(self, engine: Engine, loop: asyncio.AbstractEventLoop) -> None:
         self.waiting = 0
+        self.ring_bound = self.ring  # once, not for each waiter: it is held as long as that waits
         self._engine = engine
         self._loop = loop
         self._thread = get_ident()

@@ -43,6 +43,7 @@ class Engine:
         self._lock = Lock()
         self._unusable: str | None = None
         self._room = WaitingRoom(store, ageing, self._open, self._undo)
+        self._reserve, self._settle = store.reserve, store.settle  # bound once, for the hot path
         self._lease = lease
         self._admitted = 0
         self._live: dict[int, Hold] = {}  # by age, as all leases are of one length
@@ -66,7 +67,7 @@ class Engine:
                 self._collect(now)
             refusal = self._room.behind(hold, priority, now) if self._room.waiting else None
             if refusal is None:
-                refusal = self.store.reserve(hold, now)
+                refusal = self._reserve(hold, now)
                 if refusal is None:  # as in _open, without a call
                     hold.id = self._admitted = number = self._admitted + 1
                     hold.taken_at = now
@@ -115,7 +116,7 @@ class Engine:
             if hold.open:
                 hold.open = False
                 del self._live[hold.id]
-                self.store.settle(hold, used, now)
+                self._settle(hold, used, now)
             elif hold.lost:
                 self._correct(hold, used, now)
             else:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from heapq import heappop, heappush
 from itertools import count
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from agent_rate_limiter.admission import Bucket, Path, Refusal
 from agent_rate_limiter.engine.port import Hold
@@ -37,6 +37,10 @@ class Sizing(Protocol):
         ...
 
 
+def _nobody(_: object) -> bool:
+    return False
+
+
 class Waiter:
     """One call in a queue.
 
@@ -49,11 +53,14 @@ class Waiter:
         deadline: epoch milliseconds at which it gives up; None waits for ever.
         sizing: where the hold's path and amounts come from; a limit that is learned meanwhile joins them.
         moved: it has had its turn before, at another limit or in an attempt that failed: it goes to the front.
-        signal: called once, when the outcome is known; False when nobody is there any more to hear it.
+
+    Attributes:
+        ring: called once with `bell`, when the outcome is known; False when nobody is there any more to hear it.
     """
 
     __slots__ = (
         "amount",
+        "bell",
         "deadline",
         "flow",
         "hold",
@@ -61,8 +68,8 @@ class Waiter:
         "outcome",
         "priority",
         "queue",
+        "ring",
         "sequence",
-        "signal",
         "since",
         "sizing",
         "start",
@@ -79,7 +86,6 @@ class Waiter:
         since: int,
         deadline: int | None,
         sizing: Sizing,
-        signal: Callable[[], bool],
         moved: bool = False,
     ) -> None:
         self.hold = hold
@@ -89,7 +95,8 @@ class Waiter:
         self.since = since
         self.deadline = deadline
         self.sizing = sizing
-        self.signal = signal
+        self.bell: Any = None
+        self.ring: Callable[[Any], bool] = _nobody  # the driver's
         self.sequence = _sequence()
         self.outcome: Outcome | None = None
         self.moved = moved

@@ -165,7 +165,7 @@ class WaitingRoom:
     def _finish(self, waiter: Waiter, outcome: Outcome, now: int) -> None:
         self._leave(waiter, now, served=True)
         waiter.outcome = outcome
-        if not waiter.signal() and outcome is ADMITTED:  # its event loop is gone: it will never be sent
+        if not waiter.ring(waiter.bell) and outcome is ADMITTED:  # its event loop is gone: it will never be sent
             self._undo(waiter.hold, now)
 
     def _time_out(self, waiter: Waiter, queue: WaitQueue, now: int) -> None:
