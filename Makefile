@@ -3,12 +3,21 @@ PYTHON ?= python3
 VENV ?= $(if $(filter python3,$(PYTHON)),.venv,.venv-$(notdir $(PYTHON)))
 CONSTRAINTS ?= constraints.txt
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install --quiet --constraint $(CONSTRAINTS)
-EXTRAS := demo,anthropic,google
+INSTALL := -m pip --disable-pip-version-check --no-input install --quiet --constraint
+PIP = $(BIN)/python $(INSTALL) $(CONSTRAINTS)
+FRAMEWORK_PIP = $(FRAMEWORKS)/bin/python $(INSTALL) $(FRAMEWORK_CONSTRAINTS)
+EXTRAS := demo,anthropic,google,redis,tokens,notebook
+# The frameworks pin older SDKs than the newest that we test, so they live apart.
+FRAMEWORKS := $(VENV)-frameworks
+FRAMEWORK_CONSTRAINTS ?= constraints-frameworks.txt
+FRAMEWORK_TESTS := $(strip $(foreach name,langchain crewai llamaindex,$(wildcard tests/adapters/$(name))))
+FRAMEWORK_CODE := $(strip $(foreach name,langchain crewai llamaindex,\
+	$(shell find adapters/agent_rate_limiter_adapters/$(name) tests/adapters/$(name) -name '*.py' 2>/dev/null)))
+FRAMEWORK_NOTEBOOKS := $(foreach name,langchain crewai llamaindex,notebooks/$(name).ipynb)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test test-oldest lint format bench check constraints clean
+.PHONY: help venv frameworks demo test test-oldest lint format notebooks bench check constraints clean
 
 help:  ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -16,21 +25,26 @@ help:  ## list the targets
 demo: venv  ## twenty agents share one limit, without and with the limiter (ARGS="…" for its options)
 	$(BIN)/agent-rate-limiter demo $(ARGS)
 
-test: venv  ## all tests; fails under 95 % branch coverage (PYTHON=python3.12 for another Python)
+test: venv frameworks  ## all tests; fails under 95 % branch coverage (PYTHON=python3.12 for another Python)
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest
+	$(if $(FRAMEWORK_TESTS),$(FRAMEWORKS)/bin/coverage run -m pytest -c frameworks.ini $(FRAMEWORK_TESTS))
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
 test-oldest:  ## the same tests with the oldest dependencies that pyproject.toml allows
-	$(MAKE) venv VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt
+	$(MAKE) venv frameworks VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt \
+		FRAMEWORK_CONSTRAINTS=constraints-frameworks-oldest.txt
 	.venv-oldest/bin/python -m pytest
+	$(if $(FRAMEWORK_TESTS),.venv-oldest-frameworks/bin/python -m pytest -c frameworks.ini $(FRAMEWORK_TESTS))
 
-lint: venv  ## style, types and the direction of imports
+lint: venv frameworks  ## style, types and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(if $(FRAMEWORK_CODE),$(BIN)/mypy --python-executable $(FRAMEWORKS)/bin/python $(FRAMEWORK_CODE))
+	$(if $(FRAMEWORK_CODE),$(BIN)/pyright --pythonpath $(FRAMEWORKS)/bin/python $(FRAMEWORK_CODE))
 	$(BIN)/lint-imports --no-logo
 
 format: venv  ## let ruff mend what it can
@@ -39,20 +53,38 @@ format: venv  ## let ruff mend what it can
 
 check: lint test  ## what a change must pass
 
+notebooks: venv frameworks  ## execute the notebooks and save what they print
+	$(BIN)/python -m tests.notebooks $(filter-out $(FRAMEWORK_NOTEBOOKS),$(wildcard notebooks/*.ipynb))
+	$(FRAMEWORKS)/bin/python -m tests.notebooks $(wildcard $(FRAMEWORK_NOTEBOOKS))
+
 bench: $(VENV)/.bench  ## speed and memory, beside other libraries (one of them needs Python 3.12)
 	$(BIN)/python -m tests.benchmarks $(ARGS)
 
 venv: $(VENV)/.installed  ## the virtual environment that all of these use
 
-$(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
+frameworks: $(FRAMEWORKS)/.installed  ## another one, with LangChain, CrewAI and LlamaIndex
+
+define checked
 	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) is not installed" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 		{ echo "error: $(PYTHON) is older than 3.10; try: make PYTHON=python3.12 …" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
 		{ echo "error: $(PYTHON) comes without venv; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+endef
+
+$(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
+	$(checked)
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) pip
 	$(PIP) --build-constraint $(CONSTRAINTS) --group dev --editable '.[$(EXTRAS)]'
+	@touch $@
+
+$(FRAMEWORKS)/.installed: pyproject.toml $(FRAMEWORK_CONSTRAINTS)
+	$(checked)
+	$(PYTHON) -m venv $(FRAMEWORKS)
+	$(FRAMEWORK_PIP) pip
+	$(FRAMEWORK_PIP) --build-constraint $(CONSTRAINTS) --group test --group frameworks \
+		--editable '.[langchain,crewai,llamaindex,cli,testing]'
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.installed
@@ -60,17 +92,22 @@ $(VENV)/.bench: $(VENV)/.installed
 	@touch $@
 
 # One resolution for every Python that pyproject.toml allows: where versions differ, lines carry markers.
-# The frameworks stay out, for their own pins would hold everything else back.
+# The frameworks are resolved apart, for their own pins would hold everything else back.
 COMPILE = .venv-constraints/bin/uv pip compile pyproject.toml --quiet --upgrade --universal --python-version 3.10 \
-	--no-annotate --custom-compile-command "make constraints" \
-	$(foreach extra,openai anthropic google redis tokens cli testing proxy metrics notebook,--extra $(extra))
+	--no-annotate --custom-compile-command "make constraints"
+COMPILE_SDKS = $(COMPILE) $(foreach extra,openai anthropic google redis tokens cli testing proxy metrics notebook,--extra $(extra))
+COMPILE_FRAMEWORKS = $(COMPILE) $(foreach extra,langchain crewai llamaindex cli testing redis,--extra $(extra)) \
+	--group test --group frameworks
+OLDEST := --resolution lowest-direct
 
 constraints:  ## resolve constraints*.txt anew
 	$(PYTHON) -m venv .venv-constraints
 	.venv-constraints/bin/python -m pip install --quiet uv
-	$(COMPILE) --group dev --group bench --output-file constraints.txt
-	$(COMPILE) --resolution lowest-direct --output-file .venv-constraints/lowest.txt
-	$(COMPILE) --group dev --constraint .venv-constraints/lowest.txt --output-file constraints-oldest.txt
+	$(COMPILE_SDKS) --group dev --group bench --output-file constraints.txt
+	$(COMPILE_SDKS) $(OLDEST) --output-file .venv-constraints/lowest.txt
+	$(COMPILE_SDKS) --group dev --constraint .venv-constraints/lowest.txt --output-file constraints-oldest.txt
+	$(COMPILE_FRAMEWORKS) --output-file constraints-frameworks.txt
+	$(COMPILE_FRAMEWORKS) $(OLDEST) --output-file constraints-frameworks-oldest.txt
 
 clean:  ## remove what these made
 	rm -rf .venv .venv-* build dist .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

@@ -119,3 +119,17 @@ def test_larger_than_the_limit_never_fits(store: Store) -> None:
 def test_an_unknown_store_is_refused() -> None:
     with pytest.raises(ConfigError, match="store is 'mongodb://…'"):
         open_store("mongodb://x")
+
+
+def test_texts_are_remembered(store: Store) -> None:
+    assert store.recall("estimates") is None
+    store.remember("estimates", "{}")
+    store.remember("estimates", '{"é": 1}')
+    assert store.recall("estimates") == '{"é": 1}'
+
+
+def test_a_key_is_claimed_once_until_its_time(store: Store) -> None:
+    assert store.first("alert", NOW + 1_000, NOW)
+    assert not store.first("alert", NOW + 2_000, NOW + 999)
+    assert store.first("other", NOW + 1_000, NOW)
+    assert store.first("alert", NOW + 2_000, NOW + 1_000)

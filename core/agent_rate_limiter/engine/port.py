@@ -62,6 +62,18 @@ class Store(Protocol):
         """Every bucket there is, for reports."""
         ...
 
+    def recall(self, key: str) -> str | None:
+        """Return the text that was remembered under a key; None when there is none. Never on a call's way."""
+        ...
+
+    def remember(self, key: str, text: str) -> None:
+        """Keep a text under a key, for every process that shares the store. Never on a call's way."""
+        ...
+
+    def first(self, key: str, until: int, now: int) -> bool:
+        """Claim a key until an epoch millisecond: True for one caller alone among all that share the store."""
+        ...
+
 
 class Clock(Protocol):
     """Tells the time."""

@@ -15,6 +15,8 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self._buckets: WeakValueDictionary[str, Bucket] = WeakValueDictionary()
+        self._texts: dict[str, str] = {}
+        self._claims: dict[str, int] = {}
 
     def bucket(self, key: str, limit: Limit, scope: str, now: int) -> Bucket:
         """Return the bucket of that key, made on first use."""
@@ -52,3 +54,19 @@ class MemoryStore:
     def buckets(self) -> Iterable[Bucket]:
         """Every bucket there is, for reports."""
         return list(self._buckets.values())
+
+    def recall(self, key: str) -> str | None:
+        """Return the text that was remembered under a key."""
+        return self._texts.get(key)
+
+    def remember(self, key: str, text: str) -> None:
+        """Keep a text under a key, as long as the process lives."""
+        self._texts[key] = text
+
+    def first(self, key: str, until: int, now: int) -> bool:
+        """Claim a key until an epoch millisecond: True for one caller alone."""
+        claimed = self._claims.get(key, 0) <= now
+        if claimed:
+            self._claims = {name: end for name, end in self._claims.items() if end > now}
+            self._claims[key] = until
+        return claimed
