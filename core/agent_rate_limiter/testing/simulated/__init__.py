@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from agent_rate_limiter.testing.simulated.calls import Call
 from agent_rate_limiter.testing.simulated.faults import Fault
-from agent_rate_limiter.testing.simulated.options import ModelOptions
+from agent_rate_limiter.testing.simulated.options import ModelOptions, ToolCall
 from agent_rate_limiter.testing.simulated.reports import LimitReport, ModelReport, Report, RequestRecord
 from agent_rate_limiter.testing.simulated.server import SimulatedProvider, serve_forever
 from agent_rate_limiter.testing.simulated.tokens import count_tokens
@@ -18,6 +18,7 @@ __all__ = [
     "Report",
     "RequestRecord",
     "SimulatedProvider",
+    "ToolCall",
     "count_tokens",
     "serve_forever",
 ]

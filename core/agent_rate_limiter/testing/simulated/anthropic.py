@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from agent_rate_limiter.testing.simulated.bodies import maximum, required, section, sse
@@ -14,8 +14,9 @@ from agent_rate_limiter.testing.simulated.calls import (
     Reading,
     Refusal,
     Reply,
+    pieces,
 )
-from agent_rate_limiter.testing.simulated.options import Headers
+from agent_rate_limiter.testing.simulated.options import Headers, ToolCall
 from agent_rate_limiter.testing.simulated.tokens import characters, count_tokens, json_characters, tokens_of
 from agent_rate_limiter.testing.simulated.wires import ORGANIZATION, Moment, Problem, Readings, first
 
@@ -57,7 +58,9 @@ class Messages:
     def body(self, call: Call, answer: Answer, at: int) -> dict[str, Any]:
         """A `message`."""
         del at
-        content = [{"type": "text", "text": answer.text, "citations": None}]
+        content: list[Any] = [{"type": "text", "text": answer.text, "citations": None}]
+        if answer.tools:
+            content = [_tool(key, tool, tool.arguments) for key, tool in answer.numbered()]
         return _message(call, answer, content, _stop(answer), answer.tokens.output)
 
     def events(self, call: Call, answer: Answer, at: int) -> Iterator[Event]:
@@ -65,17 +68,14 @@ class Messages:
         del at
         start = {"type": "message_start", "message": _message(call, answer, [], None, 1)}
         yield sse(start, "message_start", tokens=answer.tokens.reasoning)
-        block = {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}
-        yield sse(block, "content_block_start")
         yield sse({"type": "ping"}, "ping")
-        for piece in answer.pieces():
-            delta = {
-                "type": "content_block_delta",
-                "index": 0,
-                "delta": {"type": "text_delta", "text": piece},
-            }
-            yield sse(delta, "content_block_delta", tokens=count_tokens(piece))
-        yield sse({"type": "content_block_stop", "index": 0}, "content_block_stop")
+        if answer.tools:
+            for index, (key, tool) in enumerate(answer.numbered()):
+                head = _tool(key, tool, {}), count_tokens(tool.name)
+                parts = (("input_json_delta", "partial_json", piece) for piece in pieces(tool.json))
+                yield from _block(index, *head, parts)
+        else:
+            yield from _block(0, {"type": "text", "text": ""}, 0, (("text_delta", "text", p) for p in answer.pieces()))
         ending = {"stop_reason": _stop(answer), "stop_sequence": None}
         usage = _usage(answer, answer.tokens.output)
         yield sse({"type": "message_delta", "delta": ending, "usage": usage}, "message_delta")
@@ -194,7 +194,23 @@ def _message(call: Call, answer: Answer, content: list[Any], stop: str | None, o
     }
 
 
+def _tool(key: str, tool: ToolCall, given: Mapping[str, Any]) -> dict[str, Any]:
+    return {"type": "tool_use", "id": f"toolu_{key}", "name": tool.name, "input": given}
+
+
+def _block(index: int, head: Mapping[str, Any], tokens: int, parts: Iterable[tuple[str, str, str]]) -> Iterator[Event]:
+    """One block of content: its beginning, its pieces, its end."""
+    start = {"type": "content_block_start", "index": index, "content_block": head}
+    yield sse(start, "content_block_start", tokens=tokens)
+    for kind, field, piece in parts:
+        delta = {"type": "content_block_delta", "index": index, "delta": {"type": kind, field: piece}}
+        yield sse(delta, "content_block_delta", tokens=count_tokens(piece))
+    yield sse({"type": "content_block_stop", "index": index}, "content_block_stop")
+
+
 def _stop(answer: Answer) -> str:
+    if answer.tools:
+        return "tool_use"
     return "max_tokens" if answer.truncated else "end_turn"
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
-from agent_rate_limiter.testing.simulated.options import Answers, Count, Dimension, Seconds
+from agent_rate_limiter.testing.simulated.options import Answers, Count, Dimension, Seconds, ToolCall
 from agent_rate_limiter.testing.simulated.tokens import Dice, compact, count_tokens, example, write
 
 EVENTS = 32  # a stream has about this many pieces of text, however long it is
@@ -61,6 +61,7 @@ class Answer:
         truncated: it ended because of the call's own maximum.
         latency: seconds until the first byte.
         tokens_per_second: how fast it is generated; None is at once.
+        tools: the calls to tools that it makes instead of saying something.
     """
 
     key: str
@@ -69,11 +70,21 @@ class Answer:
     truncated: bool
     latency: float
     tokens_per_second: float | None
+    tools: tuple[ToolCall, ...] = ()
 
     def pieces(self) -> Iterator[str]:
         """The text as a stream would bring it."""
-        size = max(4, -(-count_tokens(self.text) // EVENTS)) * 4
-        return (self.text[at : at + size] for at in range(0, len(self.text), size))
+        return pieces(self.text)
+
+    def numbered(self) -> Iterator[tuple[str, ToolCall]]:
+        """The calls to tools, each with the end of its id."""
+        return ((f"{self.key[:18]}{number:06x}", tool) for number, tool in enumerate(self.tools))
+
+
+def pieces(text: str) -> Iterator[str]:
+    """A text as a stream would bring it."""
+    size = max(4, -(-count_tokens(text) // EVENTS)) * 4
+    return (text[at : at + size] for at in range(0, len(text), size))
 
 
 class Event(NamedTuple):
@@ -151,12 +162,14 @@ class Api(Protocol):
 
 def answer_to(call: Call, answers: Answers, dice: Dice) -> Answer:
     """What the model says to this call: decided by its content and the seed alone, never by timing."""
-    text = _scripted(call, answers, dice)
-    wanted = count_tokens(text) if text is not None else _draw(answers.output_tokens, call, dice, "output")
+    text, tools = _scripted(call, answers, dice)
+    wanted = _length(text, tools) if text is not None else _draw(answers.output_tokens, call, dice, "output")
     reasoning = 0 if call.api == "embeddings" else _draw(answers.reasoning_tokens, call, dice, "reasoning")
     if text is not None:
         wanted += reasoning
     most = wanted if call.max_output_tokens is None else call.max_output_tokens
+    if tools and wanted > most:  # cut off before it is one
+        text, tools = None, ()
     output = 0 if call.api == "embeddings" else min(wanted, most)
     visible = output - min(reasoning, output)
     said = write(visible, dice) if text is None else text[: visible * 4]
@@ -169,13 +182,22 @@ def answer_to(call: Call, answers: Answers, dice: Dice) -> Answer:
         truncated=wanted > most,
         latency=draw_seconds(answers.latency, call, dice),
         tokens_per_second=answers.tokens_per_second,
+        tools=tools,
     )
 
 
-def _scripted(call: Call, answers: Answers, dice: Dice) -> str | None:
+def _scripted(call: Call, answers: Answers, dice: Dice) -> tuple[str | None, tuple[ToolCall, ...]]:
+    """The text that is decided already, and calls to tools."""
     if answers.reply is not None:
-        return answers.reply(call)
-    return compact(example(call.schema, dice)) if call.schema is not None else None
+        said = answers.reply(call)
+        if isinstance(said, str):
+            return said, ()
+        return "", (said,) if isinstance(said, ToolCall) else tuple(said)
+    return (compact(example(call.schema, dice)) if call.schema is not None else None), ()
+
+
+def _length(text: str, tools: tuple[ToolCall, ...]) -> int:
+    return count_tokens(text) + sum(tool.tokens for tool in tools)
 
 
 def _draw(count: Count, call: Call, dice: Dice, label: str) -> int:

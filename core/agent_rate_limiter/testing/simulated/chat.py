@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 from agent_rate_limiter.testing.simulated.bodies import maximum, required, section, sse
-from agent_rate_limiter.testing.simulated.calls import Answer, Call, Event
+from agent_rate_limiter.testing.simulated.calls import Answer, Call, Event, pieces
+from agent_rate_limiter.testing.simulated.options import ToolCall
 from agent_rate_limiter.testing.simulated.tokens import (
     Dice,
     characters,
@@ -45,10 +46,12 @@ class Chat:
         """A `chat.completion`."""
         message: dict[str, Any] = {
             "role": "assistant",
-            "content": answer.text,
+            "content": None if answer.tools else answer.text,
             "refusal": None,
             "annotations": [],
         }
+        if answer.tools:
+            message["tool_calls"] = [_tool(key, tool, tool.json) for key, tool in answer.numbered()]
         choices = [
             {"index": index, "message": message, "logprobs": None, "finish_reason": _finish(answer)}
             for index in range(call.choices)
@@ -70,6 +73,12 @@ class Chat:
             yield chunk(index, {"role": "assistant", "content": "", "refusal": None}, tokens=thought)
             for piece in answer.pieces():
                 yield chunk(index, {"content": piece}, tokens=count_tokens(piece))
+            for place, (key, tool) in enumerate(answer.numbered()):
+                begun = {"index": place, **_tool(key, tool, "")}
+                yield chunk(index, {"tool_calls": [begun]}, tokens=count_tokens(tool.name))
+                for piece in pieces(tool.json):
+                    more = {"index": place, "function": {"arguments": piece}}
+                    yield chunk(index, {"tool_calls": [more]}, tokens=count_tokens(piece))
             yield chunk(index, {}, _finish(answer))
         if counted:
             yield sse({**head, "choices": [], "usage": _usage(answer)})
@@ -136,7 +145,13 @@ def _head(call: Call, answer: Answer, at: int, kind: str) -> dict[str, Any]:
 
 
 def _finish(answer: Answer) -> str:
+    if answer.tools:
+        return "tool_calls"
     return "length" if answer.truncated else "stop"
+
+
+def _tool(key: str, tool: ToolCall, arguments: str) -> dict[str, Any]:
+    return {"id": f"call_{key}", "type": "function", "function": {"name": tool.name, "arguments": arguments}}
 
 
 def _usage(answer: Answer) -> dict[str, Any]:

@@ -53,7 +53,7 @@ class Generate:
     def body(self, call: Call, answer: Answer, at: int) -> dict[str, Any]:
         """A whole `GenerateContentResponse`."""
         del at
-        return _chunk(call, answer, answer.text, answer.tokens.output, last=True)
+        return _chunk(call, answer, _parts(answer, answer.text), answer.tokens.output, last=True)
 
     def events(self, call: Call, answer: Answer, at: int) -> Iterator[Event]:
         """Chunks of the same shape; each has the usage so far, the last one all of it."""
@@ -61,10 +61,11 @@ class Generate:
         pieces = list(answer.pieces()) or [""]
         produced = answer.tokens.reasoning
         for number, piece in enumerate(pieces, 1):
-            tokens = count_tokens(piece) * call.choices
+            said = count_tokens(piece) + sum(tool.tokens for tool in answer.tools)
+            tokens = said * call.choices
             produced += tokens
             thought = answer.tokens.reasoning if number == 1 else 0
-            chunk = _chunk(call, answer, piece, produced, last=number == len(pieces))
+            chunk = _chunk(call, answer, _parts(answer, piece), produced, last=number == len(pieces))
             yield sse(chunk, tokens=tokens + thought)
 
     def failure(self, call: Call, answer: Answer, error: Mapping[str, Any]) -> Iterator[Event]:
@@ -154,11 +155,16 @@ def exhausted(call: Call, dimension: Dimension, limit: int, wait: float | None) 
     return error_body(429, message, "RESOURCE_EXHAUSTED", details[turn:] + details[:turn])
 
 
-def _chunk(call: Call, answer: Answer, text: str, produced: int, *, last: bool) -> dict[str, Any]:
+def _parts(answer: Answer, text: str) -> list[dict[str, Any]]:
+    """The text, or the calls to tools, which come whole."""
+    calls = [{"functionCall": {"name": tool.name, "args": tool.arguments}} for tool in answer.tools]
+    return calls or [{"text": text}]
+
+
+def _chunk(call: Call, answer: Answer, parts: list[dict[str, Any]], produced: int, *, last: bool) -> dict[str, Any]:
     finish = {"finishReason": "MAX_TOKENS" if answer.truncated else "STOP"} if last else {}
     candidates = [
-        {"content": {"parts": [{"text": text}], "role": "model"}, "index": index, **finish}
-        for index in range(call.choices)
+        {"content": {"parts": parts, "role": "model"}, "index": index, **finish} for index in range(call.choices)
     ]
     tokens = answer.tokens
     usage = {

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from decimal import Decimal
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, cast
 
 from agent_rate_limiter.errors import ConfigError
+from agent_rate_limiter.testing.simulated.tokens import compact, count_tokens
 
 if TYPE_CHECKING:
     from agent_rate_limiter.testing.simulated.calls import Call, Tokens
@@ -26,6 +27,33 @@ Count = int | tuple[int, int] | Callable[["Call"], int]
 """A number of tokens: fixed, drawn from (low, high), or computed from the call."""
 Seconds = float | tuple[float, float] | Callable[["Call"], float]
 """A time: fixed, drawn from (low, high), or computed from the call; in seconds of simulated time."""
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    """A call to a tool, which a model answers with instead of text.
+
+    Args:
+        name: the tool's.
+        arguments: as JSON can hold them.
+    """
+
+    name: str
+    arguments: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    @property
+    def json(self) -> str:
+        """The arguments as models write them."""
+        return compact(self.arguments)
+
+    @property
+    def tokens(self) -> int:
+        """What it takes to say: the name and the arguments."""
+        return count_tokens(self.name) + count_tokens(self.json)
+
+
+Said = str | ToolCall | Sequence[ToolCall]
+"""What a scripted model says: a text, or calls to tools."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +120,7 @@ class Answers:
     reasoning_tokens: Count = 0
     latency: Seconds = 0.0
     tokens_per_second: float | None = None
-    reply: Callable[[Call], str] | None = None
+    reply: Callable[[Call], Said] | None = None
 
 
 @dataclass(frozen=True)
@@ -137,7 +165,7 @@ class ModelOptions(TypedDict, total=False):
             function of the call. Reasoning is part of the output, cached and written of the input.
         latency: seconds before the first byte: a number, (low, high), or a function of the call.
         tokens_per_second: how fast output is generated; None is at once.
-        reply: the text of an answer, from the call.
+        reply: what is answered, from the call: a text, a `ToolCall`, or several of them.
         prices: dollars per million tokens: (input, output), or {"input":, "output":, "cached_input":}; what is
             read from the cache costs like input unless said.
     pool: models that name the same pool share one set of limits.
@@ -170,7 +198,7 @@ class ModelOptions(TypedDict, total=False):
     reasoning_tokens: Count
     latency: Seconds
     tokens_per_second: float | None
-    reply: Callable[[Call], str] | None
+    reply: Callable[[Call], Said] | None
     prices: tuple[float, float] | Mapping[str, float]
     pool: str
 

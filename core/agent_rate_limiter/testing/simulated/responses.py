@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from agent_rate_limiter.testing.simulated.bodies import maximum, required, section, sse
-from agent_rate_limiter.testing.simulated.calls import Answer, Call, Event
+from agent_rate_limiter.testing.simulated.calls import Answer, Call, Event, pieces
 from agent_rate_limiter.testing.simulated.tokens import characters, count_tokens, json_characters, tokens_of
 
 
@@ -34,7 +34,7 @@ class Responses:
     def body(self, call: Call, answer: Answer, at: int) -> dict[str, Any]:
         """A `response`, completed or cut at its maximum."""
         status = "incomplete" if answer.truncated else "completed"
-        return _response(call, answer, at, status, output=[_message(answer, status)], usage=_usage(answer))
+        return _response(call, answer, at, status, output=_output(answer, status), usage=_usage(answer))
 
     def events(self, call: Call, answer: Answer, at: int) -> Iterator[Event]:
         """`response.created` … `response.completed`, numbered."""
@@ -58,23 +58,43 @@ class Responses:
         yield sse({"type": "error", "sequence_number": 1, **inner, "param": None}, "error")
         yield sse({"type": "response.failed", "sequence_number": 2, **failed}, "response.failed")
 
-    def _steps(self, call: Call, answer: Answer, at: int) -> Iterator[tuple[str, dict[str, Any], int]]:
+    def _steps(self, call: Call, answer: Answer, at: int) -> Iterator[Step]:
         begun = {"response": _response(call, answer, at, "in_progress")}
-        place = {"item_id": f"msg_{answer.key}", "output_index": 0, "content_index": 0}
         final = self.body(call, answer, at)
-        item = final["output"][0]
-        empty: dict[str, Any] = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
         yield "response.created", begun, 0
         yield "response.in_progress", begun, 0
-        opened: dict[str, Any] = {"output_index": 0, "item": {**item, "status": "in_progress", "content": []}}
-        yield "response.output_item.added", opened, answer.tokens.reasoning
-        yield "response.content_part.added", {**place, "part": empty}, 0
-        for piece in answer.pieces():
-            yield "response.output_text.delta", {**place, "delta": piece, "logprobs": []}, count_tokens(piece)
-        yield "response.output_text.done", {**place, "text": answer.text, "logprobs": []}, 0
-        yield "response.content_part.done", {**place, "part": item["content"][0]}, 0
-        yield "response.output_item.done", {"output_index": 0, "item": item}, 0
+        for index, item in enumerate(final["output"]):
+            begins = answer.tokens.reasoning if index == 0 else 0
+            steps = _text_steps(answer, index, item) if item["type"] == "message" else _tool_steps(index, item)
+            empty: dict[str, Any] = {"content": []} if item["type"] == "message" else {"arguments": ""}
+            begins += count_tokens(item.get("name", ""))
+            opened: dict[str, Any] = {"output_index": index, "item": {**item, "status": "in_progress", **empty}}
+            yield "response.output_item.added", opened, begins
+            yield from steps
+            yield "response.output_item.done", {"output_index": index, "item": item}, 0
         yield f"response.{final['status']}", {"response": final}, 0
+
+
+Step = tuple[str, dict[str, Any], int]
+"""A kind of event, its fields, and the tokens generated for it."""
+
+
+def _text_steps(answer: Answer, index: int, item: dict[str, Any]) -> Iterator[Step]:
+    place = {"item_id": item["id"], "output_index": index, "content_index": 0}
+    empty: dict[str, Any] = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
+    yield "response.content_part.added", {**place, "part": empty}, 0
+    for piece in answer.pieces():
+        yield "response.output_text.delta", {**place, "delta": piece, "logprobs": []}, count_tokens(piece)
+    yield "response.output_text.done", {**place, "text": answer.text, "logprobs": []}, 0
+    yield "response.content_part.done", {**place, "part": item["content"][0]}, 0
+
+
+def _tool_steps(index: int, item: dict[str, Any]) -> Iterator[Step]:
+    place = {"item_id": item["id"], "output_index": index}
+    for piece in pieces(item["arguments"]):
+        yield "response.function_call_arguments.delta", {**place, "delta": piece}, count_tokens(piece)
+    done = {**place, "name": item["name"], "arguments": item["arguments"]}
+    yield "response.function_call_arguments.done", done, 0
 
 
 def _response(
@@ -108,6 +128,22 @@ def _response(
         "metadata": {},
         "usage": usage,
     }
+
+
+def _output(answer: Answer, status: str) -> list[dict[str, Any]]:
+    """The calls to tools, or the message."""
+    calls = [
+        {
+            "id": f"fc_{key}",
+            "type": "function_call",
+            "status": status,
+            "call_id": f"call_{key}",
+            "name": tool.name,
+            "arguments": tool.json,
+        }
+        for key, tool in answer.numbered()
+    ]
+    return calls or [_message(answer, status)]
 
 
 def _message(answer: Answer, status: str) -> dict[str, Any]:
