@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from agent_rate_limiter.multi_provider import MultiProviderLimiter as MultiProviderLimiter
     from agent_rate_limiter.pricing import Price as Price
     from agent_rate_limiter.provider import Model as Model
+    from agent_rate_limiter.provider import Pool as Pool
     from agent_rate_limiter.provider import Provider as Provider
     from agent_rate_limiter.report import Explanation as Explanation
     from agent_rate_limiter.report import LimitStatus as LimitStatus
@@ -66,7 +67,7 @@ _HOME = {
     "alerts": ("Alert",),
     "multi_provider": ("MultiProviderLimiter",),
     "pricing": ("Price",),
-    "provider": ("Model", "Provider"),
+    "provider": ("Model", "Pool", "Provider"),
     "report": ("Explanation", "LimitStatus", "Snapshot"),
     "reservation": ("Reservation",),
     "retry": ("RetryBudget", "RetryStrategy"),

@@ -233,7 +233,10 @@ class MultiProviderLimiter(Limiter):
             known = [f"{p.name}:{name}" for p in self.providers.values() for name in p.models if name != ANY_MODEL]
             raise unknown_target(target, known)
         own = [(str(target), limit) for limit in model.limits]
-        shared = [(provider.name, limit) for limit in provider.limits]
+        shared = [
+            (f"{provider.name} pool {p.name}", limit) for p in provider.pools_of(target.model) for limit in p.limits
+        ]
+        shared += [(provider.name, limit) for limit in provider.limits]
         rated = any(limit.resource is not Resource.COST for _, limit in (*own, *shared))
         return _Declared((*own, *shared, *self._budget_limits), model.price, rated=rated)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any, cast
 
 from agent_rate_limiter._environment import expand
 from agent_rate_limiter.errors import ConfigError
@@ -63,15 +64,50 @@ class Model:
         fill(self, "limits", tuple(self.limits))
         fill(self, "fallbacks", tuple(Target.parse(target) for target in self.fallbacks))
         fill(self, "degrade_to", None if self.degrade_to is None else Target.parse(self.degrade_to))
-        for place, limit in enumerate(self.limits):
-            if not isinstance(limit, Limit):  # pyright: ignore[reportUnnecessaryIsInstance]
-                raise ConfigError(f"limits[{place}] is {limit!r}: give a Limit(...) or Limit.parse(...).")
+        _check_limits(self.limits)
         _check_share(self.degrade_at)
+
+
+def _check_limits(limits: tuple[Limit, ...]) -> None:
+    for place, limit in enumerate(limits):
+        if not isinstance(limit, Limit):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigError(f"limits[{place}] is {limit!r}: give a Limit(...) or Limit.parse(...).")
 
 
 def _check_share(share: object) -> None:
     if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share <= 1:
         raise ConfigError(f"degrade_at is {share!r}: give a share above 0 and up to 1, such as 0.8.")
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Limits that some of a provider's models share: each is one limit for all of them together.
+
+    Args:
+        name: what reports call it.
+        models: their names, or patterns such as "*:free".
+        limits: what calls to any of them draw on, besides the model's own and the provider's.
+
+    Raises:
+        ConfigError: no models are named, or something else than limits is given.
+    """
+
+    name: str
+    models: tuple[str, ...]
+    limits: tuple[Limit, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense."""
+        if not self.models or isinstance(cast("object", self.models), str):
+            raise ConfigError(f"models is {self.models!r}: list the models that share the limits, at least one.")
+        fill = object.__setattr__  # frozen: this is the only place that writes
+        fill(self, "models", tuple(self.models))
+        fill(self, "limits", tuple(self.limits))
+        _check_limits(self.limits)
+
+    def holds(self, model: str) -> bool:
+        """Whether a model is one of them."""
+        return any(fnmatchcase(model, pattern) for pattern in self.models)
 
 
 @dataclass(frozen=True, init=False)
@@ -89,6 +125,8 @@ class Provider:
             `strategy`, prices in dollars (`cost_per_1k`, or `input_per_1m`, `output_per_1m` and the other kinds
             of `Price`), `fallbacks`, `degrade_to` and `degrade_at`. "*" stands for models that are not listed.
         limits: what all its models share: `Limit(...)`, text such as "40 requests/week", or a Limit's fields.
+        pools: what some of its models share: name → a `Pool`, or a mapping with `models` (names, or patterns such as
+            "*:free") and their limits in the terms of a model's entry. Models that it names need no entry of their own.
         base_url: where its API is, when that is not the usual place.
         api_key: the environment variable that holds the key, as "${OPENAI_API_KEY}"; read when it is needed.
         kind: whose API it speaks, where the name does not tell: "openai", "anthropic", "google", …
@@ -101,6 +139,7 @@ class Provider:
     name: str
     models: Mapping[str, Model] = field(hash=False)
     limits: tuple[Limit, ...]
+    pools: Mapping[str, Pool] = field(hash=False)
     base_url: str | None
     kind: str | None
     _api_key: str | None = field(repr=False)
@@ -111,6 +150,7 @@ class Provider:
         models: Mapping[str, Model | Mapping[str, Any] | None] | None = None,
         *,
         limits: Iterable[Limit | str | Mapping[str, Any]] = (),
+        pools: Mapping[str, Pool | Mapping[str, Any]] | None = None,
         base_url: str | None = None,
         api_key: str | None = None,
         kind: str | None = None,
@@ -124,6 +164,7 @@ class Provider:
                     "name": name,
                     "models": models,
                     "limits": limits,
+                    "pools": pools,
                     "base_url": base_url,
                     "api_key": api_key,
                     "kind": kind,
@@ -131,6 +172,30 @@ class Provider:
                 }
             )
         )
+
+    @classmethod
+    def preset(cls, name: str, /, tier: str | None = None, **overrides: Any) -> Provider:
+        """Make a provider of the limits that it publishes; `agent-rate-limiter presets` lists them, dated.
+
+        ```python
+        Provider.preset("anthropic", tier="build", models={"claude-haiku-4-5": {"rpm": 50}}, concurrency=20)
+        ```
+
+        What a response's headers say corrects them, as any limit.
+
+        Args:
+            name: whose: "openai", "anthropic", "groq", …
+            tier: yours; its smallest unless given.
+            overrides: arguments of `Provider`, which win. Those of `models` and `pools` are merged with the preset's:
+                a new name is added, and in a known one each key (`rpm`, `limits`, …) replaces the preset's.
+
+        Raises:
+            ConfigError: there is no such preset or tier, or an argument makes no sense.
+        """
+        from agent_rate_limiter.providers.presets import merged, preset
+
+        fields = merged(preset(name, tier), overrides)
+        return cls(fields.pop("name"), **fields)
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, object]) -> Provider:
@@ -161,3 +226,7 @@ class Provider:
             fallbacks=tuple(target for target in default.fallbacks if target != itself),
             degrade_to=None if default.degrade_to == itself else default.degrade_to,
         )
+
+    def pools_of(self, model: str) -> tuple[Pool, ...]:
+        """The pools whose limits a model's calls draw on."""
+        return tuple(pool for pool in self.pools.values() if pool.holds(model))

@@ -112,7 +112,10 @@ def test_a_bad_model_is_refused(entry: Any, message: str) -> None:
     assert str(caught.value) == f"Provider 'openai': models.gpt-4{joint}{message}"
 
 
-PROVIDER_KEYS = "rps, rpm, rpd, tpm, tpd, itpm, otpm, concurrency, limits, models, base_url, api_key, kind, name"
+PROVIDER_KEYS = (
+    "rps, rpm, rpd, tpm, tpd, itpm, otpm, concurrency, limits, preset, tier, models, pools, base_url, api_key, kind, "
+    "name"
+)
 NAME = "use letters, digits, '.', '_' and '-' only, as in 'openai'"
 URL = "write it like 'https://host/path', without a secret: that goes into api_key"
 

@@ -37,6 +37,8 @@ def _print_targets(console: Console, providers: list[Provider]) -> None:
     for provider in providers:
         if provider.limits:
             table.add_row(f"{provider.name} (all its models)", limits_text(provider.limits), "")
+        for pool in provider.pools.values():
+            table.add_row(f"{provider.name} ({', '.join(pool.models)} together)", limits_text(pool.limits), "")
         for name, model in provider.models.items():
             table.add_row(f"{provider.name}:{name}", limits_text(model.limits), price_text(model.price))
     if providers:

@@ -15,6 +15,7 @@ from agent_rate_limiter.config.entries import (
     Entry,
     LimitEntry,
     ModelEntry,
+    PoolEntry,
     ProviderBody,
     ProviderEntry,
     provider_item,
@@ -179,6 +180,7 @@ def _checked(schema: type[_Schema], where: str, content: Expanded) -> _Schema:
 _ENTRIES: Mapping[int | str, type[BaseModel]] = {
     "providers": ProviderEntry,
     "models": ModelEntry,
+    "pools": PoolEntry,
     "limits": LimitEntry,
     "degrade_to": DegradeEntry,
     "budgets": BudgetEntry,

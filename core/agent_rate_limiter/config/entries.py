@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
@@ -14,7 +14,7 @@ from agent_rate_limiter.config.problems import Path
 from agent_rate_limiter.errors import ConfigError
 from agent_rate_limiter.limits import SHORTHANDS, Limit, Target, shorthand
 from agent_rate_limiter.pricing import Price
-from agent_rate_limiter.provider import DEGRADE_AT, Model, Provider
+from agent_rate_limiter.provider import DEGRADE_AT, Model, Pool, Provider
 
 _PRICES = (
     "input_per_1m",
@@ -27,6 +27,7 @@ _PRICES = (
     "output_audio_per_1m",
     "per_request",
 )
+_PATTERN = frozenset("*?[")
 
 
 class Entry(BaseModel):
@@ -198,10 +199,37 @@ def _model_item(value: object) -> Model | ModelEntry:
 ModelItem = Annotated[Model | ModelEntry, kinds.Read(_model_item, ModelEntry | None)]
 
 
+class PoolEntry(_Limited):
+    """Limits that some models share."""
+
+    models: list[kinds.Text] = Field(description="their names, or patterns such as '*:free'")
+    counts: kinds.Counts | None = Field(None, description="how the provider charges output when it admits a call")
+    strategy: kinds.RateStrategy | None = Field(None, description="for the limits above that are not mappings")
+
+    def pool(self, name: str) -> Pool:
+        """Make the pool."""
+        return Pool(name, tuple(self.models), self.all_limits(self.counts or "actual", self.strategy or ""))
+
+    @model_validator(mode="after")
+    def _sound(self) -> PoolEntry:
+        self.pool("pool")
+        return self
+
+
+def _pool_item(value: object) -> Pool | PoolEntry:
+    return value if isinstance(value, Pool) else PoolEntry.model_validate(value)
+
+
+PoolItem = Annotated[Pool | PoolEntry, kinds.Read(_pool_item, PoolEntry)]
+
+
 class ProviderBody(_Limited):
     """A provider whose name is its key: its models, and the limits that they share."""
 
+    preset: kinds.Text | None = Field(None, description="whose published limits to begin with")
+    tier: kinds.Text | None = Field(None, description="the preset's tier; its smallest unless given")
     models: dict[kinds.Text, ModelItem] | None = Field(None, description="'*' stands for models not listed")
+    pools: dict[kinds.Text, PoolItem] | None = Field(None, description="limits that some models share")
     base_url: kinds.BaseUrl | None = Field(None, description="where its API is, when not at the usual place")
     api_key: kinds.ApiKey | None = Field(None, description="the environment variable with the key: ${NAME}")
     kind: kinds.Text | None = Field(None, description="whose API it speaks, where the name does not tell")
@@ -214,10 +242,14 @@ class ProviderEntry(ProviderBody):
 
     def fields(self) -> dict[str, object]:
         """Make what a `Provider` holds."""
+        pools = {name: self._pool(name, item) for name, item in (self.pools or {}).items()}
+        models = {name: self._model(name, item) for name, item in (self.models or {}).items()}
+        named = (name for pool in pools.values() for name in pool.models if not _PATTERN.intersection(name))
         return {
             "name": self.name,
-            "models": {name: self._model(name, item) for name, item in (self.models or {}).items()},
+            "models": {**models, **{name: Model(name) for name in named if name not in models}},
             "limits": self.all_limits(),
+            "pools": pools,
             "base_url": self.base_url,
             "kind": self.kind,
             "_api_key": self.api_key,
@@ -236,11 +268,32 @@ class ProviderEntry(ProviderBody):
             degrade_at=item.share(),
         )
 
+    @staticmethod
+    def _pool(name: str, item: Pool | PoolEntry) -> Pool:
+        return item if isinstance(item, Pool) else item.pool(name)
+
     def _target(self, written: str | Target) -> Target:
         if isinstance(written, Target):
             return written
         own = ":" not in written or written in (self.models or {})  # a model's name may hold a colon
         return Target(self.name, written) if own else Target.parse(written)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_preset(cls, written: object) -> object:
+        """Lay what was written over the preset that it names."""
+        entry = cast("Mapping[str, Any]", written) if isinstance(written, Mapping) else {}
+        name, tier = entry.get("preset"), entry.get("tier")
+        if name is None:
+            return written if tier is None else refuse(("tier",), tier, "it is a preset's; name that with 'preset'")
+        from agent_rate_limiter.providers.presets import merged, preset
+
+        try:
+            base = preset(name, tier)
+        except ConfigError as error:
+            field = "tier" if str(error).startswith("tier") else "preset"
+            refuse((field,), entry[field], str(error).partition(": ")[2].rstrip(".?"))
+        return merged(base, {key: value for key, value in entry.items() if key not in {"preset", "tier"}})
 
     @model_validator(mode="after")
     def _models_sound(self) -> ProviderEntry:

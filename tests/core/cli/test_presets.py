@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from agent_rate_limiter.provider import Provider
 from agent_rate_limiter.providers.presets import presets
 from tests.core.cli.conftest import Done
 
@@ -57,6 +58,16 @@ def test_every_tier_can_be_shown(name: str, show: Show) -> None:
     (about,) = [each for each in presets() if each.name == name]
     for tier in about.tiers:
         assert len(show(name, "--tier", tier)) > 4
+
+
+def test_what_is_shown_is_what_a_provider_is_given(show: Show) -> None:
+    shown = " ".join(show("cohere", "--tier", "production"))
+    provider = Provider.preset("cohere", tier="production")
+    limits = [*provider.limits, *(limit for it in provider.pools.values() for limit in it.limits)]
+    limits += [limit for model in provider.models.values() for limit in model.limits]
+    assert len({limit.name for limit in limits}) > 2
+    for name in [*provider.models, *(limit.name for limit in limits)]:
+        assert name in shown
 
 
 @pytest.mark.parametrize(

@@ -86,10 +86,12 @@ def test_long_limits(name: str, tier: str, where: str | None, expected: Limit) -
 @pytest.mark.parametrize(("name", "tier"), ALL)
 def test_every_preset_makes_a_provider(name: str, tier: str) -> None:
     fields = preset(name, tier)
-    pools = fields.pop("pools", {})
-    provider = Provider(**fields)
+    provider = Provider.preset(name, tier)
     assert set(provider.models) == set(fields["models"])
-    for pool in pools.values():
+    assert {pool: list(made.models) for pool, made in provider.pools.items()} == {
+        pool: entry["models"] for pool, entry in fields.get("pools", {}).items()
+    }
+    for pool in fields.get("pools", {}).values():
         _check_pool(pool, fields["models"])
 
 

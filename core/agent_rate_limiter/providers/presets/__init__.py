@@ -47,22 +47,40 @@ def preset(name: str, tier: str | None = None) -> dict[str, Any]:
         tier: one of its tiers; the smallest when None.
 
     Returns:
-        Keyword arguments of `Provider(...)`: `name`, `models`, and limits that all models share. Beside them `pools`,
-        where there are any: name → `models` (names, or a pattern such as "*:free") and the limits that those models
-        share, in the terms of a model's entry.
+        Keyword arguments of `Provider(...)`: `name`, `models`, and where there are any `pools`, and limits that all
+        models share.
 
     Raises:
         ConfigError: there is no such preset or tier; the message lists what there is.
     """
     known = _load()
-    data = known.get(name) or known.get(known_kind(name) or "")
+    data = known.get(str(name)) or known.get(known_kind(name) or "")
     if data is None:
         _refuse("preset", name, list(known))
     tiers: Mapping[str, Any] = data["tiers"]
-    chosen = next(iter(tiers)) if tier is None else tier
+    chosen = next(iter(tiers)) if tier is None else str(tier)
     if chosen not in tiers:
         _refuse(f"tier of the preset {data['name']!r}", tier, list(tiers))
     return copy.deepcopy({"name": data["name"], **tiers[chosen]})
+
+
+def merged(preset: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay what a user gives over a preset: key by key, and so for each model and pool.
+
+    A preset's provider keeps its kind under any name.
+    """
+    fields = {"kind": preset["name"], **preset, **{key: value for key, value in given.items() if value is not None}}
+    for entries in ("models", "pools"):
+        theirs, ours = given.get(entries), preset.get(entries, {})
+        if isinstance(theirs, Mapping):
+            fields[entries] = {**ours, **{name: _laid_over(ours.get(name), entry) for name, entry in theirs.items()}}
+    return fields
+
+
+def _laid_over(ours: Mapping[str, Any] | None, theirs: object) -> object:
+    if ours and (theirs is None or isinstance(theirs, Mapping)):
+        return {**ours, **(theirs or {})}
+    return theirs
 
 
 @lru_cache(maxsize=1)
