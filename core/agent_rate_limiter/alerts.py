@@ -83,7 +83,7 @@ class Alerts:
         found: list[Watch] = []
         for bucket in path:
             thresholds = self._thresholds.get(bucket.limit)
-            if thresholds:
+            if thresholds and bucket.limit.strategy == "fixed_window":
                 watch = self._watches.get(bucket.key)
                 if watch is None or watch.bucket is not bucket:
                     watch = self._watches[bucket.key] = Watch(bucket, thresholds)

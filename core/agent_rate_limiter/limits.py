@@ -159,7 +159,8 @@ class Limit:
         counts: how output is charged when a call is admitted: "actual" (the expected output, corrected later)
             or "max_tokens" (the request's maximum, kept: OpenAI, Azure).
         name: what messages call it; made from the rest unless given.
-        enforced: False only counts, for alerts and reports (fixed window only).
+        enforced: False only counts, for alerts and reports (fixed and sliding window only).
+        key: what a store calls it: its name, unless that may change while what was taken has to stay.
 
     Raises:
         ConfigError: a value makes no sense; the message names it and the fix.
@@ -175,6 +176,7 @@ class Limit:
     counts: str = "actual"
     name: str = ""
     enforced: bool = True
+    key: str = ""
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense, and fill in what was left open."""
@@ -192,12 +194,14 @@ class Limit:
         _timezone(self.timezone)
         if not isinstance(self.scope, Scope):
             _refuse("scope", self.scope, "give a Scope, such as Scope(agent='each')")
-        if not self.enforced and self.strategy != "fixed_window":
-            _refuse("enforced", self.enforced, "only a fixed window can count without refusing")
+        if not self.enforced and self.strategy not in {"fixed_window", "sliding_window"}:
+            _refuse("enforced", self.enforced, "only a fixed or a sliding window can count without refusing")
         if not isinstance(self.name, str):
             _refuse("name", self.name, "give text")
         if not self.name:
             fill(self, "name", self._describe())
+        if not self.key:
+            fill(self, "key", self.name)
 
     def _default_strategy(self) -> str:
         if self.resource is Resource.CONCURRENCY:

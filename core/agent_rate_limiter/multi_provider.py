@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from agent_rate_limiter.alerts import Alert, Alerts
-from agent_rate_limiter.budgets import DEFAULT_THRESHOLDS, Budget, check_thresholds
+from agent_rate_limiter.budgets import DEFAULT_THRESHOLDS, Budget, check_thresholds, limits_of
 from agent_rate_limiter.calls import make_estimate
 from agent_rate_limiter.decision import Decision
 from agent_rate_limiter.decorator import limited
@@ -81,12 +81,11 @@ class MultiProviderLimiter(Limiter):
         if budget_limit is not None:
             wanted.insert(0, Budget(budget_limit, budget_period, timezone=timezone))
         self.budgets = tuple(_with_thresholds(budget, thresholds) for budget in wanted)
-        self._budget_limits = tuple(("budget", budget.as_limit()) for budget in self.budgets)
-        if len({(limit.name, limit.scope) for _, limit in self._budget_limits}) < len(self.budgets):
-            raise ConfigError("budgets: two have the same amount, period and scope; give each a name of its own.")
+        limits = limits_of(self.budgets)
+        self._budget_limits = tuple(("budget", limit) for limit in limits)
         if on_alert is not None and (not callable(on_alert) or inspect.iscoroutinefunction(on_alert)):
             raise ConfigError(f"on_alert is {on_alert!r}: give a plain function that takes an Alert, or None.")
-        thresholds_of = {budget.as_limit(): budget.thresholds for budget in self.budgets}
+        thresholds_of = {limit: budget.thresholds or () for limit, budget in zip(limits, self.budgets, strict=True)}
         alerts = Alerts(thresholds_of, on_alert)
         super().__init__(
             self._declared, store=store, clock=clock, lease=lease, ageing=ageing, retry=retry, alerts=alerts
@@ -271,7 +270,7 @@ def _by_name(providers: Iterable[Provider]) -> dict[str, Provider]:
 
 
 def _with_thresholds(budget: Budget, thresholds: tuple[float, ...]) -> Budget:
-    return replace(budget, thresholds=thresholds) if budget.thresholds == DEFAULT_THRESHOLDS else budget
+    return replace(budget, thresholds=thresholds) if budget.thresholds is None else budget
 
 
 def _one_target(target: str | Target | None, provider: str | None, model: str | None) -> str | Target:

@@ -189,7 +189,7 @@ class Router:
         for owner, limit in declared.limits:
             share = limit.scope.key(labels)
             if share is not None:
-                key = "|".join(filter(None, (owner, limit.name, str(limit.scope), share)))
+                key = "|".join(filter(None, (owner, limit.key, str(limit.scope), share)))
                 bucket = self._bucket(key, limit, share, now)
                 if bucket not in path:  # written twice, it counts once
                     path.append(bucket)

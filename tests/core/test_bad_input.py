@@ -100,7 +100,7 @@ def test_what_makes_no_sense_is_refused(arguments: tuple[Any, ...], message: str
     ("field", "value", "fix"),
     [
         ("name", 5, "give text"),
-        ("enforced", False, "only a fixed window can count without refusing"),
+        ("enforced", False, "only a fixed or a sliding window can count without refusing"),
         ("counts", "maximum", "it is one of actual, max_tokens"),
         ("timezone", "Mars/Olympus", ZONE),
         ("timezone", "", ZONE),

@@ -62,12 +62,24 @@ def left(limiter: MultiProviderLimiter) -> dict[str, float]:
         (Budget(5, None, scope=Scope(agent=EACH)), "budget $5.00 in total", None),
         (Budget(5, 3_600), "budget $5.00/3600 s", 3_600),
         (Budget(5, name="research"), "research", "day"),
+        (Budget(20, rolling=True), "budget $20.00/rolling day", "day"),
+        (Budget(20, 3_600, rolling=True), "budget $20.00/rolling 3600 s", 3_600),
     ],
 )
 def test_a_budget_is_a_limit_on_cost(budget: Budget, name: str, per: object) -> None:
     limit = budget.as_limit()
     assert (limit.name, limit.per, limit.scope, limit.resource) == (name, per, budget.scope, Resource.COST)
-    assert limit.strategy == "fixed_window"
+    assert limit.strategy == ("sliding_window" if budget.rolling else "fixed_window")
+
+
+@pytest.mark.parametrize(("action", "enforced"), [("block", True), ("warn", False), ("degrade", False)])
+@pytest.mark.parametrize("rolling", [False, True])
+def test_only_a_blocking_budget_refuses(action: str, enforced: bool, rolling: bool, manual_clock: ManualClock) -> None:
+    budget = Budget(1, action=action, rolling=rolling)
+    assert budget.as_limit().enforced is enforced
+    limiter = make_limiter(manual_clock, budgets=[budget])
+    spend(limiter, 1)
+    assert bool(limiter.try_acquire("p:m", Estimate(cost=0.5))) is not enforced
 
 
 @pytest.mark.parametrize(
@@ -78,9 +90,12 @@ def test_a_budget_is_a_limit_on_cost(budget: Budget, name: str, per: object) -> 
         ({"limit": float("nan")}, "budget limit is nan: give a finite number above 0."),
         ({"limit": True}, "budget limit is True: give a finite number above 0."),
         ({"limit": "5"}, "budget limit is '5': give a finite number above 0."),
+        ({"per": "total", "rolling": True}, "budget per is 'total': a rolling budget needs a period, such as 'day'."),
+        ({"per": None, "rolling": True}, "budget per is None: a rolling budget needs a period, such as 'day'."),
+        ({"rolling": "24h"}, "rolling is '24h': give True or False."),
         ({"per": 0}, "budget per is 0: give a finite number above 0."),
         ({"per": "fortnight"}, f"budget per is 'fortnight': one of {PERIODS}, total, or seconds."),
-        ({"action": "stop"}, "action is 'stop': it is one of block, warn."),
+        ({"action": "stop"}, "action is 'stop': it is one of block, warn, degrade."),
         (
             {"timezone": "Mars/Olympus"},
             "budget timezone is 'Mars/Olympus': give an IANA name such as 'America/Los_Angeles'.",
@@ -124,9 +139,11 @@ def test_what_is_no_budget_is_a_config_error(budget: Any, manual_clock: ManualCl
 
 
 def test_a_budget_may_be_a_mapping_as_in_a_file(manual_clock: ManualClock) -> None:
-    limiter = make_limiter(manual_clock, budgets=[{"limit": 5, "per": "week", "scope": {"agent": "each"}}])
+    budget = {"limit": 5, "per": "week", "scope": {"agent": "each"}, "rolling": True}
+    limiter = make_limiter(manual_clock, budgets=[budget])
     spend(limiter, 1, agent="a")
     assert left(limiter) == {"agent=a": 4}
+    assert limiter.budgets == (Budget(5, "week", scope=Scope(agent=EACH), rolling=True, thresholds=(0.8,)),)
 
 
 # ---------------------------------------------------------------- it holds
@@ -222,6 +239,58 @@ def test_a_budget_starts_anew_with_the_calendar(options: dict[str, Any], now: st
 
 def epoch_ms(text: str) -> int:
     return round(datetime.fromisoformat(text).replace(tzinfo=timezone.utc).timestamp() * 1000)
+
+
+@pytest.mark.parametrize(("per", "hours"), [("day", 24), ("week", 7 * 24), ("month", 30 * 24), (7_200, 2)])
+def test_a_rolling_budget_frees_each_dollar_a_period_after_it_was_spent(per: Any, hours: int) -> None:
+    clock = ManualClock(epoch_ms("2026-03-08 12:00"))
+    limiter = make_limiter(clock, budgets=[Budget(1, per, rolling=True, timezone="America/Los_Angeles")])
+    period = hours * 3_600
+    spend(limiter, 0.6)
+    clock.advance(period / 2)
+    spend(limiter, 0.4)
+    late = period / 60
+    for after, room in ((period / 2 - 1, 0), (1 + late, 0.6), (period / 2 - late - 1, 0.6), (1 + late, 1)):
+        clock.advance(after)
+        assert left(limiter) == {"": pytest.approx(room)}
+
+
+def test_a_call_waits_while_calls_in_flight_may_give_money_back_to_a_rolling_budget(manual_clock: ManualClock) -> None:
+    limiter = make_limiter(manual_clock, budgets=[Budget(1, rolling=True)])
+
+    async def main() -> Reservation:
+        first, second = hold(limiter, 0.5), hold(limiter, 0.4)
+        waiting = asyncio.create_task(limiter.acquire_async("p:m", Estimate(cost=0.5)))
+        await asyncio.sleep(30)
+        first.settle(Usage(cost=0.45))  # not enough yet, but the other may still give some back
+        await asyncio.sleep(30)
+        second.settle(Usage(cost=0.05))
+        reservation = await waiting
+        with pytest.raises(BudgetExceeded, match="It frees in 1 d"):
+            await limiter.acquire_async("p:m", Estimate(cost=0.6))
+        return reservation
+
+    assert run_virtual(main(), manual_clock).waited == 60
+
+
+def test_what_is_spent_stays_when_a_budget_is_raised_named_or_begun_anew() -> None:
+    """A store finds a budget again by its period and scope, not by its amount."""
+
+    def keys(*budgets: Budget, **options: Any) -> set[str]:
+        limiter = make_limiter(ManualClock(), budgets=budgets, **options)
+        spend(limiter, 0.1, agent="a")
+        buckets = limiter._calls.engine.store.buckets()
+        return {bucket.key for bucket in buckets if bucket.limit.resource is Resource.COST}
+
+    each = Scope(agent=EACH)
+    assert keys(budget_limit=1) == keys(Budget(200)) == {"budget|day"}
+    assert keys(Budget(1, "month", scope=each, timezone="Asia/Tokyo")) == {"budget|month Asia/Tokyo|agent=each|agent=a"}
+    assert keys(Budget(1, rolling=True, timezone="Asia/Tokyo"), Budget(1, None)) == {
+        "budget|rolling day",
+        "budget|total",
+    }
+    assert keys(Budget(1, name="research")) == keys(Budget(2, name="research")) == {"budget|research"}
+    assert keys(Budget(1, action="warn"), Budget(2)) == {"budget|day", "budget|day #2"}
 
 
 def test_a_total_never_starts_anew(manual_clock: ManualClock) -> None:
@@ -324,6 +393,8 @@ def test_thresholds_of_a_budget_are_its_own(manual_clock: ManualClock) -> None:
     assert told.shares(0.6, agent="a") == [0.5]
     assert told.shares(0.35, agent="a") == [0.9]
     assert [budget.thresholds for budget in told.limiter.budgets] == [(0.5,), (0.9,), (0.3,)]
+    told = Told(manual_clock, alert_threshold=0.3, budgets=[Budget(1, thresholds=(0.8,)), Budget(2, thresholds=())])
+    assert [budget.thresholds for budget in told.limiter.budgets] == [(0.8,), ()]
 
 
 def test_a_budget_that_only_warns_warns(manual_clock: ManualClock) -> None:

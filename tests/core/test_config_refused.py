@@ -87,7 +87,11 @@ def refusal(source: Any) -> str:
         ({"alert_threshold": "80%"}, f"alert_threshold: is '80%': {SHARE}."),
         ({"budgets": {"limit": 5}}, "budgets: is a mapping: write it as a list."),
         ({"budgets": [{}]}, "budgets[0].limit: is missing: add it."),
-        ({"budgets": [{"limit": 5, "action": "stop"}]}, "budgets[0].action: is 'stop': it is one of block, warn."),
+        (
+            {"budgets": [{"limit": 5, "action": "stop"}]},
+            "budgets[0].action: is 'stop': it is one of block, warn, degrade.",
+        ),
+        ({"budgets": [{"limit": 5, "rolling": "yes"}]}, "budgets[0].rolling: is 'yes': write true or false."),
         ({"budgets": [{"limit": 5, "per": "decade"}]}, f"budgets[0].per: is 'decade': {PERIODS}."),
         ({"budgets": [{"limit": 5, "scope": "agent"}]}, f"budgets[0].scope: is 'agent': {LABELS}."),
         ({"budgets": [{"limit": 5, "scopes": {}}]}, "budgets[0].scopes: unknown key; did you mean 'scope'?"),

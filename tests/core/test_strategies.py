@@ -140,7 +140,7 @@ def test_a_sliding_refund_lands_in_the_slot_it_was_taken_in() -> None:
     state = sliding.take(state, 10, START + 5_000)
     assert state is not None
     state = sliding.settle(state, 40, 0, START, START + 6_000)
-    assert state == (10, (((START + 5_000) // 1_000, 10),))
+    assert state == (10, (((START + 5_000) // 1_000, 10),), 10)
     state = sliding.settle(state, 0, 7, START, START + 6_000)  # more use, in a slot that is empty by now
     assert state[0] == 17
     assert [units for _, units in state[1]] == [7, 10]
@@ -156,12 +156,23 @@ def test_what_may_still_come_back_is_told_apart_from_what_is_spent() -> None:
     assert Concurrency(1).may_free(1, 1, START)
     assert not Concurrency(1).may_free(0, 2, START)
     assert not TokenBucket(1, 1).may_free((0, 0), 1, 0)
-    assert not SlidingWindow(1, 1).may_free((0, ()), 1, 0)
+    assert not SlidingWindow(1, 1).may_free((1, ((0, 1),), 1), 1, 0)
+
+
+def test_a_rolling_budget_tells_what_is_held_from_what_is_spent() -> None:
+    budget = SlidingWindow(100, MINUTE, refunds=True)
+    state = budget.take(budget.initial(START), 90, START)
+    assert state is not None
+    assert budget.may_free(state, 100, START)
+    assert not budget.may_free(state, 101, START)
+    state = budget.settle(state, 90, 60, START, START)
+    assert not budget.may_free(state, 50, START)
+    assert budget.idle_in(state, START) == MINUTE + 1_000
 
 
 def test_prediction_beyond_one_window() -> None:
     assert FixedWindow(10, "minute").wait((START, START + MINUTE, 10, 0), 25, START) == 3 * MINUTE
-    full = SlidingWindow(10, MINUTE).take((0, ()), 10, START)
+    full = SlidingWindow(10, MINUTE).take((0, (), 0), 10, START)
     assert full is not None
     assert SlidingWindow(10, MINUTE).wait(full, 25, START) == 2 * MINUTE + MINUTE + 1_000
 
@@ -170,7 +181,7 @@ def test_prediction_beyond_one_window() -> None:
     ("strategy", "amount", "idle"),
     [
         (TokenBucket(60, MINUTE), 30, 30_000),
-        (SlidingWindow(60, MINUTE), 30, 61_000),
+        (SlidingWindow(60, MINUTE), 30, None),
         (FixedWindow(60, "minute"), 30, MINUTE),
         (FixedWindow(60, None), 30, None),
         (Concurrency(5), 1, None),

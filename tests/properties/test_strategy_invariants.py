@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo, available_timezones
 
-from hypothesis import given
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent_rate_limiter.admission import Bucket, admit, refuse
 from agent_rate_limiter.limits import Limit, Resource
 from agent_rate_limiter.strategies import Concurrency, FixedWindow, SlidingWindow, Strategy, TokenBucket
+from agent_rate_limiter.strategies.calendar import window
 
 START = 1_767_225_600_123
 steps = st.lists(st.tuples(st.integers(0, 5_000), st.integers(1, 30)), max_size=60)  # (ms later, units)
@@ -61,7 +65,7 @@ def test_a_fixed_window_never_admits_more_than_its_amount(
 
 any_strategy = st.one_of(
     st.builds(TokenBucket, amounts, periods, st.integers(1, 50)),
-    st.builds(SlidingWindow, amounts, periods),
+    st.builds(SlidingWindow, amounts, periods, refunds=st.booleans()),
     st.builds(FixedWindow, amounts, periods.map(lambda ms: ms / 1000)),
     st.builds(FixedWindow, amounts, st.sampled_from(["minute", "day", "month", None])),
     st.builds(Concurrency, amounts),
@@ -155,3 +159,44 @@ def test_admission_is_all_or_nothing_and_names_the_limit_that_frees_last(
         else:
             for bucket, state in zip(path, states, strict=True):
                 bucket.state = state
+
+
+ZONES = sorted(name for name in available_timezones() if name != "localtime" and not name.startswith("right/"))
+moments = st.integers(0, 4_102_444_800_000)  # 1970 to 2099, in epoch milliseconds
+
+
+@settings(max_examples=400)
+@given(moments, st.sampled_from(["day", "week", "month"]), st.sampled_from(ZONES))
+def test_calendar_windows_follow_each_other_without_gap_or_overlap(now: int, per: str, zone: str) -> None:
+    start, end = window(now, per, zone)
+    assert start <= now < end
+    assert window(start, per, zone) == window(end - 1, per, zone) == (start, end)
+    assert window(start - 1, per, zone)[1] == start
+    following = window(end, per, zone)
+    assert following[0] == end
+    hours = (end - start) / 3_600_000
+    shortest, longest = {"day": (20, 28), "week": (140, 172), "month": (27 * 24, 32 * 24)}[per]
+    assert shortest <= hours <= longest, (start, end)
+    opened = datetime.fromtimestamp(start / 1000, ZoneInfo(zone))
+    midnight = (opened - timedelta(milliseconds=1)).date() < opened.date()  # the first moment of a date
+    assert midnight
+    assert per != "week" or opened.weekday() <= 1  # Monday; Tuesday where the calendar skipped a Monday
+    assert per != "month" or opened.day <= 2
+
+
+@pytest.mark.parametrize(
+    ("zone", "at", "hours"),
+    [
+        ("America/New_York", "2026-03-08T12:00", 23),
+        ("America/New_York", "2026-11-01T12:00", 25),
+        ("Australia/Lord_Howe", "2026-04-05T12:00", 24.5),  # half an hour
+        ("Africa/Cairo", "2026-04-24T12:00", 23),  # begins at 01:00: there is no midnight
+        ("America/Havana", "2026-11-01T12:00", 25),  # midnight comes twice
+        ("Asia/Kathmandu", "2026-06-01T12:00", 24),
+        ("UTC", "2026-03-08T12:00", 24),
+    ],
+)
+def test_a_day_has_the_hours_it_has(zone: str, at: str, hours: float) -> None:
+    noon = round(datetime.fromisoformat(at).replace(tzinfo=ZoneInfo(zone)).timestamp() * 1000)
+    start, end = window(noon, "day", zone)
+    assert (end - start) / 3_600_000 == hours

@@ -13,6 +13,8 @@ from agent_rate_limiter.errors import ConfigError
 from agent_rate_limiter.multi_provider import MultiProviderLimiter
 from agent_rate_limiter.provider import Provider
 
+_ACTION = {"block": "calls are refused", "warn": "warn only", "degrade": "cheaper models, where named"}
+
 
 def check_config(path: str) -> int:
     """Print what the file sets and return 0, or what is wrong with it and return 2."""
@@ -48,9 +50,8 @@ def _print_targets(console: Console, providers: list[Provider]) -> None:
 def _print_budgets(console: Console, budgets: Iterable[Budget]) -> None:
     table = new_table("Budget", "Whose", "When it is used up", "Alerts at")
     for budget in budgets:
-        action = "calls are refused" if budget.action == "block" else f"{budget.action} only"
-        shares = ", ".join(f"{share:.0%}" for share in budget.thresholds)
-        table.add_row(budget.as_limit().name, str(budget.scope) or "everybody's", action, shares)
+        shares = ", ".join(f"{share:.0%}" for share in budget.thresholds or ())
+        table.add_row(budget.as_limit().name, str(budget.scope) or "everybody's", _ACTION[budget.action], shares)
     if table.row_count:
         console.print("", table)
 

@@ -66,6 +66,7 @@ class BudgetEntry(Entry):
     timezone: kinds.Timezone | None = Field(None, description="where a day begins, as an IANA name")
     thresholds: kinds.Shares | None = Field(None, description="the shares at which to alert")
     name: kinds.Text | None = Field(None, description="what messages call it")
+    rolling: kinds.Flag | None = Field(None, description="any stretch of that length, not the calendar's")
 
 
 class RetryEntry(Entry, extra="allow"):

@@ -202,6 +202,12 @@ def _is_label(name: object, label: object) -> bool:
     return named and label != "" and isinstance(label, (str, int)) and not isinstance(label, bool)
 
 
+def _flag(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("write true or false")  # noqa: TRY004 - as above
+    return value
+
+
 def _option(value: object) -> str | float:
     if isinstance(value, (str, bool)):
         return value
@@ -259,6 +265,7 @@ ScopeLabels = Annotated[
     Read(_scope),
     WithJsonSchema({"type": "object", "additionalProperties": {"type": ["string", "integer"]}}),
 ]
+Flag = Annotated[bool, Read(_flag), WithJsonSchema({"type": "boolean"})]
 Option = Annotated[str | float | bool, Read(_option), WithJsonSchema({"type": ["string", "number", "boolean"]})]
 ProviderName = Annotated[
     str,

@@ -81,5 +81,6 @@ def strategy_for(limit: Limit) -> Strategy:
     period = limit.period_ms
     assert period is not None  # noqa: S101 - Limit refuses these strategies without a period
     if limit.strategy == "sliding_window":
-        return SlidingWindow(limit.units, period)
+        money = limit.resource is Resource.COST
+        return SlidingWindow(limit.units, period, refunds=money, enforced=limit.enforced)
     return TokenBucket(limit.units, period, limit.burst_units)
