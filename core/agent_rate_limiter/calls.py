@@ -114,8 +114,10 @@ class Calls:
     def claim(self, target: Target) -> Reservation | None:
         """Take over the reservation that an outer layer holds for this very call, if there is one."""
         for reservation in reversed(context.current_reservations()):
-            if reservation.target == target and reservation.held_by(self) is not None and reservation.claim():
-                return reservation
+            if reservation.target == target and reservation.held_by(self) is not None:
+                claimed = reservation.claim()
+                if claimed is not None:
+                    return claimed
         return None
 
     # -- after ---------------------------------------------------------------------------------------------
@@ -220,7 +222,7 @@ class Calls:
 
         Returns True for a call made from within another to the same target.
         """
-        holds = [reservation.held_by(self) for reservation in context.current_reservations()]
+        holds = {reservation.held_by(self) for reservation in context.current_reservations()}
         outer = [hold for hold in holds if hold is not None and hold.open]
         for bucket, amount in zip(hold.path, hold.amounts, strict=False) if outer else ():
             if bucket.limit.resource is Resource.CONCURRENCY and amount:

@@ -82,6 +82,12 @@ def hold_reservation(reservation: Reservation) -> None:
     _reservations.set((*_reservations.get(), reservation))
 
 
+def offer_reservation(reservation: Reservation) -> None:
+    """As `hold_reservation`, for those whom nobody takes away: here the ones that have ended go."""
+    held = (other for other in _reservations.get() if other.open)
+    _reservations.set((*held, reservation))
+
+
 def drop_reservation(reservation: Reservation) -> None:
     """Take it away again; by identity, as a generator may end in another context than it began in."""
     _reservations.set(tuple(other for other in _reservations.get() if other is not reservation))

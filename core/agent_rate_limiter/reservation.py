@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -76,8 +77,13 @@ class Reservation:
         return self._claimed
 
     @property
+    def open(self) -> bool:
+        """Whether the call has not ended yet, whoever will end it."""
+        return self._hold.open
+
+    @property
     def done(self) -> bool:
-        """Whether it is settled or cancelled."""
+        """Whether it is settled or cancelled, or a layer inside will see to that."""
         return self._done
 
     def settle(self, response: object = None) -> None:
@@ -120,12 +126,28 @@ class Reservation:
             self.usage = self._guess() if usage is None else usage
             self._calls.abandon(self._route, self._hold, self.estimate, self.usage)
 
-    def claim(self) -> bool:
-        """Take over this reservation for an inner layer that makes the same call. True only the first time."""
-        if self._done or self._claimed:
-            return False
-        self._claimed = True
-        return True
+    def claim(self) -> Reservation | None:
+        """Take over the call for an inner layer that makes it; None when it has ended, or was taken over before.
+
+        Returns the handle to end the call with, which a layer further inside can claim in turn. This one sees how
+        the call ends, and has no say in it.
+        """
+        if self._done:
+            return None
+        self._done = self._claimed = True
+        return _Claimed(self)
+
+    def offered(self) -> AbstractContextManager[None]:
+        """Let inner layers find the reservation during the block, and claim it instead of making their own.
+
+        For adapters: unlike `with reservation:`, leaving the block does not end the call. A generator enters it
+        anew around each `next`, for while it is suspended, what its consumer calls is another call.
+        """
+        return context.holding(self)
+
+    def offer(self) -> None:
+        """Let inner layers find it until it has ended; for adapters whose hooks only see a call begin and end."""
+        context.offer_reservation(self)
 
     def fail(self, error: BaseException | Failure) -> None:
         """End the call after an error: as never sent, as refused by the provider, or else with the estimate.
@@ -212,6 +234,8 @@ class Reservation:
         """State the target and how it stands."""
         if not self._done:
             state = "open"
+        elif self._claimed and self.usage is None and self.cost is None:
+            state = "claimed"
         elif self.usage is None:
             state = "cancelled"
         elif self.cost is None:
@@ -228,3 +252,36 @@ class Reservation:
         """Refuse: a reservation belongs to the limiter that made it."""
         message = "A Reservation cannot be pickled or copied: settle it in the process that made it."
         raise ReservationError(message)
+
+
+class _Claimed(Reservation):
+    """The handle of a layer inside, which has taken the call over: the outer one sees how it ends."""
+
+    __slots__ = ("_outer",)
+
+    def __init__(self, outer: Reservation) -> None:
+        calls, route, hold = outer._calls, outer._route, outer._hold  # noqa: SLF001 - its own kind
+        super().__init__(calls, route, hold, outer.estimate, outer.waited)
+        self._outer = outer
+
+    def settle(self, response: object = None) -> None:
+        super().settle(response)
+        self._show()
+
+    def cancel(self) -> None:
+        super().cancel()
+        self._show()
+
+    def abandon(self, usage: Usage | None = None) -> None:
+        super().abandon(usage)
+        self._show()
+
+    def fail(self, error: BaseException | Failure) -> None:
+        super().fail(error)
+        self._show()
+
+    def _show(self) -> None:
+        handle: Reservation = self
+        while isinstance(handle, _Claimed):
+            handle = handle._outer  # noqa: SLF001 - its own kind
+            handle.usage, handle.cost = self.usage, self.cost

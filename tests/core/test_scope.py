@@ -29,6 +29,7 @@ from agent_rate_limiter import (
     Target,
     Usage,
 )
+from agent_rate_limiter.context import current_reservations
 from agent_rate_limiter.testing import ManualClock, run_virtual
 
 DOLLAR = Price(1_000, 1_000)  # for a thousand tokens
@@ -265,9 +266,10 @@ def test_the_outer_layer_may_settle_again_what_the_inner_one_has(manual_clock: M
     for end in ends:
         with limiter.reserve(input_tokens=100) as outer:
             inner = claimed(limiter)
-            assert inner is outer
-            outer.settle(Usage(input_tokens=50))
+            assert inner is not None
+            inner.settle(Usage(input_tokens=50))
             end(outer)
+            assert (outer.usage, outer.cost) == (inner.usage, inner.cost)
     assert limiter.snapshot().limits[0].available == 850
 
 
@@ -290,14 +292,63 @@ def test_what_cannot_be_claimed(manual_clock: ManualClock) -> None:
     assert limiter.claim(a) is None
     with limiter.reserve(a) as outer, limiter.reserve(b) as inner:
         assert other.claim(a) is None
-        assert limiter.claim(a) is outer
-        assert limiter.claim(b) is inner
+        for reservation in (outer, inner):
+            claimed = limiter.claim(reservation.target)
+            assert claimed is not None
+            assert claimed.id == reservation.id
+            assert repr(reservation).endswith("claimed>")
+            claimed.cancel()
     assert limiter.claim(a) is None
     with limiter.reserve(a) as outer:
         outer.settle()
         assert limiter.claim(a) is None
         with pytest.raises(ReservationError):  # nobody inside has settled it: twice is still once too often
             outer.settle()
+
+
+@pytest.mark.parametrize("end", ["settle", "cancel", "abandon", "fail", "drop"])
+def test_three_layers_are_one_call_and_all_see_its_end(manual_clock: ManualClock, end: str) -> None:
+    limiter = RateLimiter(tpm=1_000, concurrency=2, clock=manual_clock)
+    ends: dict[str, Callable[[Reservation], None]] = {
+        "settle": lambda call: call.settle(Usage(input_tokens=50)),
+        "cancel": lambda call: call.cancel(),
+        "abandon": lambda call: call.abandon(Usage(input_tokens=150)),
+        "fail": lambda call: call.fail(ConnectionRefusedError()),
+        "drop": lambda call: None,
+    }
+    charged = {"settle": 50, "cancel": 0, "abandon": 150, "fail": 0, "drop": 100}
+    with limiter.reserve(input_tokens=100) as outer:
+        middle = claimed(limiter)
+        assert middle is not None
+        with middle.offered():
+            inner = claimed(limiter)
+            assert inner is not None
+            assert claimed(limiter) is None
+            with inner.offered():  # the same slot, found three times, is held once
+                limiter.acquire(timeout=0).cancel()
+        assert (outer.claimed, middle.claimed, inner.claimed) == (True, True, False)
+        ends[end](inner)
+        usage = inner.usage
+        del inner
+        if end != "drop":
+            assert outer.usage == middle.usage == usage
+    assert limiter.snapshot().in_flight == 0
+    left = {status.resource: status.available for status in limiter.snapshot().limits}
+    assert left == {"tokens": 1_000 - charged[end], "concurrency": 2}
+
+
+def test_an_offer_lasts_until_the_call_has_ended(manual_clock: ManualClock) -> None:
+    limiter = RateLimiter(rpm=10, clock=manual_clock)
+    first, second = limiter.acquire(), limiter.acquire()
+    assert claimed(limiter) is None
+    first.offer()
+    inner = claimed(limiter)
+    assert inner is not None
+    inner.settle()
+    second.offer()
+    assert current_reservations() == (second,)  # the first is not kept for ever
+    second.settle()
+    assert claimed(limiter) is None
 
 
 # ---------------------------------------------------------------- a call within a call
