@@ -149,6 +149,10 @@ class Reservation:
         """Let inner layers find it until it has ended; for adapters whose hooks only see a call begin and end."""
         context.offer_reservation(self)
 
+    def withdraw(self) -> None:
+        """Take back `offer()`, in this context: from now on, calls that are made here are others."""
+        context.drop_reservation(self)
+
     def fail(self, error: BaseException | Failure) -> None:
         """End the call after an error: as never sent, as refused by the provider, or else with the estimate.
 

@@ -337,7 +337,7 @@ def test_three_layers_are_one_call_and_all_see_its_end(manual_clock: ManualClock
     assert left == {"tokens": 1_000 - charged[end], "concurrency": 2}
 
 
-def test_an_offer_lasts_until_the_call_has_ended(manual_clock: ManualClock) -> None:
+def test_an_offer_lasts_until_it_is_withdrawn_or_the_call_has_ended(manual_clock: ManualClock) -> None:
     limiter = RateLimiter(rpm=10, clock=manual_clock)
     first, second = limiter.acquire(), limiter.acquire()
     assert claimed(limiter) is None
@@ -346,9 +346,11 @@ def test_an_offer_lasts_until_the_call_has_ended(manual_clock: ManualClock) -> N
     assert inner is not None
     inner.settle()
     second.offer()
-    assert current_reservations() == (second,)  # the first is not kept for ever
+    assert second in current_reservations()
+    assert first not in current_reservations()  # it is not kept for ever
+    second.withdraw()
+    assert second not in current_reservations()
     second.settle()
-    assert claimed(limiter) is None
 
 
 # ---------------------------------------------------------------- a call within a call
