@@ -20,7 +20,7 @@ from agent_rate_limiter.errors import ConfigError, LimiterClosed, ReservationErr
 from agent_rate_limiter.feedback import Feedback
 from agent_rate_limiter.limits import Priority, Resource, Target
 from agent_rate_limiter.providers.model import Failure, Quota
-from agent_rate_limiter.reservation import Reservation
+from agent_rate_limiter.reservation import Reservation, Tracked
 from agent_rate_limiter.retry import RetryStrategy
 from agent_rate_limiter.routing import Declared, Route, Router
 from agent_rate_limiter.strategies import GATE
@@ -90,6 +90,13 @@ class Calls:
             return Reservation(self, route, hold, estimate)
         waiter = self._waiter(route, hold, estimate, priority, patience, again=again)
         return self._conclude(route, estimate, await wait_in_loop(self.engine, waiter))
+
+    def track(self, target: Target, estimate: Estimate) -> Reservation:
+        """Follow a call that is made anyway: it takes nothing until it is settled, and so is never refused."""
+        route, hold, _ = self._prepare(target, estimate, None)
+        hold.amounts = hold.nothing
+        self.engine.reserve(hold, 0)
+        return Tracked(self, route, hold, estimate)
 
     def pause(self, seconds: float) -> None:
         """Wait as long, blocking the thread: in the engine's queue, so that virtual time knows."""

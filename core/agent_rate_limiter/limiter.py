@@ -163,6 +163,14 @@ class Limiter:
         """  # noqa: D205 - one sentence needs two lines
         return self._calls.claim(target)
 
+    def track(self, target: Target, estimate: Estimate) -> Reservation:
+        """Follow a call to a target of `target_for` that is made anyway, as something else than us decides it.
+
+        It is never refused and never waits; what it used is charged when it is settled. A layer inside that makes the
+        same call under its limits counts it instead: then this reservation is cancelled.
+        """
+        return self._calls.track(target, estimate)
+
     def attempts(
         self, target: Target, estimate: Estimate, *, priority: int | None = None, timeout: float | None = None
     ) -> Attempts:

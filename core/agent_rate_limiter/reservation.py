@@ -289,3 +289,14 @@ class _Claimed(Reservation):
         while isinstance(handle, _Claimed):
             handle = handle._outer  # noqa: SLF001 - its own kind
             handle.usage, handle.cost = self.usage, self.cost
+
+
+class Tracked(Reservation):
+    """A call that is made whatever the limits say; it steps back for a layer inside that makes it under its limits."""
+
+    __slots__ = ()
+
+    def claim(self) -> None:
+        """Let the layer inside, which found this, make a reservation of its own: it counts the call."""
+        if not self._done:
+            self.cancel()

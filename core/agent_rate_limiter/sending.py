@@ -1,0 +1,180 @@
+"""Make one logical call: wait until it is admitted, send, try again, settle. For adapters of frameworks.
+
+Each takes `limiter.attempts(...)`, and a function that makes one attempt. Sync and async differ in who awaits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, aclosing, closing, nullcontext
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from agent_rate_limiter.attempts import Attempts
+    from agent_rate_limiter.reservation import Reservation
+    from agent_rate_limiter.usage import Usage
+
+R = TypeVar("R")
+T = TypeVar("T")
+T_contra = TypeVar("T_contra", contravariant=True)
+Read = Callable[[Any], "Usage | None"]
+"""Finds the usage in a result; None charges the estimate."""
+
+
+class Meter(Protocol[T_contra]):
+    """Reads along what a stream brings."""
+
+    def feed(self, item: T_contra) -> None:
+        """Note an item that has come."""
+        ...
+
+    @property
+    def usage(self) -> Usage | None:
+        """What has been used so far; None when nothing is known."""
+        ...
+
+
+def send(attempts: Attempts, make: Callable[[Reservation], R], read: Read) -> R:
+    """Make a call that returns its result, blocking the thread while it waits.
+
+    Args:
+        attempts: the logical call.
+        make: makes one attempt, to `reservation.target`; layers inside find the reservation.
+        read: finds the usage in the result.
+    """
+    call = attempts.claim() or attempts.acquire()
+    while True:
+        try:
+            with call.offered():
+                result = make(call)
+        except BaseException as error:
+            if not attempts.failed(call, error):
+                raise
+        else:
+            _settle(call, read(result))
+            return result
+        call = attempts.acquire()
+
+
+async def send_async(attempts: Attempts, make: Callable[[Reservation], Awaitable[R]], read: Read) -> R:
+    """Make a call that is awaited, letting the event loop run while it waits. As `send`."""
+    call = attempts.claim() or await attempts.acquire_async()
+    while True:
+        try:
+            with call.offered():
+                result = await make(call)
+        except BaseException as error:
+            if not attempts.failed(call, error):
+                raise
+        else:
+            _settle(call, read(result))
+            return result
+        call = await attempts.acquire_async()
+
+
+def stream(
+    attempts: Attempts, make: Callable[[Reservation], Iterator[T]], meter: Callable[[], Meter[T]]
+) -> Iterator[T]:
+    """Make a call that brings one item after the other; tried again until the first has come.
+
+    While it is suspended, layers inside do not find the reservation: what its consumer calls is another call. A stream
+    that is left early, or breaks off, is charged what was seen of it, and the estimate at least.
+
+    Args:
+        attempts: the logical call.
+        make: makes one attempt, to `reservation.target`.
+        meter: makes what reads along, anew for each attempt.
+    """
+    call = attempts.claim() or attempts.acquire()
+    while True:
+        tap = _Tap(attempts, call, meter())
+        try:
+            with call.offered():
+                items = make(call)
+            with _closing(items):
+                while (item := _next(call, items)) is not _END:
+                    tap.feed(item)
+                    yield item
+        except BaseException as error:
+            if not tap.broken(error):
+                raise
+        else:
+            tap.end()
+            return
+        call = attempts.acquire()
+
+
+async def stream_async(
+    attempts: Attempts, make: Callable[[Reservation], AsyncIterator[T]], meter: Callable[[], Meter[T]]
+) -> AsyncIterator[T]:
+    """Make a call that brings one item after the other, letting the event loop run meanwhile. As `stream`."""
+    call = attempts.claim() or await attempts.acquire_async()
+    while True:
+        tap = _Tap(attempts, call, meter())
+        try:
+            with call.offered():
+                items = make(call)
+            async with _aclosing(items):
+                while (item := await _anext(call, items)) is not _END:
+                    tap.feed(item)
+                    yield item
+        except BaseException as error:
+            if not tap.broken(error):
+                raise
+        else:
+            tap.end()
+            return
+        call = await attempts.acquire_async()
+
+
+class _Tap(Generic[T]):
+    """One attempt of a stream, and what is known of it."""
+
+    def __init__(self, attempts: Attempts, call: Reservation, meter: Meter[T]) -> None:
+        self._attempts = attempts
+        self._call = call
+        self._meter = meter
+        self._began = False
+
+    def feed(self, item: T) -> None:
+        self._began = True
+        self._meter.feed(item)
+
+    def end(self) -> None:
+        _settle(self._call, self._meter.usage)
+
+    def broken(self, error: BaseException) -> bool:
+        """End the attempt; True when it is to be tried again."""
+        usage = self._meter.usage
+        if isinstance(error, GeneratorExit):  # maybe in a finalizer: nothing may be waited for
+            self._call.abandon(usage)
+            return False
+        if self._began and usage is not None:
+            _settle(self._call, usage)
+        return self._attempts.failed(self._call, error, resend=not self._began)
+
+
+def _settle(call: Reservation, usage: Usage | None) -> None:
+    if not call.done:  # a layer inside may have settled it, or will
+        call.settle(usage)
+
+
+def _closing(items: Any) -> AbstractContextManager[Any]:
+    return closing(items) if hasattr(items, "close") else nullcontext()
+
+
+def _aclosing(items: Any) -> AbstractAsyncContextManager[Any]:
+    return aclosing(items) if hasattr(items, "aclose") else nullcontext()
+
+
+def _next(call: Reservation, items: Iterator[T]) -> Any:
+    with call.offered():
+        return next(items, _END)
+
+
+async def _anext(call: Reservation, items: AsyncIterator[T]) -> Any:
+    with call.offered():
+        return await anext(items, _END)
+
+
+_END = object()
