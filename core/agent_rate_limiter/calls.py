@@ -31,6 +31,7 @@ from agent_rate_limiter.verdict import decision_of, error_of
 if TYPE_CHECKING:
     from agent_rate_limiter.alerts import Alerts
     from agent_rate_limiter.cost_tracker import CostTracker
+    from agent_rate_limiter.quotes import Quotes
 
 
 class Calls:
@@ -42,20 +43,22 @@ class Calls:
         costs: the books.
         retry: what is tried again.
         alerts: who is told of budgets that run low.
+        quotes: who knows prices.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - everything that a call meets; made in one place
         self,
         engine: Engine,
         declared: Callable[[Target], Declared],
         costs: CostTracker,
         retry: RetryStrategy,
         alerts: Alerts,
+        quotes: Quotes,
     ) -> None:
         self.engine = engine
         self.retry = retry
         self._alerts = alerts
-        self._router = Router(declared, engine.store.bucket, costs, alerts)
+        self._router = Router(declared, engine.store.bucket, costs, alerts, quotes)
         self._routes = self._router.routes  # read without a lock, and without a call, on the way of every call
         self._feedback = Feedback(engine, self._router)
 
@@ -131,7 +134,7 @@ class Calls:
 
     def settle(self, route: Route, hold: Hold, estimate: Estimate, usage: Usage) -> float:
         """Charge what was used; return its dollars."""
-        nano = route.cost(usage)
+        nano = route.cost(usage, hold.taken_at)
         used = route.used(estimate, usage, nano)
         self.engine.settle(hold, used if usage.exact else _charged(hold, used, usage))
         gate = route.gate.state
@@ -165,9 +168,9 @@ class Calls:
 
     def abandon(self, route: Route, hold: Hold, estimate: Estimate, usage: Usage) -> None:
         """Charge a call that nobody will settle any more, as soon as may be. Safe in a finalizer."""
-        nano = route.cost(usage)
+        nano = route.known_cost(usage)  # a limit on cost is on the path: then its price is known
         hold.final = _charged(hold, route.used(estimate, usage, nano), usage)
-        route.account.book_later(usage, nano, hold.taken_at)
+        route.account.book_later(usage, nano if route.priced else None, hold.taken_at)
         self.engine.abandon(hold)
 
     # -- how -----------------------------------------------------------------------------------------------
@@ -178,6 +181,7 @@ class Calls:
             scope = context.current_scope()
         route = self._router.find(target, scope)
         if route is None:
+            self._router.check_price(target)
             route = self.engine.read(lambda now: self._router.compile(target, scope, now))
         return route
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from threading import Lock
@@ -67,17 +67,24 @@ _BATCH = 512
 class Account:
     """The books of one target and one set of labels; made by `CostTracker.account`."""
 
-    __slots__ = ("_hour", "_labels", "_sums", "_target", "_tracker")
+    __slots__ = ("_hour", "_labels", "_sums", "_target", "_tracker", "cost", "source")
+
+    cost: Callable[[Usage, int], int]
+    """What a usage costs in nano-dollars, at an epoch millisecond."""
 
     def __init__(self, tracker: CostTracker, target: Target, labels: tuple[tuple[str, str], ...]) -> None:
         self._tracker = tracker
         self._target = target
         self._labels = labels
+        self.source = ""
         self._hour = -1
         self._sums: list[int] = []
 
-    def book_later(self, usage: Usage, nano: int, now: int) -> None:
-        """Book one call without a lock: safe in a finalizer, which may run while the lock is held."""
+    def book_later(self, usage: Usage, nano: int | None, now: int) -> None:
+        """Book one call without a lock: safe in a finalizer, which may run while the lock is held.
+
+        Without a cost, that is found out when the books are added up.
+        """
         self._tracker.late.append((self, usage, nano, now))
 
     def book(self, usage: Usage, nano: int, now: int) -> float:
@@ -116,7 +123,7 @@ class CostTracker:
 
     def __init__(self) -> None:
         self.cells: dict[_Cell, list[int]] = {}
-        self.late: deque[tuple[Account, Usage, int, int]] = deque()
+        self.late: deque[tuple[Account, Usage, int | None, int]] = deque()
         self.lock = Lock()
         _trackers.add(self)
 
@@ -163,7 +170,7 @@ class CostTracker:
         with self.lock:
             while self.late:
                 account, usage, nano, now = self.late.popleft()
-                account.add(usage, nano, now)
+                account.add(usage, account.cost(usage, now) if nano is None else nano, now)
 
     def _snapshot(self) -> Iterable[tuple[_Cell, list[int]]]:
         self.add_up()

@@ -26,6 +26,7 @@ from agent_rate_limiter.fallback import Limited
 from agent_rate_limiter.limits import Limit, Target, label_texts, shorthand
 from agent_rate_limiter.pending import Pending
 from agent_rate_limiter.pricing import Price
+from agent_rate_limiter.quotes import Quotes
 from agent_rate_limiter.report import Explanation, Snapshot, shown, status_of
 from agent_rate_limiter.reservation import Reservation
 from agent_rate_limiter.retry import RetryStrategy
@@ -43,6 +44,7 @@ T = TypeVar("T")
 Size = Estimate | Callable[..., Estimate] | None
 """What a decorated call is expected to use, or a function of its arguments that says so."""
 
+_NOBODY = Target("default", "default")
 _scope_numbers = itertools.count(1).__next__
 
 
@@ -58,6 +60,7 @@ class Limiter:
         ageing: seconds after which a priority that was passed over counts as one level more urgent.
         retry: what is tried again, where the limiter makes the calls (decorator, wrapped clients).
         alerts: who is told of budgets that run low.
+        on_unknown_price: what to do about a target without a price: "warn", "block" or "zero".
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class Limiter:
         ageing: float = 1.0,
         retry: RetryStrategy | Mapping[str, Any] | None = None,
         alerts: Alerts | None = None,
+        on_unknown_price: str = "warn",
     ) -> None:
         if clock is not None and not hasattr(clock, "now"):
             raise ConfigError(f"clock is {clock!r}: give an object with now() -> epoch milliseconds, or None.")
@@ -80,7 +84,8 @@ class Limiter:
             ageing=_span("ageing", ageing),
         )
         self.costs = CostTracker()
-        self._calls = Calls(engine, declared, self.costs, RetryStrategy.of(retry), alerts or Alerts({}, None))
+        quotes = Quotes(on_unknown_price, engine.clock.now)
+        self._calls = Calls(engine, declared, self.costs, RetryStrategy.of(retry), alerts or Alerts({}, None), quotes)
         self._targets: dict[str | Target, Target] = {}  # as written → checked
 
     # -- scopes --------------------------------------------------------------------------------------------
@@ -215,8 +220,8 @@ class RateLimiter(Limiter):
     Args:
         limits: `Limit`s, or texts such as "40 requests/week".
         target: what messages and reports call it, as `provider:model`.
-        price: for limits on cost and for reports.
-        store: see Limiter; so are clock, lease, ageing and retry.
+        price: for limits on cost and for reports; without it, the price table's for the target.
+        store: see Limiter; so are clock, lease, ageing, retry and on_unknown_price.
         shorthands: rpm, rps, rpd, tpm, tpd, itpm, otpm, concurrency.
 
     Raises:
@@ -227,13 +232,14 @@ class RateLimiter(Limiter):
         self,
         limits: Iterable[Limit | str] | Limit | str = (),
         *,
-        target: str | Target = "default:default",
+        target: str | Target = _NOBODY,
         price: Price | None = None,
         store: str | Store = "memory://",
         clock: Clock | None = None,
         lease: float = 600.0,
         ageing: float = 1.0,
         retry: RetryStrategy | Mapping[str, Any] | None = None,
+        on_unknown_price: str = "warn",
         **shorthands: float,
     ) -> None:
         self.target = Target.parse(target)
@@ -241,8 +247,17 @@ class RateLimiter(Limiter):
         parsed += [shorthand(name, amount) for name, amount in shorthands.items()]
         self.limits = tuple(parsed)
         self.price = price
-        known = _Known(tuple((str(self.target), limit) for limit in self.limits), price)
-        super().__init__(lambda _: known, store=store, clock=clock, lease=lease, ageing=ageing, retry=retry)
+        kind = None if self.target == _NOBODY else self.target.provider
+        known = _Known(tuple((str(self.target), limit) for limit in self.limits), price, kind)
+        super().__init__(
+            lambda _: known,
+            store=store,
+            clock=clock,
+            lease=lease,
+            ageing=ageing,
+            retry=retry,
+            on_unknown_price=on_unknown_price,
+        )
 
     def acquire(
         self,
@@ -327,9 +342,10 @@ class RateLimiter(Limiter):
 class _Known:
     rated = True  # whoever makes a RateLimiter says what the limits are
 
-    def __init__(self, limits: tuple[tuple[str, Limit], ...], price: Price | None) -> None:
+    def __init__(self, limits: tuple[tuple[str, Limit], ...], price: Price | None, kind: str | None) -> None:
         self.limits = limits
         self.price = price
+        self.kind = kind
 
 
 def _limits(limits: object) -> list[Limit]:

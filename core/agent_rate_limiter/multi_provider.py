@@ -54,6 +54,8 @@ class MultiProviderLimiter(Limiter):
         lease: seconds after which a reservation that nobody ends is taken for lost.
         ageing: seconds after which a priority that was passed over counts as one level more urgent.
         retry: what is tried again, where the limiter makes the calls (decorator, wrapped clients).
+        on_unknown_price: what to do about a model without a price, neither configured nor in the price table:
+            "warn" logs it once and books $0, marked "unpriced"; "block" refuses its calls; "zero" says nothing.
 
     Raises:
         ConfigError: a value makes no sense; the message names it and the fix.
@@ -74,6 +76,7 @@ class MultiProviderLimiter(Limiter):
         lease: float = 600.0,
         ageing: float = 1.0,
         retry: RetryStrategy | Mapping[str, Any] | None = None,
+        on_unknown_price: str = "warn",
     ) -> None:
         self.providers = _by_name(providers)
         thresholds = check_thresholds(alert_threshold)
@@ -88,7 +91,14 @@ class MultiProviderLimiter(Limiter):
         thresholds_of = {limit: budget.thresholds or () for limit, budget in zip(limits, self.budgets, strict=True)}
         alerts = Alerts(thresholds_of, on_alert)
         super().__init__(
-            self._declared, store=store, clock=clock, lease=lease, ageing=ageing, retry=retry, alerts=alerts
+            self._declared,
+            store=store,
+            clock=clock,
+            lease=lease,
+            ageing=ageing,
+            retry=retry,
+            alerts=alerts,
+            on_unknown_price=on_unknown_price,
         )
 
     @classmethod
@@ -225,7 +235,7 @@ class MultiProviderLimiter(Limiter):
 
     def _declared(self, target: Target) -> _Declared:
         if not self.providers:
-            return _Declared(self._budget_limits, None, rated=False)
+            return _Declared(self._budget_limits, None, target.provider, rated=False)
         provider = self.providers.get(target.provider)
         model = None if provider is None else provider.model(target.model)
         if provider is None or model is None:
@@ -237,7 +247,7 @@ class MultiProviderLimiter(Limiter):
         ]
         shared += [(provider.name, limit) for limit in provider.limits]
         rated = any(limit.resource is not Resource.COST for _, limit in (*own, *shared))
-        return _Declared((*own, *shared, *self._budget_limits), model.price, rated=rated)
+        return _Declared((*own, *shared, *self._budget_limits), model.price, _kind(provider), rated=rated)
 
     def __repr__(self) -> str:
         """State providers and budgets."""
@@ -247,11 +257,12 @@ class MultiProviderLimiter(Limiter):
 
 
 class _Declared:
-    __slots__ = ("limits", "price", "rated")
+    __slots__ = ("kind", "limits", "price", "rated")
 
-    def __init__(self, limits: Sequence[tuple[str, Limit]], price: Price | None, *, rated: bool) -> None:
+    def __init__(self, limits: Sequence[tuple[str, Limit]], price: Price | None, kind: str, *, rated: bool) -> None:
         self.limits = limits
         self.price = price
+        self.kind = kind
         self.rated = rated
 
 
@@ -267,6 +278,13 @@ def _by_name(providers: Iterable[Provider]) -> dict[str, Provider]:
             raise ConfigError(message)
         found[provider.name] = provider
     return found
+
+
+def _kind(provider: Provider) -> str:
+    """Whose price list a provider's models are on."""
+    from agent_rate_limiter.providers import detect
+
+    return provider.kind or (detect(provider.base_url) if provider.base_url else None) or provider.name
 
 
 def _with_thresholds(budget: Budget, thresholds: tuple[float, ...]) -> Budget:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from decimal import ROUND_CEILING, Decimal
 from operator import attrgetter, mul
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from agent_rate_limiter.errors import ConfigError
 
@@ -39,9 +40,11 @@ class Price:
         output_audio_per_1m: output that was audio.
         per_request: dollars for each request, whatever its tokens.
         cache_write_1h_per_1m: the part of the cache writes that is kept for an hour.
+        tiers: a number of input tokens → the price of the whole call if it sends more than that.
+        services: how a call was served ("batch", "flex", "priority") → its price; others cost the usual.
 
     Raises:
-        ConfigError: a price is not a finite number of at least 0 (0 is free).
+        ConfigError: a price is not a finite number of at least 0 (0 is free), or a tier or service makes no sense.
     """
 
     input_per_1m: float
@@ -53,6 +56,8 @@ class Price:
     output_audio_per_1m: float | None = None
     per_request: float = 0.0
     cache_write_1h_per_1m: float | None = None
+    tiers: Mapping[int, Price] = field(default_factory=dict[int, "Price"], hash=False, repr=False)
+    services: Mapping[str, Price] = field(default_factory=dict[str, "Price"], hash=False, repr=False)
 
     # Nano-dollars per million tokens (or requests), computed once: calls are priced on the hot path.
     _input: int = field(init=False, repr=False, compare=False)
@@ -63,9 +68,13 @@ class Price:
     _input_kinds: tuple[int, int, int, int] = field(init=False, repr=False, compare=False)
     _output_kinds: tuple[int, int] = field(init=False, repr=False, compare=False)
     _flat: bool = field(init=False, repr=False, compare=False)
+    _plain: Price | None = field(init=False, repr=False, compare=False)  # the same without tiers and services
+    _steps: tuple[tuple[int, Price], ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense, and turn dollars into integers."""
+        _check_tiers(self.tiers)
+        _check_services(self.services)
         sent, produced = self._rate("input_per_1m"), self._rate("output_per_1m")
         write = self._rate("cache_write_per_1m", sent)
         input_kinds = (
@@ -84,6 +93,8 @@ class Price:
             _input_kinds=input_kinds,
             _output_kinds=output_kinds,
             _flat={sent} == set(input_kinds) and {produced} == set(output_kinds),
+            _plain=replace(self, tiers={}, services={}) if self.tiers or self.services else None,
+            _steps=tuple(sorted(self.tiers.items(), reverse=True)),
         )
 
     def _rate(self, name: str, otherwise: int | None = None) -> int:
@@ -104,13 +115,21 @@ class Price:
 
     @property
     def flat_rates(self) -> tuple[int, int, int] | None:
-        """Nano-dollars per million requests, input and output tokens, if no kind of token is priced apart."""
-        return (self._request, self._input, self._output) if self._flat else None
+        """Nano-dollars per million requests, input and output tokens, if nothing is priced apart."""
+        return (self._request, self._input, self._output) if self._flat and self._plain is None else None
+
+    def applied(self, input_tokens: int, service: str = "") -> Price:
+        """Return the price of a call that sends so many tokens, and is served in that way."""
+        if service in self.services:
+            return self.services[service].applied(input_tokens)
+        return next((tier for above, tier in self._steps if input_tokens > above), self._plain or self)
 
     def nano(self, usage: Usage) -> int:
         """Charge what a call used: nano-dollars, rounded up once; a cost that the provider stated wins."""
         if usage.cost is not None:
             return _nano(usage.cost)
+        if self._plain is not None:
+            return self.applied(usage.input_tokens, usage.service_tier).nano(usage)
         if self._flat:
             return self.expected_nano(usage.requests, usage.input_tokens, usage.output_tokens)
         cached, write, write_1h, audio_in, reasoning, audio_out = _parts_of(usage)
@@ -119,17 +138,29 @@ class Price:
             usage.input_tokens, self._input, (cached, write - write_1h, write_1h, audio_in), self._input_kinds
         )
         produced = _charge(usage.output_tokens, self._output, (reasoning, audio_out), self._output_kinds)
-        return -(-(sent + produced + usage.requests * self._request) // _MILLION)
+        return _millionth(sent + produced + usage.requests * self._request)
 
     def expected_nano(self, requests: int, input_tokens: int, output_tokens: int) -> int:
         """What a call is expected to cost, in nano-dollars: every token at the plain price."""
-        millionths = requests * self._request + input_tokens * self._input + output_tokens * self._output
-        return -(-millionths // _MILLION)
+        if self._plain is not None:
+            return self.applied(input_tokens).expected_nano(requests, input_tokens, output_tokens)
+        return _millionth(requests * self._request + input_tokens * self._input + output_tokens * self._output)
 
     def worst_nano(self, requests: int, input_tokens: int, output_tokens: int) -> int:
-        """Bound what a call can cost, in nano-dollars: every token at the dearest price of its direction."""
+        """Bound what a call can cost, in nano-dollars: every token at the dearest price of its direction.
+
+        Of the tiers, that is the dearest of those that so many input tokens can reach. Services count as the
+        usual one: who asks for a dearer one has to say so in the estimate's `cost`.
+        """
+        if self._plain is not None:
+            prices = [self._plain, *(tier for above, tier in self._steps if input_tokens > above)]
+            return max(price.worst_nano(requests, input_tokens, output_tokens) for price in prices)
         millionths = requests * self._request + input_tokens * self._worst_input + output_tokens * self._worst_output
-        return -(-millionths // _MILLION)
+        return _millionth(millionths)
+
+
+def _millionth(amount: int) -> int:
+    return -(-amount // _MILLION)
 
 
 def _charge(tokens: int, rate: int, parts: tuple[int, ...], rates: tuple[int, ...]) -> int:
@@ -158,3 +189,21 @@ def _checked(name: str, dollars: object) -> float:
     if isinstance(dollars, (int, float)) and not isinstance(dollars, bool) and 0 <= dollars < float("inf"):
         return dollars
     raise ConfigError(f"{name} is {dollars!r}: give dollars as a finite number of at least 0.")
+
+
+def _check_tiers(tiers: object) -> None:
+    if not isinstance(tiers, Mapping):
+        raise ConfigError(f"tiers is {tiers!r}: give a mapping such as {{200_000: Price(6, 22.5)}}.")
+    for above, tier in cast("Mapping[object, object]", tiers).items():
+        if not isinstance(above, int) or isinstance(above, bool) or above < 0:
+            raise ConfigError(f"tiers hold {above!r}: give the input tokens above which it begins, a whole number.")
+        if not isinstance(tier, Price) or tier.tiers or tier.services:
+            raise ConfigError(f"tiers[{above}] is {tier!r}: give a Price without tiers or services of its own.")
+
+
+def _check_services(services: object) -> None:
+    if not isinstance(services, Mapping):
+        raise ConfigError(f"services is {services!r}: give a mapping such as {{'batch': Price(1.5, 7.5)}}.")
+    for name, price in cast("Mapping[object, object]", services).items():
+        if not isinstance(name, str) or not name or not isinstance(price, Price) or price.services:
+            raise ConfigError(f"services[{name!r}] is {price!r}: give a name, and a Price without services of its own.")

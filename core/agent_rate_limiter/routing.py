@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from operator import itemgetter
 from typing import Protocol
 
@@ -13,6 +14,7 @@ from agent_rate_limiter.cost_tracker import Account, CostTracker
 from agent_rate_limiter.errors import ConfigError
 from agent_rate_limiter.limits import NANO_PER_DOLLAR, Limit, Resource, Target
 from agent_rate_limiter.pricing import Price
+from agent_rate_limiter.quotes import Quote, Quotes
 from agent_rate_limiter.strategies import GATE, NARROW_GATE
 from agent_rate_limiter.strategies.gate import OPEN
 from agent_rate_limiter.usage import Estimate, Usage
@@ -48,7 +50,12 @@ class Declared(Protocol):
 
     @property
     def price(self) -> Price | None:
-        """What it costs, if that is known."""
+        """What the user says that it costs."""
+        ...
+
+    @property
+    def kind(self) -> str | None:
+        """Whose price list it is on otherwise; None: nobody's."""
         ...
 
 
@@ -59,7 +66,7 @@ class Route:
         target: where calls go.
         scope: who makes them.
         path: the limits; the first is the target's gate.
-        price: for limits on cost and for the books.
+        quote: finds its price at an epoch millisecond, or now; called when one is first needed.
         account: the books of this target and scope.
         watched: the budgets on the path that somebody wants to hear of.
         searching: whether nobody configured a rate: then successes and refusals teach it.
@@ -70,6 +77,8 @@ class Route:
         "_costed",
         "_flat_rates",
         "_pick",
+        "_quote",
+        "_until",
         "account",
         "flow",
         "gate",
@@ -86,7 +95,7 @@ class Route:
         target: Target,
         scope: CallScope,
         path: Path,
-        price: Price | None,
+        quote: Callable[[int | None], Quote],
         account: Account,
         *,
         watched: tuple[Watch, ...],
@@ -94,11 +103,14 @@ class Route:
     ) -> None:
         self.target = target
         self.labels = scope.labels
-        self.price = price
+        self.price: Price | None = None
+        self._quote = quote
+        self._until = 0  # when to ask for a price again: at first, as soon as one is needed
+        self._flat_rates: tuple[int, int, int] | None = None
         self.gate = path[0]
         self.account = account
+        account.cost = self.cost
         self.watched = watched
-        self._flat_rates = None if price is None else price.flat_rates
         self.searching = searching
         self.flow = scope.labels.get("agent", "")
         self.follow(path)
@@ -121,22 +133,45 @@ class Route:
         if self._costed:
             if estimate.cost is not None:
                 cost = round(estimate.cost * NANO_PER_DOLLAR)
-            elif self.price is not None:
-                cost = self.price.worst_nano(requests, given, at_most)
+            else:
+                if not self._until:
+                    self._find_price(None)
+                if self.price is not None:
+                    cost = self.price.worst_nano(requests, given, at_most)
         gate = self.gate.state
         passing = 0 if gate[1] >= OPEN and not gate[0] else 1  # nobody counts who passes an open gate
         return self._pick((requests, given, expected, given + expected, cost, 1, at_most, given + at_most, passing))
 
-    def cost(self, usage: Usage) -> int:
-        """What a call cost, in nano-dollars, rounded up; what the provider stated wins."""
+    def cost(self, usage: Usage, at: int) -> int:
+        """What a call of that time cost, in nano-dollars, rounded up; what the provider stated wins."""
         rates = self._flat_rates
-        if usage.cost is None and rates is not None:  # the usual case, in one step
-            requests, sent, produced = rates
-            millionths = usage.requests * requests + usage.input_tokens * sent + usage.output_tokens * produced
-            return -(-millionths // 1_000_000)
+        if usage.cost is None:
+            if at >= self._until:
+                self._find_price(at)
+                rates = self._flat_rates
+            if rates is not None:  # the usual case, in one step
+                requests, sent, produced = rates
+                millionths = usage.requests * requests + usage.input_tokens * sent + usage.output_tokens * produced
+                return -(-millionths // 1_000_000)
+        return self.known_cost(usage)
+
+    def known_cost(self, usage: Usage) -> int:
+        """The same by the price that was found last: safe in a finalizer, for nothing is looked up."""
         if self.price is not None:
             return self.price.nano(usage)
         return round((usage.cost or 0) * NANO_PER_DOLLAR)
+
+    @property
+    def priced(self) -> bool:
+        """Whether its price was asked for yet."""
+        return self._until > 0
+
+    def _find_price(self, at: int | None) -> None:
+        quote = self._quote(at)
+        self.price = quote.price
+        self._flat_rates = None if quote.price is None else quote.price.flat_rates
+        self.account.source = quote.source
+        self._until = quote.until
 
     def used(self, estimate: Estimate, usage: Usage, nano: int) -> Sequence[int]:
         """Units that a call really used of each limit; those that count `max_tokens` keep that."""
@@ -156,6 +191,7 @@ class Router:
         bucket: the store's bucket of a key.
         costs: the books.
         alerts: who watches budgets.
+        quotes: who knows prices.
     """
 
     def __init__(
@@ -164,7 +200,9 @@ class Router:
         bucket: Callable[[str, Limit, str, int], Bucket],
         costs: CostTracker,
         alerts: Alerts,
+        quotes: Quotes,
     ) -> None:
+        self._quotes = quotes
         self._alerts = alerts
         self._costs = costs
         self._declared = declared
@@ -202,11 +240,20 @@ class Router:
             self._forget_idle(now)
         account = self._costs.account(target, scope.labels)
         watched = self._alerts.watched(path)
-        route = Route(
-            target, scope, tuple(path), declared.price, account, watched=watched, searching=not declared.rated
-        )
+        quote = partial(self._quotes.quote, target, declared.price, declared.kind, budgets=_money(path))
+        route = Route(target, scope, tuple(path), quote, account, watched=watched, searching=not declared.rated)
         self.routes[target, scope.key] = route
         return route
+
+    def check_price(self, target: Target) -> None:
+        """Refuse a target without a price, where that is wanted. Not under a lock: it may load the price table.
+
+        Raises:
+            ConfigError: it has none.
+        """
+        if self._quotes.blocks:
+            declared = self._declared(target)
+            self._quotes.quote(target, declared.price, declared.kind or target.provider)
 
     def learn(self, target: Target, limit: Limit, now: int, *, adaptive: bool = False) -> Bucket:
         """Put a target under a limit that nobody configured. The engine's lock must be held."""
@@ -229,6 +276,10 @@ class Router:
         for key, route in list(self.routes.items()):
             if all(b.queue is None and b.strategy.idle_in(b.state, now) == 0 for b in route.path):
                 del self.routes[key]
+
+
+def _money(path: Sequence[Bucket]) -> tuple[str, ...]:
+    return tuple(bucket.limit.name for bucket in path if bucket.limit.resource is Resource.COST)
 
 
 def _field(limit: Limit) -> int:

@@ -78,6 +78,8 @@ class Usage:
         output_audio_tokens: the part of `output_tokens` that was audio.
         cost: dollars as the provider stated them; None computes the cost from prices.
         exact: False when the numbers are a guess (a broken stream); then nothing is refunded.
+        service_tier: how the provider served it, where that has a price of its own: "batch", "flex", "priority";
+            empty for the usual way.
 
     Raises:
         ConfigError: a count is negative or not a whole number, or the cost is not a finite amount.
@@ -94,6 +96,7 @@ class Usage:
     output_audio_tokens: int = 0
     cost: float | None = None
     exact: bool = True
+    service_tier: str = ""
 
     def __init__(  # noqa: PLR0917 - one per kind of token; requests, input and output may go by place
         self,
@@ -109,6 +112,7 @@ class Usage:
         cost: float | None = None,
         *,
         exact: bool = True,
+        service_tier: str = "",
     ) -> None:
         fields = self.__dict__  # as in Estimate
         fields["requests"] = requests
@@ -126,7 +130,7 @@ class Usage:
             sound = (requests | input_tokens | output_tokens | kinds) >= 0
         except TypeError:
             sound, kinds = False, 1
-        if not kinds and cost is None and exact and sound:
+        if not kinds and cost is None and exact and sound and not service_tier:
             return  # the class has the defaults of the rest
         fields["cached_input_tokens"] = cached_input_tokens
         fields["cache_write_tokens"] = cache_write_tokens
@@ -136,7 +140,8 @@ class Usage:
         fields["output_audio_tokens"] = output_audio_tokens
         fields["cost"] = cost
         fields["exact"] = exact
-        if not sound or cost is not None:
+        fields["service_tier"] = service_tier
+        if not sound or cost is not None or service_tier.__class__ is not str:
             _check("Usage", fields)
 
     @property
@@ -148,6 +153,10 @@ class Usage:
 def _check(kind: str, fields: dict[str, object]) -> None:
     for name, value in fields.items():
         if name == "exact":
+            continue
+        if name == "service_tier":
+            if not isinstance(value, str):
+                _refuse(kind, name, value, "give a word such as 'batch', or leave it out")
             continue
         if name == "cost":
             if value is None:

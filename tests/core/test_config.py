@@ -41,6 +41,7 @@ EVERYTHING = {
     "alert_threshold": [0.95, 0.5],
     "budgets": [{"limit": 5, "per": "total", "scope": {"agent": "each"}, "action": "warn", "thresholds": 0.5}],
     "fallbacks": {"openai:gpt-4": ["anthropic:claude-opus-4"]},
+    "on_unknown_price": "zero",
     "retry": {"max_attempts": 4, "max_time": 60, "backoff": "exponential", "jitter": True},
     "store": "sqlite:///agents.db",
     "lease": 30,
@@ -79,6 +80,7 @@ budgets:
   - {limit: 5, per: total, scope: {agent: each}, action: warn, thresholds: 0.5}
 fallbacks:
   openai:gpt-4: [anthropic:claude-opus-4]
+on_unknown_price: zero
 retry: {max_attempts: 4, max_time: 60, backoff: exponential, jitter: true}
 store: sqlite:///agents.db
 lease: 30
@@ -118,6 +120,7 @@ def test_the_options_are_ready_for_the_limiter() -> None:
         "lease": 30,
         "ageing": 2.5,
         "max_queue": 100,
+        "on_unknown_price": "zero",
     }
 
 

@@ -24,7 +24,7 @@ LABELS = "write labels, as in {agent: researcher} or {agent: each}"
 NAME = "use letters, digits, '.', '_' and '-' only, as in 'openai'"
 KEYS = (
     "providers, budget_limit, budget_period, timezone, alert_threshold, budgets, fallbacks, retry, store, lease, "
-    "ageing, max_queue"
+    "ageing, max_queue, on_unknown_price"
 )
 
 

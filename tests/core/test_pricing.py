@@ -6,6 +6,7 @@ import math
 import pickle
 from dataclasses import replace
 from fractions import Fraction
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -88,7 +89,7 @@ def test_per_1k_charges_both_directions(dollars: float, per_1m: float) -> None:
 @pytest.mark.parametrize("field", ["input_per_1m", "output_per_1m", "cached_input_per_1m", "per_request"])
 def test_a_price_that_makes_no_sense_is_refused(field: str, bad: float) -> None:
     with pytest.raises(ConfigError) as caught:
-        Price(**({"input_per_1m": 1.0, "output_per_1m": 1.0} | {field: bad}))
+        replace(Price(1, 1), **{field: bad})  # type: ignore[arg-type]
     assert str(caught.value) == f"{field} is {bad!r}: give dollars as a finite number of at least 0."
 
 
@@ -104,7 +105,62 @@ def test_a_missing_price_is_refused() -> None:
     assert str(caught.value) == "input_per_1m is None: give dollars as a finite number of at least 0."
 
 
+LONG = Price(6, 22.5, cached_input_per_1m=0.6)
+TIERED = Price(3, 15, tiers={200_000: LONG, 500_000: Price(9, 30)})
+BATCH = Price(1.5, 7.5, tiers={200_000: Price(3, 11.25)})
+SERVED = replace(TIERED, services={"batch": BATCH})
+
+
+@pytest.mark.parametrize(
+    ("price", "usage", "nano"),
+    [
+        (TIERED, Usage(0, 200_000, 10), 200_000 * 3_000 + 10 * 15_000),  # up to there
+        (TIERED, Usage(0, 200_001, 10), 200_001 * 6_000 + 10 * 22_500),  # then all of the call
+        (TIERED, Usage(0, 200_001, 0, cached_input_tokens=200_000), 200_000 * 600 + 6_000),
+        (TIERED, Usage(0, 500_001, 1), 500_001 * 9_000 + 30_000),
+        (SERVED, Usage(0, 100, 10), 100 * 3_000 + 10 * 15_000),
+        (SERVED, Usage(0, 100, 10, service_tier="batch"), 100 * 1_500 + 10 * 7_500),
+        (SERVED, Usage(0, 300_000, 10, service_tier="batch"), 300_000 * 3_000 + 10 * 11_250),
+        (SERVED, Usage(0, 300_000, 10, service_tier="priority"), 300_000 * 6_000 + 10 * 22_500),  # has no price
+        (SERVED, Usage(0, 300_000, 10, service_tier="batch", cost=0.5), 500_000_000),
+        (TEXT, Usage(0, 100, 10, service_tier="batch"), 100 * 3_000 + 10 * 15_000),
+    ],
+)
+def test_tiers_and_services(price: Price, usage: Usage, nano: int) -> None:
+    assert price.nano(usage) == nano
+
+
+def test_what_is_expected_and_the_worst_follow_the_tiers() -> None:
+    assert TIERED.flat_rates is None
+    assert TIERED.expected_nano(1, 200_000, 1) == 200_000 * 3_000 + 15_000
+    assert TIERED.expected_nano(1, 200_001, 1) == 200_001 * 6_000 + 22_500
+    cheaper_beyond = Price(3, 15, tiers={1_000: Price(1, 5)})
+    assert cheaper_beyond.worst_nano(1, 2_000, 10) == 2_000 * 3_000 + 10 * 15_000  # it may send fewer
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"tiers": {-1: TEXT}}, "tiers hold -1: give the input tokens above which it begins, a whole number."),
+        ({"tiers": {"200K": TEXT}}, "tiers hold '200K': give the input tokens above which it begins"),
+        ({"tiers": {5: 3}}, "tiers[5] is 3: give a Price without tiers or services of its own."),
+        ({"tiers": {5: TIERED}}, "give a Price without tiers or services of its own."),
+        ({"tiers": [TEXT]}, "give a mapping such as {200_000: Price(6, 22.5)}."),
+        ({"services": {"batch": 3}}, "services['batch'] is 3: give a name, and a Price"),
+        ({"services": {"": TEXT}}, "services[''] is"),
+        ({"services": {"batch": SERVED}}, "without services of its own."),
+        ({"services": TEXT}, "give a mapping such as {'batch': Price(1.5, 7.5)}."),
+    ],
+)
+def test_tiers_and_services_that_make_no_sense(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        replace(TEXT, **change)
+    assert message in str(caught.value)
+
+
 def test_a_price_is_a_value() -> None:
+    assert pickle.loads(pickle.dumps(SERVED)) == SERVED  # noqa: S301 - our own
+    assert len({SERVED, replace(SERVED), TIERED}) == 2
     assert pickle.loads(pickle.dumps(EVERY_KIND)) == EVERY_KIND  # noqa: S301 - our own
     assert hash(Price(3, 15)) == hash(TEXT)
     assert Price(3, 16) != TEXT
@@ -126,6 +182,9 @@ prices = st.builds(
     maybe_dollars,
 )
 counts = st.integers(0, 10**7)
+tiered = st.builds(
+    lambda price, tiers: replace(price, tiers=tiers), prices, st.dictionaries(counts, prices, max_size=3)
+)
 
 
 def exactly(price: float | None, otherwise: Fraction = Fraction(0)) -> Fraction:
@@ -167,6 +226,12 @@ def test_no_usage_costs_more_than_the_worst_case(price: Price, requests: int, to
     usage = Usage(requests, *tokens)
     assert price.nano(usage) <= price.worst_nano(requests, usage.input_tokens, usage.output_tokens)
     assert price.expected_nano(requests, *tokens[:2]) <= price.worst_nano(requests, *tokens[:2])
+
+
+@given(tiered, st.integers(0, 5), st.tuples(*[counts] * 8), counts)
+def test_nor_in_any_tier_that_it_may_reach(price: Price, requests: int, tokens: tuple[int, ...], unused: int) -> None:
+    usage = Usage(requests, *tokens)
+    assert price.nano(usage) <= price.worst_nano(requests, usage.input_tokens + unused, usage.output_tokens)
 
 
 @given(st.floats(0, 1e9))

@@ -27,7 +27,7 @@ from agent_rate_limiter import (
 from agent_rate_limiter.testing import ManualClock
 
 ESTIMATE_COUNTS = [field.name for field in fields(Estimate) if field.name != "cost"]
-USAGE_COUNTS = [field.name for field in fields(Usage) if field.name not in {"cost", "exact"}]
+USAGE_COUNTS = [field.name for field in fields(Usage) if field.name not in {"cost", "exact", "service_tier"}]
 COUNTS = [(Estimate, name) for name in ESTIMATE_COUNTS] + [(Usage, name) for name in USAGE_COUNTS]
 
 

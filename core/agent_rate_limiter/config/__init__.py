@@ -16,6 +16,7 @@ from agent_rate_limiter.config.entries import (
     LimitEntry,
     ModelEntry,
     PoolEntry,
+    PriceEntry,
     ProviderBody,
     ProviderEntry,
     provider_item,
@@ -98,6 +99,7 @@ class LimiterConfig(Entry):
     lease: kinds.Positive | None = Field(None, description="seconds until an abandoned reservation comes back")
     ageing: kinds.Positive | None = Field(None, description="seconds of waiting that raise a priority by one")
     max_queue: kinds.Count | None = Field(None, description="calls that may wait")
+    on_unknown_price: kinds.UnknownPrice | None = Field(None, description="what to do about a model without a price")
 
     @model_validator(mode="after")
     def _no_loops(self) -> LimiterConfig:
@@ -185,6 +187,8 @@ _ENTRIES: Mapping[int | str, type[BaseModel]] = {
     "limits": LimitEntry,
     "degrade_to": DegradeEntry,
     "budgets": BudgetEntry,
+    "tiers": PriceEntry,
+    "services": PriceEntry,
 }
 
 

@@ -137,11 +137,9 @@ def _degrade(value: object) -> DegradeEntry:
     return DegradeEntry.model_validate(value)
 
 
-class ModelEntry(_Limited):
-    """A model: its limits, its prices, and where its calls may go instead."""
+class PriceEntry(Entry):
+    """What calls cost."""
 
-    counts: kinds.Counts | None = Field(None, description="how the provider charges output when it admits a call")
-    strategy: kinds.RateStrategy | None = Field(None, description="for the limits above that are not mappings")
     cost_per_1k: kinds.Dollars | None = Field(None, description="dollars per 1,000 tokens, in both directions")
     input_per_1m: kinds.Dollars | None = Field(None, description="dollars per million tokens sent")
     output_per_1m: kinds.Dollars | None = Field(None, description="dollars per million tokens produced")
@@ -152,15 +150,6 @@ class ModelEntry(_Limited):
     input_audio_per_1m: kinds.Dollars | None = None
     output_audio_per_1m: kinds.Dollars | None = None
     per_request: kinds.Dollars | None = Field(None, description="dollars per request, whatever its tokens")
-    fallbacks: list[kinds.ModelTarget] | None = Field(None, description="where its calls go instead, in order")
-    degrade_to: Annotated[DegradeEntry, kinds.Read(_degrade, str | DegradeEntry)] | None = Field(
-        None, description="the cheaper target that takes over when a budget runs low"
-    )
-    degrade_at: kinds.Share | None = Field(None, description="the share of the budget at which it does")
-
-    def own_limits(self) -> tuple[Limit, ...]:
-        """Make every limit of the model."""
-        return self.all_limits(self.counts or "actual", self.strategy or "")
 
     def price(self) -> Price | None:
         """Make the price; None when none is given."""
@@ -176,6 +165,39 @@ class ModelEntry(_Limited):
                 raise ConfigError(f"{name} is missing: add it (0 where it is free).")
         return Price(**prices) if prices else None
 
+
+class ModelEntry(_Limited, PriceEntry):
+    """A model: its limits, its prices, and where its calls may go instead."""
+
+    counts: kinds.Counts | None = Field(None, description="how the provider charges output when it admits a call")
+    strategy: kinds.RateStrategy | None = Field(None, description="for the limits above that are not mappings")
+    tiers: dict[kinds.Count, PriceEntry] | None = Field(
+        None, description="prices of calls that send more than so many input tokens, as {200000: {…}}"
+    )
+    services: dict[kinds.Text, PriceEntry] | None = Field(
+        None, description="prices of calls that are served in another way, as {batch: {…}}"
+    )
+    fallbacks: list[kinds.ModelTarget] | None = Field(None, description="where its calls go instead, in order")
+    degrade_to: Annotated[DegradeEntry, kinds.Read(_degrade, str | DegradeEntry)] | None = Field(
+        None, description="the cheaper target that takes over when a budget runs low"
+    )
+    degrade_at: kinds.Share | None = Field(None, description="the share of the budget at which it does")
+
+    def own_limits(self) -> tuple[Limit, ...]:
+        """Make every limit of the model."""
+        return self.all_limits(self.counts or "actual", self.strategy or "")
+
+    def price(self) -> Price | None:
+        """Make the price with its tiers and services; None when none is given."""
+        usual = super().price()
+        tiers, services = _prices("tiers", self.tiers), _prices("services", self.services)
+        if not tiers and not services:
+            return usual
+        if usual is None:
+            name = "tiers" if tiers else "services"
+            raise ConfigError(f"{name} is given without a price: add input_per_1m and output_per_1m beside it.")
+        return replace(usual, tiers=tiers, services=services)
+
     def share(self) -> float:
         """Tell from which share of a budget on the cheaper target takes over."""
         within = self.degrade_to.at if self.degrade_to else None
@@ -190,6 +212,16 @@ class ModelEntry(_Limited):
         self.price()
         self.share()
         return self
+
+
+def _prices(field: str, entries: Mapping[Any, PriceEntry] | None) -> dict[Any, Price]:
+    made: dict[Any, Price] = {}
+    for key, entry in (entries or {}).items():
+        price = entry.price()
+        if price is None:
+            refuse((field, key), "{}", "add input_per_1m and output_per_1m")
+        made[key] = price
+    return made
 
 
 def _model_item(value: object) -> Model | ModelEntry:

@@ -17,6 +17,7 @@ from pydantic_core import CoreSchema, core_schema
 from agent_rate_limiter._environment import KEY_REFERENCE, expand
 from agent_rate_limiter.budgets import ACTIONS
 from agent_rate_limiter.limits import COUNTS, PERIOD_SECONDS, STRATEGIES, Limit, Resource, Scope, Target
+from agent_rate_limiter.quotes import ON_UNKNOWN
 
 _MOST = 10**15  # so that whatever is made of a number (milliseconds, nano-dollars) stays exact and finite
 _TOO_MUCH = "give a number of at most 1e15"
@@ -254,6 +255,7 @@ Strategy = Annotated[str, Read(_one_of(*STRATEGIES)), _enum(*STRATEGIES)]
 RateStrategy = Annotated[str, Read(_one_of(*_RATES)), _enum(*_RATES)]
 Counts = Annotated[str, Read(_one_of(*COUNTS)), _enum(*COUNTS)]
 Action = Annotated[str, Read(_one_of(*ACTIONS)), _enum(*ACTIONS)]
+UnknownPrice = Annotated[str, Read(_one_of(*ON_UNKNOWN)), _enum(*ON_UNKNOWN)]
 Text = Annotated[str, Read(_text), _TEXT]
 Timezone = Annotated[str, Read(_timezone), _TEXT]
 BaseUrl = Annotated[str, Read(_base_url), _TEXT]

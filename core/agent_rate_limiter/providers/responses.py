@@ -6,6 +6,7 @@ Whatever is not a count reads as none; nothing here raises, calls a method of a 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from agent_rate_limiter.providers.shapes import get, is_list, listed, parsed
@@ -94,6 +95,20 @@ _IN_MODALITIES = (*_IN_DETAILS, "input_tokens_by_modality")
 _OUT_MODALITIES = (*_OUT_DETAILS, "candidates_tokens_details", "output_tokens_by_modality")
 _LISTED_COUNT = _places("token_count", "tokens")
 
+# How the call was served: OpenAI and Groq say so beside the usage, Anthropic and Gemini in it.
+_SERVICE = _places("service_tier", "response.service_tier", "traffic_type")
+_SERVICES: Mapping[str, str] = {
+    "auto": "",
+    "default": "",
+    "on_demand": "",  # Groq, Vertex
+    "on_demand_flex": "flex",
+    "on_demand_priority": "priority",
+    "provisioned_throughput": "",
+    "standard": "",  # Anthropic, Gemini
+    "traffic_type_unspecified": "",
+    "unspecified": "",
+}
+
 
 def read_usage(response: object) -> Usage | None:
     """Read what any provider's response says was used.
@@ -114,7 +129,7 @@ def _read(response: object, depth: int) -> Usage | None:
         return response
     found = find_usage(response)
     if found is not None:
-        return normalised(found)
+        return normalised(found, served(response))
     content = get(response, "_content")  # httpx and requests keep a body there once it has been read
     if isinstance(content, bytes):
         return _read(parsed(content), depth - 1) if depth else None
@@ -131,8 +146,24 @@ def find_usage(response: object) -> object | None:
     return response if _states_usage(response) else None
 
 
-def normalised(usage: object) -> Usage | None:
-    """Turn any provider's usage object into a `Usage`; None when it holds no counts."""
+def served(response: object) -> str:
+    """How a response or an event says that the call was served: "batch", "flex", …; empty for the usual way."""
+    for place in _SERVICE:
+        value = _at(response, place)
+        value = getattr(value, "value", value)
+        if isinstance(value, str) and value:
+            word = value.lower()
+            return _SERVICES.get(word, word)
+    return ""
+
+
+def normalised(usage: object, service: str = "") -> Usage | None:
+    """Turn any provider's usage object into a `Usage`; None when it holds no counts.
+
+    Args:
+        usage: the object.
+        service: how the response around it says that the call was served.
+    """
     prompt, produced = _count(usage, _INPUT), _count(usage, _OUTPUT)
     if prompt is None and produced is None:
         return None
@@ -152,6 +183,7 @@ def normalised(usage: object) -> Usage | None:
         input_audio_tokens=min(_audio(usage, _IN_MODALITIES), input_tokens),
         output_audio_tokens=min(_audio(usage, _OUT_MODALITIES), output_tokens),
         cost=_cost(usage),
+        service_tier=service or served(usage),
     )
 
 

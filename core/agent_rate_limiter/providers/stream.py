@@ -10,7 +10,7 @@ from typing import Any
 
 from agent_rate_limiter.estimates import token_weight
 from agent_rate_limiter.providers.model import Failure
-from agent_rate_limiter.providers.responses import find_usage, normalised
+from agent_rate_limiter.providers.responses import find_usage, normalised, served
 from agent_rate_limiter.providers.shapes import fields, get, is_mapping, listed, mapping, mappings, parsed, words
 from agent_rate_limiter.usage import Usage
 
@@ -45,6 +45,7 @@ class StreamReader:
     def __init__(self, fail: Callable[[Mapping[str, Any]], Failure]) -> None:
         self._fail = fail
         self._stated: dict[str, Any] = {}
+        self._service = ""
         self._weight = 0.0
         self._answered = False
         self._final = False
@@ -64,7 +65,7 @@ class StreamReader:
     @property
     def usage(self) -> Usage | None:
         """What was used: exact once the provider has stated the final numbers; None when nothing is known."""
-        stated = normalised(self._stated)
+        stated = normalised(self._stated, self._service)
         if stated is not None and self._final:
             return stated
         if stated is None:
@@ -93,6 +94,7 @@ class StreamReader:
         if found is not None:
             # Anthropic states the input first and the output later: what is new goes over what is known.
             self._stated.update((name, value) for name, value in fields(found).items() if value is not None)
+            self._service = served(event) or self._service
         whole = found is not None and (self._answered or _only_usage(event))
         self._final = self._final or whole or (last and bool(self._stated))
 

@@ -263,3 +263,21 @@ def test_arguments_that_come_parsed_are_output_too() -> None:
     call = {"functionCall": {"name": "look", "args": {"city": "Paris", "days": 3}}}
     reader = _read("gemini", [{"candidates": [{"content": {"parts": [call]}}]}])
     assert 5 <= reader.text_tokens <= 20
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [_chunk({"content": "a"}), _chunk({}, "stop"), _chunk(None, usage=CHAT_USAGE, service_tier="flex")],
+        [{"type": "response.completed", "response": {"usage": CHAT_USAGE, "service_tier": "flex"}}],
+        [
+            {"type": "message_start", "message": {"usage": {"input_tokens": 5, "service_tier": "flex"}}},
+            {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 3}},
+            {"type": "message_stop"},
+        ],
+    ],
+)
+def test_a_stream_says_how_it_was_served(events: list[dict[str, Any]]) -> None:
+    usage = _read("openai", events).usage
+    assert usage is not None
+    assert usage.service_tier == "flex"

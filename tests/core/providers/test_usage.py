@@ -304,3 +304,26 @@ def test_a_stream_that_was_not_read_stays_unread() -> None:
     stream = pieces()
     assert read_usage(stream) is None
     assert next(stream) is CHAT
+
+
+@pytest.mark.parametrize(
+    ("stated", "service"),
+    [
+        ({"service_tier": "flex"}, "flex"),
+        ({"service_tier": "Priority"}, "priority"),
+        ({"usage": {"service_tier": "batch"}}, "batch"),  # Anthropic
+        ({"response": {"service_tier": "flex"}}, "flex"),  # OpenAI Responses' last event
+        ({"usage": {"traffic_type": "ON_DEMAND_PRIORITY"}}, "priority"),  # Vertex
+        ({"service_tier": "default"}, ""),
+        ({"service_tier": "on_demand"}, ""),
+        ({"usage": {"service_tier": "standard"}}, ""),
+        ({"service_tier": None}, ""),
+        ({"service_tier": 5}, ""),
+        ({}, ""),
+    ],
+)
+def test_how_a_call_was_served(stated: dict[str, Any], service: str) -> None:
+    counts = {"input_tokens": 5, "output_tokens": 2}
+    usage = read_usage({**stated, "usage": {**counts, **stated.get("usage", {})}})
+    assert usage is not None
+    assert usage.service_tier == service
