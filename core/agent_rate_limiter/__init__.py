@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from agent_rate_limiter.alerts import Alert as Alert
+    from agent_rate_limiter.alerts import Webhook as Webhook
     from agent_rate_limiter.attempts import Attempts as Attempts
     from agent_rate_limiter.budgets import Budget as Budget
     from agent_rate_limiter.cost_tracker import CostReport as CostReport
@@ -64,7 +65,7 @@ _HOME = {
     ),
     "limiter": ("RateLimiter",),
     "limits": ("EACH", "Limit", "Priority", "Resource", "Scope", "Target"),
-    "alerts": ("Alert",),
+    "alerts": ("Alert", "Webhook"),
     "multi_provider": ("MultiProviderLimiter",),
     "pricing": ("Price",),
     "provider": ("Model", "Pool", "Provider"),

@@ -27,6 +27,7 @@ class Bucket:
         "learned",
         "limit",
         "merged_at",
+        "pace",
         "queue",
         "refused_at",
         "scope",
@@ -46,6 +47,7 @@ class Bucket:
         self.obey(limit, strategy or strategy_for(limit))
         self.state: Any = self.strategy.initial(now)
         self.queue: Any = None  # the engine's: who waits for this bucket
+        self.pace: Any = None  # the forecast's: how fast it fills
 
     def obey(self, limit: Limit, strategy: Strategy) -> None:
         """Follow a rule from now on."""

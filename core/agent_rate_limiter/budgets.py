@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from agent_rate_limiter.errors import ConfigError
 from agent_rate_limiter.limits import EVERYBODY, Limit, Resource, Scope
+from agent_rate_limiter.thresholds import check_thresholds
 
 ACTIONS = ("block", "warn", "degrade")
 DEFAULT_THRESHOLDS = (0.8,)
@@ -56,7 +57,7 @@ class Budget:
         if not isinstance(self.rolling, bool):
             raise ConfigError(f"rolling is {self.rolling!r}: give True or False.")
         if self.thresholds is not None:
-            object.__setattr__(self, "thresholds", check_thresholds(self.thresholds))
+            object.__setattr__(self, "thresholds", check_thresholds(self.thresholds, "thresholds"))
         self.as_limit()
 
     @classmethod
@@ -95,6 +96,7 @@ class Budget:
                 timezone=self.timezone,
                 name=self.name or self._describe(per),
                 enforced=self.action == "block",
+                thresholds=self.thresholds,
                 key=self.name or self._period(),
             )
         except ConfigError as error:
@@ -128,18 +130,3 @@ def limits_of(budgets: Iterable[Budget]) -> tuple[Limit, ...]:
         limit if number == 1 else replace(limit, key=f"{limit.key} #{number}")
         for limit, number in zip(limits, numbers, strict=True)
     )
-
-
-def check_thresholds(thresholds: float | Sequence[float]) -> tuple[float, ...]:
-    """Return alert thresholds in rising order.
-
-    Raises:
-        ConfigError: one is not a share above 0 and up to 1.
-    """
-    shares: tuple[Any, ...] = tuple(thresholds) if isinstance(thresholds, (tuple, list)) else (thresholds,)
-    for share in shares:
-        number = isinstance(share, (int, float)) and not isinstance(share, bool)
-        if not number or not 0 < share <= 1:
-            message = f"alert_threshold is {share!r}: give a share above 0 and up to 1, such as 0.8, or several."
-            raise ConfigError(message)
-    return tuple(sorted(set(shares)))

@@ -42,7 +42,7 @@ class Calls:
         declared: what is known of a target.
         costs: the books.
         retry: what is tried again.
-        alerts: who is told of budgets that run low.
+        alerts: who is told of limits that run low.
         quotes: who knows prices.
     """
 
@@ -70,7 +70,8 @@ class Calls:
         refusal = self.engine.reserve(hold, priority)
         if refusal is None:
             return Reservation(self, route, hold, estimate)
-        return decision_of(target, refusal, self.engine.clock.now())
+        self._alerts.refused(route.watched, refusal, now := self.engine.clock.now())
+        return decision_of(target, refusal, now)
 
     def acquire(
         self, target: Target, estimate: Estimate, priority: int | None, timeout: float | None, *, again: bool = False
@@ -141,8 +142,7 @@ class Calls:
         if route.searching or gate[1] < OPEN or gate[5]:  # window, strikes
             self._tell(lambda now: self._feedback.succeeded(route, hold, now))
         for watch in route.watched:
-            state = watch.bucket.state
-            if state[2] + state[3] >= watch.due or state[1] != watch.window:
+            if watch.level(watch.bucket.state) >= watch.due or hold.taken_at >= watch.look_at:
                 self._alerts.look(watch, self.engine.clock.now())
         return route.account.book(usage, nano, hold.taken_at)
 
@@ -225,6 +225,7 @@ class Calls:
         if waiter.outcome is ADMITTED:
             return Reservation(self, route, waiter.hold, estimate, waited=max(0, now - waiter.since) / 1000)
         if isinstance(waiter.outcome, Refusal):
+            self._alerts.refused(route.watched, waiter.outcome, now)
             raise error_of(route.target, waiter.outcome, now)
         raise LimiterClosed(str(waiter.outcome))
 

@@ -5,14 +5,14 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping
+import os
+from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from agent_rate_limiter import context
-from agent_rate_limiter.alerts import Alerts
+from agent_rate_limiter.alerts import Alerts, Sinks
 from agent_rate_limiter.attempts import Attempts
 from agent_rate_limiter.calls import Calls, check_estimate, check_priority, check_timeout, make_estimate
 from agent_rate_limiter.clock import SystemClock
@@ -32,6 +32,7 @@ from agent_rate_limiter.reservation import Reservation
 from agent_rate_limiter.retry import RetryStrategy
 from agent_rate_limiter.routing import Declared
 from agent_rate_limiter.stores import open_store
+from agent_rate_limiter.thresholds import check_thresholds
 from agent_rate_limiter.usage import Estimate
 from agent_rate_limiter.verdict import decision_of
 
@@ -45,7 +46,6 @@ Size = Estimate | Callable[..., Estimate] | None
 """What a decorated call is expected to use, or a function of its arguments that says so."""
 
 _NOBODY = Target("default", "default")
-_scope_numbers = itertools.count(1).__next__
 
 
 class Limiter:
@@ -59,7 +59,7 @@ class Limiter:
             its estimate stays charged.
         ageing: seconds after which a priority that was passed over counts as one level more urgent.
         retry: what is tried again, where the limiter makes the calls (decorator, wrapped clients).
-        alerts: who is told of budgets that run low.
+        alerts: who is told of limits that run low.
         on_unknown_price: what to do about a target without a price: "warn", "block" or "zero".
     """
 
@@ -84,8 +84,10 @@ class Limiter:
             ageing=_span("ageing", ageing),
         )
         self.costs = CostTracker()
+        self.alerts = alerts or Alerts()
+        self.alerts.keep_in(engine.store)
         quotes = Quotes(on_unknown_price, engine.clock.now)
-        self._calls = Calls(engine, declared, self.costs, RetryStrategy.of(retry), alerts or Alerts({}, None), quotes)
+        self._calls = Calls(engine, declared, self.costs, RetryStrategy.of(retry), self.alerts, quotes)
         self._targets: dict[str | Target, Target] = {}  # as written → checked
 
     # -- scopes --------------------------------------------------------------------------------------------
@@ -104,7 +106,7 @@ class Limiter:
         """
         limits: tuple[context.ScopedLimit, ...] = ()
         if budget is not None:
-            limits = (context.ScopedLimit(f"scope-{_scope_numbers()}", context.scope_budget(budget), {}),)
+            limits = (context.ScopedLimit(f"scope-{os.urandom(6).hex()}", context.scope_budget(budget), {}),)
         for name in ("provider", "model"):
             if name in labels:
                 raise ConfigError(
@@ -222,6 +224,8 @@ class RateLimiter(Limiter):
         target: what messages and reports call it, as `provider:model`.
         price: for limits on cost and for reports; without it, the price table's for the target.
         store: see Limiter; so are clock, lease, ageing, retry and on_unknown_price.
+        alert_threshold: the share of a limit at which to alert, or several; none unless given.
+        on_alert: who is told, see MultiProviderLimiter.
         shorthands: rpm, rps, rpd, tpm, tpd, itpm, otpm, concurrency.
 
     Raises:
@@ -240,6 +244,8 @@ class RateLimiter(Limiter):
         ageing: float = 1.0,
         retry: RetryStrategy | Mapping[str, Any] | None = None,
         on_unknown_price: str = "warn",
+        alert_threshold: float | Sequence[float] = (),
+        on_alert: Sinks = None,
         **shorthands: float,
     ) -> None:
         self.target = Target.parse(target)
@@ -249,6 +255,7 @@ class RateLimiter(Limiter):
         self.price = price
         kind = None if self.target == _NOBODY else self.target.provider
         known = _Known(tuple((str(self.target), limit) for limit in self.limits), price, kind)
+        shares = check_thresholds(alert_threshold)
         super().__init__(
             lambda _: known,
             store=store,
@@ -256,6 +263,7 @@ class RateLimiter(Limiter):
             lease=lease,
             ageing=ageing,
             retry=retry,
+            alerts=Alerts(on_alert, shares, shares),
             on_unknown_price=on_unknown_price,
         )
 

@@ -13,6 +13,7 @@ from enum import Enum
 from typing import NamedTuple, NoReturn
 
 from agent_rate_limiter.errors import ConfigError
+from agent_rate_limiter.thresholds import check_thresholds
 
 NANO_PER_DOLLAR = 1_000_000_000
 EACH = "each"
@@ -160,6 +161,7 @@ class Limit:
             or "max_tokens" (the request's maximum, kept: OpenAI, Azure).
         name: what messages call it; made from the rest unless given.
         enforced: False only counts, for alerts and reports (fixed and sliding window only).
+        thresholds: shares of it at which an alert is sent, once each per period; the limiter's unless given.
         key: what a store calls it: its name, unless that may change while what was taken has to stay.
 
     Raises:
@@ -176,6 +178,7 @@ class Limit:
     counts: str = "actual"
     name: str = ""
     enforced: bool = True
+    thresholds: tuple[float, ...] | None = None
     key: str = ""
 
     def __post_init__(self) -> None:
@@ -196,6 +199,8 @@ class Limit:
             _refuse("scope", self.scope, "give a Scope, such as Scope(agent='each')")
         if not self.enforced and self.strategy not in {"fixed_window", "sliding_window"}:
             _refuse("enforced", self.enforced, "only a fixed or a sliding window can count without refusing")
+        if self.thresholds is not None:
+            fill(self, "thresholds", check_thresholds(self.thresholds, "thresholds"))
         if not isinstance(self.name, str):
             _refuse("name", self.name, "give text")
         if not self.name:

@@ -5,14 +5,13 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from agent_rate_limiter.alerts import Alert, Alerts
-from agent_rate_limiter.budgets import DEFAULT_THRESHOLDS, Budget, check_thresholds, limits_of
+from agent_rate_limiter.alerts import Alerts, Sinks
+from agent_rate_limiter.budgets import DEFAULT_THRESHOLDS, Budget, limits_of
 from agent_rate_limiter.calls import make_estimate
 from agent_rate_limiter.decision import Decision
 from agent_rate_limiter.decorator import limited
@@ -28,6 +27,7 @@ from agent_rate_limiter.report import Explanation
 from agent_rate_limiter.reservation import Reservation
 from agent_rate_limiter.retry import RetryStrategy
 from agent_rate_limiter.routing import unknown_target
+from agent_rate_limiter.thresholds import check_thresholds
 from agent_rate_limiter.usage import Estimate
 
 
@@ -46,9 +46,11 @@ class MultiProviderLimiter(Limiter):
         budget_limit: dollars that all calls may cost per `budget_period`.
         budget_period: "day" unless said; "week", "month", "total", another word, or seconds.
         timezone: where the budget's periods begin, as an IANA name.
-        alert_threshold: the share of a budget at which to alert, or several.
+        alert_threshold: the share of a budget, or of another limit on dollars, at which to alert, or several.
+        limit_alert_threshold: the same for limits on requests, tokens and concurrency; none unless given.
         budgets: further budgets, for scopes or other periods.
-        on_alert: called with an `Alert`; alerts are logged in any case.
+        on_alert: who is told of an `Alert` besides the log: a function or coroutine function that takes it, a
+            `Webhook`, a `logging.Logger`, or a list of these. They are told by a thread of their own.
         store: where the limits live; "memory://" is this process.
         clock: tells the time; the system's unless given.
         lease: seconds after which a reservation that nobody ends is taken for lost.
@@ -69,8 +71,9 @@ class MultiProviderLimiter(Limiter):
         budget_period: float | str = "day",
         timezone: str = "UTC",
         alert_threshold: float | Sequence[float] = DEFAULT_THRESHOLDS,
+        limit_alert_threshold: float | Sequence[float] = (),
         budgets: Iterable[Budget | Mapping[str, Any]] = (),
-        on_alert: Callable[[Alert], object] | None = None,
+        on_alert: Sinks = None,
         store: str | Store = "memory://",
         clock: Clock | None = None,
         lease: float = 600.0,
@@ -84,12 +87,8 @@ class MultiProviderLimiter(Limiter):
         if budget_limit is not None:
             wanted.insert(0, Budget(budget_limit, budget_period, timezone=timezone))
         self.budgets = tuple(_with_thresholds(budget, thresholds) for budget in wanted)
-        limits = limits_of(self.budgets)
-        self._budget_limits = tuple(("budget", limit) for limit in limits)
-        if on_alert is not None and (not callable(on_alert) or inspect.iscoroutinefunction(on_alert)):
-            raise ConfigError(f"on_alert is {on_alert!r}: give a plain function that takes an Alert, or None.")
-        thresholds_of = {limit: budget.thresholds or () for limit, budget in zip(limits, self.budgets, strict=True)}
-        alerts = Alerts(thresholds_of, on_alert)
+        self._budget_limits = tuple(("budget", limit) for limit in limits_of(self.budgets))
+        alerts = Alerts(on_alert, thresholds, check_thresholds(limit_alert_threshold, "limit_alert_threshold"))
         super().__init__(
             self._declared,
             store=store,

@@ -7,8 +7,10 @@ from typing import Any
 
 from agent_rate_limiter.admission import Bucket
 from agent_rate_limiter.decision import Decision
+from agent_rate_limiter.forecast import gone_in
 from agent_rate_limiter.limits import from_units
 from agent_rate_limiter.strategies.gate import Gate
+from agent_rate_limiter.verdict import duration_text
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,8 @@ class LimitStatus:
         used_share: 0 to 1, or above while in debt.
         waiting: calls that wait for it.
         idle_in: seconds until all of it is free, if nobody takes more; None: not by time alone.
+        exhausted_in: seconds until it is used up at the recent pace, which is known from the second look on (of a
+            budget's calendar window from the first); None: at that pace it lasts.
     """
 
     owner: str
@@ -36,14 +40,18 @@ class LimitStatus:
     used_share: float
     waiting: int
     idle_in: float | None
+    exhausted_in: float | None = None
 
     def __str__(self) -> str:
         """On one line."""
         bar = "█" * round(10 * min(1, max(0, self.used_share)))
         who = f" ({self.scope})" if self.scope else ""
         waiting = f", {self.waiting} waiting" if self.waiting else ""
+        gone = "" if not self.exhausted_in else f", gone in {duration_text(self.exhausted_in)}"
         free = f"{self.available:,.4g}" if self.resource == "cost" else f"{self.available:,.0f}"
-        return f"{self.owner:<24} {self.name + who:<32} {bar:<10} {self.used_share:>4.0%} used, {free} free{waiting}"
+        return (
+            f"{self.owner:<24} {self.name + who:<32} {bar:<10} {self.used_share:>4.0%} used, {free} free{gone}{waiting}"
+        )
 
 
 @dataclass(frozen=True)
@@ -105,6 +113,7 @@ def status_of(bucket: Bucket, now: int) -> LimitStatus:
     limit, strategy, state = bucket.limit, bucket.strategy, bucket.state
     available = strategy.available(state, now)
     idle = strategy.idle_in(state, now)
+    gone = gone_in(bucket, now)
     return LimitStatus(
         owner=bucket.key.partition("|")[0],
         name=limit.name,
@@ -115,4 +124,5 @@ def status_of(bucket: Bucket, now: int) -> LimitStatus:
         used_share=(strategy.capacity - available) / strategy.capacity,
         waiting=0 if bucket.queue is None else bucket.queue.waiting,
         idle_in=None if idle is None else idle / 1000,
+        exhausted_in=None if gone is None else gone / 1000,
     )

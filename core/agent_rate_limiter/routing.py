@@ -68,7 +68,7 @@ class Route:
         path: the limits; the first is the target's gate.
         quote: finds its price at an epoch millisecond, or now; called when one is first needed.
         account: the books of this target and scope.
-        watched: the budgets on the path that somebody wants to hear of.
+        watched: the limits on the path that somebody wants to hear of.
         searching: whether nobody configured a rate: then successes and refusals teach it.
     """
 
@@ -190,7 +190,7 @@ class Router:
         declared: what is known of a target; raises ConfigError for one that is not known.
         bucket: the store's bucket of a key.
         costs: the books.
-        alerts: who watches budgets.
+        alerts: who watches limits.
         quotes: who knows prices.
     """
 
@@ -265,6 +265,7 @@ class Router:
         for route in self.routes.values():
             if route.target == target:
                 route.follow((*route.path, bucket))
+                route.watched += self._alerts.watched([bucket])
         return bucket
 
     def forget_scope(self, name: str) -> None:

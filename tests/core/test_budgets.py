@@ -11,7 +11,6 @@ import pytest
 
 from agent_rate_limiter import (
     EACH,
-    Alert,
     Budget,
     BudgetExceeded,
     ConfigError,
@@ -24,8 +23,8 @@ from agent_rate_limiter import (
     Scope,
     Usage,
 )
-from agent_rate_limiter.budgets import check_thresholds
 from agent_rate_limiter.testing import ManualClock, run_virtual
+from agent_rate_limiter.thresholds import check_thresholds
 
 DAY = 86_400
 PERIODS = "second, minute, hour, day, week, month"
@@ -322,98 +321,3 @@ def test_two_budgets_of_one_name_both_count_right(other: Budget, manual_clock: M
     call = hold(limiter, 0.5)
     call.settle(Usage(cost=0.25))
     assert {status.available for status in limiter.snapshot().limits if status.resource == "cost"} == {0.75}
-
-
-# ---------------------------------------------------------------- it tells
-
-
-class Told:
-    """A limiter whose alerts are kept."""
-
-    def __init__(self, clock: ManualClock, *, sink: Callable[[Alert], object] | None = None, **options: Any) -> None:
-        self.alerts: list[Alert] = []
-        self.limiter = make_limiter(clock, on_alert=sink or self.alerts.append, **options)
-
-    def shares(self, *amounts: float, **labels: Any) -> list[float]:
-        """Spend, and return the thresholds that were told of meanwhile."""
-        self.alerts.clear()
-        for dollars in amounts:
-            spend(self.limiter, dollars, **labels)
-        return [alert.threshold for alert in self.alerts]
-
-
-def test_an_alert_says_what_whose_and_how_much(manual_clock: ManualClock, caplog: pytest.LogCaptureFixture) -> None:
-    told = Told(manual_clock, budgets=[Budget(100, scope=Scope(agent=EACH))])
-    told.shares(85, agent="a")
-    assert told.alerts == [Alert("budget $100.00/day", "agent=a", 0.8, 85, 100, manual_clock.now() / 1000)]
-    assert str(told.alerts[0]) == "budget $100.00/day (agent=a): $85.00 of $100.00 is used, past 80%."
-    assert caplog.messages == [str(told.alerts[0])]
-    assert str(Alert("b", "", 0.5, 1, 2, 0)) == "b: $1.00 of $2.00 is used, past 50%."
-
-
-def test_once_per_threshold_and_window(manual_clock: ManualClock) -> None:
-    told = Told(manual_clock, budget_limit=1, alert_threshold=(0.5, 0.8, 1))
-    assert told.shares(0.4) == []
-    assert told.shares(0.1) == [0.5]
-    assert told.shares(0.1, 0.1) == []
-    assert told.shares(0.1) == [0.8]
-    assert told.shares(0.2) == [1]
-    manual_clock.advance(DAY)
-    assert told.shares(0.4) == []
-    assert told.shares(0.1) == [0.5]
-    manual_clock.advance(DAY)
-    assert told.shares(0.9) == [0.8]  # the highest that was passed
-
-
-def test_a_new_window_tells_anew_even_if_it_begins_with_a_dear_call(manual_clock: ManualClock) -> None:
-    told = Told(manual_clock, budget_limit=1, alert_threshold=(0.5, 0.8))
-    assert told.shares(0.9) == [0.8]
-    manual_clock.advance(DAY)
-    assert told.shares(0.6) == [0.5]
-    assert told.shares(0.3) == [0.8]
-
-
-def test_money_that_comes_back_does_not_tell_again(manual_clock: ManualClock) -> None:
-    told = Told(manual_clock, budget_limit=1)
-    held = hold(told.limiter, 0.8)
-    assert told.shares(0.1) == [0.8]
-    held.cancel()
-    assert told.shares(0.1) == []
-    assert told.shares(0.7) == []
-
-
-def test_each_agents_budget_tells_for_itself(manual_clock: ManualClock) -> None:
-    told = Told(manual_clock, budgets=[Budget(1, scope=Scope(agent=EACH))])
-    assert [told.shares(0.9, agent=agent) for agent in ("a", "b", "a")] == [[0.8], [0.8], []]
-
-
-def test_thresholds_of_a_budget_are_its_own(manual_clock: ManualClock) -> None:
-    budgets = [Budget(1, thresholds=(0.5,)), Budget(1, scope=Scope(agent=EACH), thresholds=(0.9,))]
-    told = Told(manual_clock, alert_threshold=0.3, budgets=[*budgets, Budget(10)])
-    assert told.shares(0.6, agent="a") == [0.5]
-    assert told.shares(0.35, agent="a") == [0.9]
-    assert [budget.thresholds for budget in told.limiter.budgets] == [(0.5,), (0.9,), (0.3,)]
-    told = Told(manual_clock, alert_threshold=0.3, budgets=[Budget(1, thresholds=(0.8,)), Budget(2, thresholds=())])
-    assert [budget.thresholds for budget in told.limiter.budgets] == [(0.8,), ()]
-
-
-def test_a_budget_that_only_warns_warns(manual_clock: ManualClock) -> None:
-    told = Told(manual_clock, budgets=[Budget(1, action="warn")])
-    assert told.shares(0.9) == [0.8]
-    assert told.shares(5) == []  # and refuses nobody
-    assert isinstance(hold(told.limiter, 5), Reservation)
-
-
-def test_a_callback_that_fails_breaks_no_call(manual_clock: ManualClock, caplog: pytest.LogCaptureFixture) -> None:
-    def fail(alert: Alert) -> None:
-        raise RuntimeError(alert.budget)
-
-    told = Told(manual_clock, budget_limit=1, sink=fail)
-    spend(told.limiter, 0.9)
-    assert caplog.messages[1:] == ["on_alert failed"]
-    assert told.limiter.costs.total == 0.9
-
-
-def test_without_a_callback_alerts_are_logged(manual_clock: ManualClock, caplog: pytest.LogCaptureFixture) -> None:
-    spend(make_limiter(manual_clock, budget_limit=1), 0.9)
-    assert len(caplog.messages) == 1

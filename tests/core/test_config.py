@@ -39,7 +39,11 @@ EVERYTHING = {
     "budget_period": "month",
     "timezone": "Europe/Berlin",
     "alert_threshold": [0.95, 0.5],
-    "budgets": [{"limit": 5, "per": "total", "scope": {"agent": "each"}, "action": "warn", "thresholds": 0.5}],
+    "limit_alert_threshold": 0.9,
+    "on_alert": {"webhook": "https://host/hook", "secret": "hush", "format": "slack", "timeout": 3},
+    "budgets": [
+        {"limit": 5, "per": "total", "scope": {"agent": "each"}, "action": "warn", "thresholds": 0.5, "rolling": False}
+    ],
     "fallbacks": {"openai:gpt-4": ["anthropic:claude-opus-4"]},
     "on_unknown_price": "zero",
     "retry": {"max_attempts": 4, "max_time": 60, "backoff": "exponential", "jitter": True},
@@ -76,8 +80,10 @@ budget_limit: 1e2
 budget_period: month
 timezone: Europe/Berlin
 alert_threshold: [0.95, 0.5]
+limit_alert_threshold: 0.9
+on_alert: {webhook: https://host/hook, secret: hush, format: slack, timeout: 3}
 budgets:
-  - {limit: 5, per: total, scope: {agent: each}, action: warn, thresholds: 0.5}
+  - {limit: 5, per: total, scope: {agent: each}, action: warn, thresholds: 0.5, rolling: false}
 fallbacks:
   openai:gpt-4: [anthropic:claude-opus-4]
 on_unknown_price: zero
@@ -113,7 +119,18 @@ def test_the_options_are_ready_for_the_limiter() -> None:
         "budget_period": "month",
         "timezone": "Europe/Berlin",
         "alert_threshold": (0.5, 0.95),
-        "budgets": [{"limit": 5, "per": "total", "scope": Scope(agent="each"), "action": "warn", "thresholds": (0.5,)}],
+        "limit_alert_threshold": (0.9,),
+        "on_alert": [{"webhook": "https://host/hook", "secret": "hush", "format": "slack", "timeout": 3}],
+        "budgets": [
+            {
+                "limit": 5,
+                "per": "total",
+                "scope": Scope(agent="each"),
+                "action": "warn",
+                "thresholds": (0.5,),
+                "rolling": False,
+            }
+        ],
         "fallbacks": {"openai:gpt-4": ["anthropic:claude-opus-4"]},
         "retry": {"max_attempts": 4, "max_time": 60, "backoff": "exponential", "jitter": True},
         "store": "sqlite:///agents.db",

@@ -23,8 +23,8 @@ STORE = "write it like 'memory://', 'sqlite:///agents.db' or 'redis://host:6379/
 LABELS = "write labels, as in {agent: researcher} or {agent: each}"
 NAME = "use letters, digits, '.', '_' and '-' only, as in 'openai'"
 KEYS = (
-    "providers, budget_limit, budget_period, timezone, alert_threshold, budgets, fallbacks, retry, store, lease, "
-    "ageing, max_queue, on_unknown_price"
+    "providers, budget_limit, budget_period, timezone, alert_threshold, limit_alert_threshold, "
+    "on_alert, budgets, fallbacks, retry, store, lease, ageing, max_queue, on_unknown_price"
 )
 
 

@@ -56,7 +56,7 @@ class Client:
 
 def told(alert: Alert) -> None:
     assert_type(alert.threshold, float)
-    assert_type(alert.budget, str)
+    assert_type(alert.name, str)
 
 
 limiter = MultiProviderLimiter(
@@ -84,7 +84,7 @@ assert_type(single.target, Target)
 
 MultiProviderLimiter([Provider("p")], budget=5)  # type: ignore[call-arg]
 MultiProviderLimiter("openai")  # type: ignore[arg-type]
-MultiProviderLimiter(on_alert=lambda: None)  # type: ignore[misc,arg-type]
+MultiProviderLimiter(on_alert=lambda: None)  # type: ignore[arg-type]
 RateLimiter(rpm="500")  # type: ignore[arg-type]
 Provider("p", rpn=5)  # type: ignore[call-arg]
 

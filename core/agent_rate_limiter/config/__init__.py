@@ -9,6 +9,7 @@ from typing import Annotated, Any, TypeVar, cast
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError, model_validator
 
 from agent_rate_limiter._environment import Expanded, expanded
+from agent_rate_limiter.alerts.webhook import Webhook
 from agent_rate_limiter.config import fields as kinds
 from agent_rate_limiter.config.entries import (
     DegradeEntry,
@@ -79,6 +80,28 @@ class RetryEntry(Entry, extra="allow"):
     max_time: kinds.Positive | None = Field(None, description="seconds")
 
 
+class AlertEntry(Entry):
+    """A webhook that is told of alerts."""
+
+    webhook: kinds.Text = Field(description="its address, as https://host/path or ${NAME}", repr=False)
+    secret: kinds.Text | None = Field(None, description="signs what is sent, as ${NAME}", repr=False)
+    format: kinds.AlertFormat | None = Field(None, description="the Alert's fields, or a message for Slack")
+    timeout: kinds.Positive | None = Field(None, description="seconds that an attempt may take")
+
+    @model_validator(mode="after")
+    def _sound(self) -> AlertEntry:
+        Webhook.of(self.given())
+        return self
+
+
+def _alerts(value: object) -> list[AlertEntry]:
+    several: list[object] = cast("list[object]", value) if isinstance(value, list) else [value]
+    return _SEVERAL_ALERTS.validate_python(several)
+
+
+_SEVERAL_ALERTS = TypeAdapter(list[AlertEntry])
+
+
 class LimiterConfig(Entry):
     """All that a limiter can be told by a file; what is left open is up to `MultiProviderLimiter`."""
 
@@ -90,6 +113,10 @@ class LimiterConfig(Entry):
     budget_period: kinds.BudgetPeriod = Field("day", description="a word, or seconds; 'total' never starts again")
     timezone: kinds.Timezone | None = Field(None, description="where a day begins, as an IANA name")
     alert_threshold: kinds.Shares | None = Field(None, description="the shares of a budget at which to alert")
+    limit_alert_threshold: kinds.Shares | None = Field(None, description="the same for limits on anything else")
+    on_alert: Annotated[list[AlertEntry], kinds.Read(_alerts, AlertEntry | list[AlertEntry])] = Field(
+        [], description="webhooks that are told", repr=False
+    )
     budgets: tuple[BudgetEntry, ...] = Field((), description="further budgets, for agents, runs, …")
     fallbacks: dict[kinds.FullTarget, list[kinds.FullTarget]] = Field({}, description="where calls go instead")
     retry: RetryEntry | None = None
@@ -113,6 +140,8 @@ class LimiterConfig(Entry):
         options = self.given() | {"providers": list(self.providers)}
         if self.budgets:
             options["budgets"] = [budget.given() for budget in self.budgets]
+        if self.on_alert:
+            options["on_alert"] = [entry.given() for entry in self.on_alert]
         if self.retry is not None:
             options["retry"] = self.retry.given() | (self.retry.model_extra or {})
         return options
@@ -189,6 +218,7 @@ _ENTRIES: Mapping[int | str, type[BaseModel]] = {
     "budgets": BudgetEntry,
     "tiers": PriceEntry,
     "services": PriceEntry,
+    "on_alert": AlertEntry,
 }
 
 

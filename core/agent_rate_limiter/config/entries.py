@@ -53,6 +53,7 @@ class LimitEntry(Entry):
     timezone: kinds.Timezone | None = Field(None, description="where a day begins, as an IANA name")
     counts: kinds.Counts | None = Field(None, description="how output is charged when a call is admitted")
     name: kinds.Text | None = Field(None, description="what messages call it")
+    thresholds: kinds.Shares | None = Field(None, description="the shares at which to alert")
 
     def limit(self, counts: str = "actual") -> Limit:
         """Make the limit; `counts` stands in where it says nothing itself."""

@@ -15,6 +15,7 @@ from pydantic import GetCoreSchemaHandler, TypeAdapter, WithJsonSchema
 from pydantic_core import CoreSchema, core_schema
 
 from agent_rate_limiter._environment import KEY_REFERENCE, expand
+from agent_rate_limiter.alerts.webhook import FORMATS
 from agent_rate_limiter.budgets import ACTIONS
 from agent_rate_limiter.limits import COUNTS, PERIOD_SECONDS, STRATEGIES, Limit, Resource, Scope, Target
 from agent_rate_limiter.quotes import ON_UNKNOWN
@@ -254,6 +255,7 @@ ResourceWord = Annotated[str, Read(_one_of(*_RESOURCES)), _enum(*_RESOURCES)]
 Strategy = Annotated[str, Read(_one_of(*STRATEGIES)), _enum(*STRATEGIES)]
 RateStrategy = Annotated[str, Read(_one_of(*_RATES)), _enum(*_RATES)]
 Counts = Annotated[str, Read(_one_of(*COUNTS)), _enum(*COUNTS)]
+AlertFormat = Annotated[str, Read(_one_of(*FORMATS)), _enum(*FORMATS)]
 Action = Annotated[str, Read(_one_of(*ACTIONS)), _enum(*ACTIONS)]
 UnknownPrice = Annotated[str, Read(_one_of(*ON_UNKNOWN)), _enum(*ON_UNKNOWN)]
 Text = Annotated[str, Read(_text), _TEXT]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 Path = tuple[int | str, ...]
 """Where a value stands: the keys and positions that lead to it."""
 
-_SECRET = {"api_key", "base_url", "store"}
+_SECRET = {"api_key", "base_url", "secret", "store", "webhook"}
 _MISSING = object()
 _MAPPING = "write it as 'key: value' pairs"
 _LIST = "write it as a list"

@@ -1,0 +1,494 @@
+"""Somebody is told in time: of thresholds, paces, exhaustion and recovery, once each, and off the calls' way."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from agent_rate_limiter import (
+    EACH,
+    Alert,
+    Budget,
+    BudgetExceeded,
+    ConfigError,
+    Estimate,
+    Limit,
+    MultiProviderLimiter,
+    Provider,
+    RateLimiter,
+    Reservation,
+    Resource,
+    Scope,
+    Usage,
+)
+from agent_rate_limiter.alerts import Alerts
+from agent_rate_limiter.alerts import outbox as outbox_module
+from agent_rate_limiter.stores.memory import MemoryStore
+from agent_rate_limiter.testing import ManualClock
+
+HOUR = 3_600
+DAY = 24 * HOUR
+
+
+class Told:
+    """A limiter of a dollar per thousand tokens, whose alerts are kept."""
+
+    def __init__(self, clock: ManualClock, *, sink: Callable[[Alert], object] | None = None, **options: Any) -> None:
+        self.clock = clock
+        self.alerts: list[Alert] = []
+        providers = [Provider("p", {"m": {"rpm": 10**6, "cost_per_1k": 1.0}})]
+        self.limiter = MultiProviderLimiter(
+            providers, clock=clock, on_alert=self.alerts.append if sink is None else sink, **options
+        )
+
+    def spend(self, *amounts: float, **labels: Any) -> list[Alert]:
+        """Spend, and return the alerts since the last time."""
+        for dollars in amounts:
+            with self.limiter.scope(**labels):
+                self.limiter.acquire("p:m", Estimate(requests=0)).settle(Usage(cost=dollars))
+        return self.news()
+
+    def news(self) -> list[Alert]:
+        assert self.limiter.alerts.flush()
+        alerts, self.alerts[:] = list(self.alerts), []
+        return alerts
+
+    def shares(self, *amounts: float, **labels: Any) -> list[float]:
+        """Spend, and return the thresholds that were told of meanwhile."""
+        return [alert.threshold for alert in self.spend(*amounts, **labels)]
+
+    def kinds(self, *amounts: float, **labels: Any) -> list[str]:
+        return [alert.kind for alert in self.spend(*amounts, **labels)]
+
+
+# ---------------------------------------------------------------- what it says
+
+
+def test_an_alert_says_what_whose_and_how_much(manual_clock: ManualClock, caplog: pytest.LogCaptureFixture) -> None:
+    told = Told(manual_clock, budgets=[Budget(100, scope=Scope(agent=EACH))])
+    (alert,) = told.spend(85, agent="a")
+    now = manual_clock.now() / 1000
+    assert alert == Alert(
+        "threshold", "budget", "budget $100.00/day", "agent=a", "cost", 0.8, 85, 100, now, resets_at=now + DAY
+    )
+    assert str(alert) == "budget $100.00/day (agent=a): $85.00 of $100.00 is used, past 80%."
+    assert caplog.messages == [str(alert)]
+    assert alert.to_dict()["text"] == str(alert)
+    assert alert.to_dict()["resets_at"] == now + DAY
+
+
+NOON = 1_767_225_600 + 12 * HOUR
+
+
+def an_alert(kind: str, **fields: Any) -> Alert:
+    fields = {"owner": "budget", "resets_at": NOON + 12 * HOUR, "threshold": 0.5, "used": 0.125, **fields}
+    return Alert(kind, name="b", scope="", resource=fields.pop("resource", "cost"), amount=2, at=NOON, **fields)
+
+
+@pytest.mark.parametrize(
+    ("alert", "sentence"),
+    [
+        (an_alert("threshold"), "b: $0.125 of $2.00 is used, past 50%."),
+        (an_alert("threshold", owner="scope-1f"), "b: $0.125 of $2.00 is used, past 50%."),
+        (
+            an_alert("pace", gone_at=NOON + 3 * HOUR + 40 * 60),
+            "b: $0.125 of $2.00 is used; at this pace it is gone at 15:40 UTC. It starts anew at 2026-01-02 00:00 UTC.",
+        ),
+        (
+            an_alert("pace", gone_at=NOON + 3 * HOUR, timezone="America/New_York"),
+            "b: $0.125 of $2.00 is used; at this pace it is gone at 10:00 EST. It starts anew at 19:00 EST.",
+        ),
+        (
+            an_alert("exhausted", used=2),
+            "b: $2.00 of $2.00 is used: it is exhausted. It starts anew at 2026-01-02 00:00 UTC.",
+        ),
+        (an_alert("exhausted", used=2, resets_at=None), "b: $2.00 of $2.00 is used: it is exhausted."),
+        (an_alert("recovered", used=0), "b: $0.00 of $2.00 is used: it has room again."),
+        (
+            an_alert("threshold", owner="p:m", resource="tokens", used=1, threshold=0.5),
+            "p:m: b: 1 of 2 tokens are used, past 50%.",
+        ),
+    ],
+)
+def test_an_alert_is_a_sentence(alert: Alert, sentence: str) -> None:
+    assert str(alert) == sentence
+
+
+# ---------------------------------------------------------------- thresholds
+
+
+def test_once_per_threshold_and_window(manual_clock: ManualClock) -> None:
+    told = Told(manual_clock, budget_limit=1, alert_threshold=(0.5, 0.8, 1))
+    assert told.shares(0.4) == []
+    assert told.shares(0.1) == [0.5]
+    assert told.shares(0.1, 0.1) == []
+    assert told.shares(0.1) == [0.8]
+    assert told.shares(0.2) == [1]
+    manual_clock.advance(DAY)
+    assert told.kinds(0.4) == ["recovered"]
+    assert told.shares(0.1) == [0.5]
+    manual_clock.advance(DAY)
+    assert told.shares(0.9) == [0.8]  # the highest that was passed
+    assert told.shares(0.0) == []
+
+
+def test_a_new_window_tells_anew_even_if_it_begins_with_a_dear_call(manual_clock: ManualClock) -> None:
+    told = Told(manual_clock, budget_limit=1, alert_threshold=(0.5, 0.8))
+    assert told.shares(0.9) == [0.8]
+    manual_clock.advance(DAY)
+    assert told.shares(0.6) == [0.5]
+    assert told.shares(0.3) == [0.8]
+
+
+def test_only_what_is_spent_counts_not_what_calls_in_flight_hold(manual_clock: ManualClock) -> None:
+    for rolling in (False, True):
+        told = Told(manual_clock, budgets=[Budget(1, rolling=rolling)])
+        held = told.limiter.acquire("p:m", Estimate(cost=0.8))
+        assert told.shares(0.1) == []
+        held.settle(Usage(cost=0.7))
+        assert told.shares() == [0.8]
+
+
+def test_each_agents_budget_tells_for_itself(manual_clock: ManualClock) -> None:
+    told = Told(manual_clock, budgets=[Budget(1, scope=Scope(agent=EACH))])
+    assert [told.shares(0.9, agent=agent) for agent in ("a", "b", "a")] == [[0.8], [0.8], [1.0]]
+
+
+def test_thresholds_of_a_budget_are_its_own(manual_clock: ManualClock) -> None:
+    budgets = [Budget(1, thresholds=(0.5,)), Budget(1, scope=Scope(agent=EACH), thresholds=(0.9,))]
+    told = Told(manual_clock, alert_threshold=0.3, budgets=[*budgets, Budget(10)])
+    assert told.shares(0.6, agent="a") == [0.5]
+    assert told.shares(0.35, agent="a") == [0.9]
+    assert [budget.thresholds for budget in told.limiter.budgets] == [(0.5,), (0.9,), (0.3,)]
+    told = Told(manual_clock, alert_threshold=0.3, budgets=[Budget(1, thresholds=(0.8,)), Budget(2, thresholds=())])
+    assert [budget.thresholds for budget in told.limiter.budgets] == [(0.8,), ()]
+    assert told.shares(1.9) == [1.0]  # of the first; of the second nobody wants to hear
+
+
+def test_a_budget_that_only_warns_warns(manual_clock: ManualClock) -> None:
+    for action in ("warn", "degrade"):
+        told = Told(manual_clock, budgets=[Budget(1, action=action)])
+        assert told.kinds(0.9) == ["threshold"]
+        assert told.kinds(5) == ["exhausted"]
+        assert told.kinds(5) == []
+        assert isinstance(told.limiter.acquire("p:m", Estimate(cost=5)), Reservation)  # and refuses nobody
+
+
+def test_a_scopes_budget_tells(manual_clock: ManualClock) -> None:
+    told = Told(manual_clock)
+    with told.limiter.scope(run="42", budget=2):
+        (alert,) = told.spend(1.7)
+    assert str(alert) == "scope budget $2.00: $1.70 of $2.00 is used, past 80%."
+    assert alert.resets_at is None
+    with told.limiter.scope(run="43", budget=2):  # another's, though it is written alike
+        assert told.shares(1.7) == [0.8]
+
+
+# ---------------------------------------------------------------- exhaustion, recovery, pace
+
+
+def test_a_budget_whose_rest_is_too_small_for_a_call_is_exhausted(manual_clock: ManualClock) -> None:
+    told = Told(manual_clock, budget_limit=1, alert_threshold=())
+    alerting = Told(manual_clock, budget_limit=1)
+    for each in (told, alerting):
+        each.spend(0.92)
+        for _ in range(2):
+            with pytest.raises(BudgetExceeded):
+                each.limiter.acquire("p:m", Estimate(cost=0.5))
+            assert not each.limiter.try_acquire("p:m", Estimate(cost=0.5))
+    assert told.news() == []
+    assert [alert.kind for alert in alerting.news()] == ["exhausted"]
+    manual_clock.advance(DAY)
+    assert alerting.kinds(0.1) == ["recovered"]
+    assert alerting.kinds(0.1) == []
+
+
+def test_a_refusal_far_from_the_wall_is_no_exhaustion(manual_clock: ManualClock) -> None:
+    told = Told(manual_clock, budget_limit=1)
+    told.spend(0.6)
+    assert not told.limiter.try_acquire("p:m", Estimate(cost=0.5))
+    held = told.limiter.acquire("p:m", Estimate(cost=0.4))
+    assert not told.limiter.try_acquire("p:m", Estimate(cost=0.4))  # may still fit, once that has ended
+    held.cancel()
+    assert not told.limiter.try_acquire("p:m", Estimate(cost=2))  # never fits
+    assert told.news() == []
+
+
+def test_a_rolling_budget_recovers_as_its_spend_grows_old(manual_clock: ManualClock) -> None:
+    told = Told(manual_clock, budgets=[Budget(1, rolling=True, thresholds=(0.5,))])
+    assert told.kinds(0.95, 0.05) == ["threshold", "exhausted"]
+    manual_clock.advance(25 * HOUR)
+    assert told.kinds(0.1) == ["recovered"]
+
+
+@pytest.mark.parametrize(
+    ("each_hour", "told_after"),
+    [(0.04, None), (0.05, 2), (0.1, 1), (0.3, 1)],  # 24 x 4 cents last the day, 24 x 5 cents do not
+)
+def test_a_pace_that_does_not_last_is_told_of_once(each_hour: float, told_after: int | None) -> None:
+    clock = ManualClock()
+    told = Told(clock, budget_limit=1, alert_threshold=(1.0,))
+    heard = []
+    for hour in range(1, 6):
+        clock.advance(HOUR)
+        heard += [(hour, alert) for alert in told.spend(each_hour) if alert.kind == "pace"]
+    assert [hour for hour, _ in heard] == ([] if told_after is None else [told_after])
+    for hour, alert in heard:
+        assert alert.gone_at == pytest.approx(clock.now() / 1000 - 5 * HOUR + 1 / each_hour * HOUR, abs=1)
+        assert "at this pace it is gone at" in str(alert)
+        assert hour == told_after
+    clock.advance(DAY - 4 * HOUR)
+    assert ("pace" in told.kinds(2 * each_hour)) is (each_hour >= 0.05)  # a day later anew
+
+
+def test_a_burst_is_no_pace_and_a_minute_has_none(manual_clock: ManualClock) -> None:
+    told = Told(manual_clock, budget_limit=1)
+    for _ in range(5):
+        manual_clock.advance(600)
+        assert told.kinds(0.1) == []
+    minutes = Told(manual_clock, budgets=[Budget(1, "minute")])
+    manual_clock.advance(30)
+    assert minutes.kinds(0.7) == []
+
+
+# ---------------------------------------------------------------- every limit
+
+
+def test_limits_are_quiet_unless_asked(manual_clock: ManualClock) -> None:
+    told: list[Alert] = []
+    limiter = RateLimiter(rpm=10, clock=manual_clock, on_alert=told.append)
+    for _ in range(10):
+        limiter.acquire().settle(Usage())
+    assert limiter.alerts.flush()
+    assert told == []
+
+
+@pytest.mark.parametrize(
+    ("limit", "sentence"),
+    [
+        (Limit(Resource.REQUESTS, 10, "minute"), "10 requests/minute: 8 of 10 requests are used, past 80%."),
+        (
+            Limit(Resource.REQUESTS, 10, "day", strategy="sliding_window"),
+            "10 requests/day: 8 of 10 requests are used, past 80%.",
+        ),
+        (
+            Limit(Resource.TOKENS, 100, "day", strategy="fixed_window"),
+            "100 tokens/day: 80 of 100 tokens are used, past 80%.",
+        ),
+        (Limit(Resource.COST, 1, "minute", strategy="token_bucket"), "$1.00/minute: $0.80 of $1.00 is used, past 80%."),
+    ],
+)
+def test_every_limit_can_tell(limit: Limit, sentence: str, manual_clock: ManualClock) -> None:
+    told: list[Alert] = []
+    limiter = RateLimiter(limit, clock=manual_clock, on_alert=told.append, alert_threshold=0.8)
+    for _ in range(9):
+        limiter.acquire(input_tokens=10).settle(Usage(input_tokens=10, cost=0.1))
+    assert limiter.alerts.flush()
+    assert [str(alert) for alert in told] == [f"default:default: {sentence}"]
+
+
+def test_calls_at_once_can_tell(manual_clock: ManualClock) -> None:
+    told: list[Alert] = []
+    limiter = RateLimiter("4 concurrent", clock=manual_clock, on_alert=told.append, alert_threshold=0.75)
+    calls = [limiter.acquire() for _ in range(4)]
+    for call in reversed(calls[2:]):
+        call.settle(Usage())
+    manual_clock.advance(20)
+    limiter.acquire().settle(Usage())
+    assert limiter.alerts.flush()
+    assert [alert.kind for alert in told] == ["exhausted", "recovered"]
+    told.clear()
+    manual_clock.advance(2 * HOUR)
+    again = [limiter.acquire() for _ in range(3)]  # the others' leases have run out
+    again[0].settle(Usage())
+    assert limiter.alerts.flush()
+    assert [str(alert) for alert in told] == ["default:default: 4 at once: 3 of 4 slots are used, past 75%."]
+
+
+def test_a_busy_minute_limit_tells_once_an_hour(manual_clock: ManualClock) -> None:
+    told: list[Alert] = []
+    limiter = RateLimiter(rpm=10, clock=manual_clock, on_alert=told.append, alert_threshold=0.8)
+    for _ in range(120):
+        for _ in range(9):
+            limiter.acquire().settle(Usage())
+        manual_clock.advance(60)
+    assert limiter.alerts.flush()
+    assert len(told) == 2
+
+
+def test_limits_of_a_provider_and_their_own_thresholds(manual_clock: ManualClock) -> None:
+    told: list[Alert] = []
+    limits = [
+        Limit(Resource.REQUESTS, 10, "day", thresholds=(0.5,)),
+        {"resource": "tokens", "amount": 100, "per": "day", "thresholds": 0.2},
+    ]
+    provider = Provider("p", {"m": {"rpm": 4, "limits": limits}})
+    limiter = MultiProviderLimiter([provider], clock=manual_clock, on_alert=told.append, limit_alert_threshold=0.75)
+    for _ in range(5):
+        limiter.acquire("p:m", input_tokens=6).settle(Usage(input_tokens=6))
+        manual_clock.advance(5)
+    assert limiter.alerts.flush()
+    assert [(alert.name, alert.threshold) for alert in told] == [
+        ("4 requests/minute", 0.75),
+        ("100 tokens/day", 0.2),
+        ("4 requests/minute", 1.0),
+        ("10 requests/day", 0.5),
+    ]
+
+
+def test_a_learned_limit_can_tell(manual_clock: ManualClock) -> None:
+    from agent_rate_limiter.providers.model import Quota
+
+    told: list[Alert] = []
+    limiter = MultiProviderLimiter(clock=manual_clock, on_alert=told.append, limit_alert_threshold=0.5)
+    call = limiter.acquire("p:m", input_tokens=10)
+    call.observe([Quota(Resource.TOKENS, "minute", limit=1_000, remaining=990, reset_after=60)])
+    call.settle(Usage(input_tokens=10))
+    limiter.acquire("p:m", input_tokens=700).settle(Usage(input_tokens=700))
+    assert limiter.alerts.flush()
+    assert [(alert.resource, alert.threshold) for alert in told] == [("tokens", 0.5)]
+
+
+# ---------------------------------------------------------------- once, everywhere
+
+
+def test_processes_that_share_a_store_tell_once(manual_clock: ManualClock) -> None:
+    store = MemoryStore()  # stands for a shared one: two limiters, as two processes have them
+    first, second = (Told(manual_clock, budget_limit=1, store=store) for _ in range(2))
+    assert first.kinds(0.85) == ["threshold"]
+    assert second.kinds(0.01) == []
+    assert second.kinds(0.2) == ["exhausted"]
+    assert first.kinds(0.01) == []
+    manual_clock.advance(DAY)
+    assert sorted(second.kinds(0.9) + first.kinds(0.01)) == ["recovered", "threshold"]
+
+
+def test_a_store_that_cannot_say_rather_tells_twice(manual_clock: ManualClock) -> None:
+    class Lost(MemoryStore):
+        def first(self, key: str, until: int, now: int) -> bool:
+            raise OSError(key, until, now)
+
+    told = Told(manual_clock, budget_limit=1, store=Lost())
+    assert told.kinds(0.85) == ["threshold"]
+
+
+# ---------------------------------------------------------------- whom
+
+
+@pytest.mark.parametrize(
+    "sink", [5, "https://hooks.slack.com/services/T0/B0/secret", [5], {"webhook": 1}, {}, {"a": 1}]
+)
+def test_nobody_who_could_be_told(sink: Any, manual_clock: ManualClock) -> None:
+    with pytest.raises(ConfigError, match=r"on_alert|webhook is") as refused:
+        Told(manual_clock, sink=sink)
+    assert "secret" not in str(refused.value).partition("keys")[0]
+
+
+def test_a_callback_that_fails_breaks_no_call(manual_clock: ManualClock, caplog: pytest.LogCaptureFixture) -> None:
+    def fail(alert: Alert) -> None:
+        raise RuntimeError(alert.name)
+
+    told = Told(manual_clock, budget_limit=1, sink=fail)
+    told.spend(0.9)
+    assert caplog.messages[1:] == ["on_alert failed"]
+    assert told.limiter.costs.total == 0.9
+    assert (told.limiter.alerts.sent, told.limiter.alerts.failed) == (1, 1)
+    assert repr(told.limiter.alerts) == "<Alerts: 1 sent, 1 failed, 0 dropped>"
+
+
+def test_coroutines_loggers_and_several(manual_clock: ManualClock, caplog: pytest.LogCaptureFixture) -> None:
+    heard: list[tuple[str, Alert]] = []
+
+    async def slowly(alert: Alert) -> None:
+        await asyncio.sleep(0.01)
+        heard.append(("async", alert))
+
+    sinks: Any = [slowly, lambda alert: heard.append(("sync", alert)), logging.getLogger("ops")]
+    told = Told(manual_clock, budget_limit=1, sink=sinks)
+    told.spend(0.9)
+    assert [who for who, _ in heard] == ["async", "sync"]
+    assert [record.name for record in caplog.records] == ["agent_rate_limiter", "ops"]
+
+
+def test_events_hear_first(manual_clock: ManualClock) -> None:
+    heard: list[object] = []
+    alerts = Alerts(heard.append)
+    alerts.hear(lambda alert: heard.append(str(alert)))
+    alert = an_alert("threshold")
+    alerts._outbox.put(alert, "k", 10, 0)
+    assert alerts.flush()
+    assert heard == [str(alert), alert]
+
+
+def test_without_a_callback_alerts_are_logged(manual_clock: ManualClock, caplog: pytest.LogCaptureFixture) -> None:
+    limiter = MultiProviderLimiter(clock=manual_clock, budget_limit=1, on_unknown_price="zero")
+    limiter.acquire("p:m").settle(Usage(cost=0.9))
+    assert limiter.alerts.flush()
+    assert len(caplog.messages) == 1
+
+
+def test_calls_do_not_wait_for_whoever_is_told(manual_clock: ManualClock) -> None:
+    release, entered = threading.Event(), threading.Event()
+
+    def hang(alert: Alert) -> None:
+        entered.set()
+        release.wait(10)
+
+    limiter = MultiProviderLimiter(clock=manual_clock, budget_limit=1, on_alert=hang, alert_threshold=(0.5, 0.8))
+    limiter.acquire("p:m").settle(Usage(cost=0.6))
+    assert entered.wait(5)
+    limiter.acquire("p:m").settle(Usage(cost=0.3))
+    assert not limiter.alerts.flush(0.01)
+    release.set()
+    assert limiter.alerts.flush()
+    assert limiter.alerts.sent == 2
+
+
+def test_too_many_are_dropped_counted_and_logged(
+    manual_clock: ManualClock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(outbox_module, "_MOST", 2)
+    release = threading.Event()
+    alerts = Alerts(lambda _: release.wait(10))
+    for number in range(6):
+        alerts._outbox.put(an_alert("threshold"), f"k{number}", 10, 0)
+        while number == 0 and not alerts._outbox._busy:  # the first is being told
+            time.sleep(0.001)
+    assert alerts.dropped == 3
+    assert [message for message in caplog.messages if "dropped" in message] == [
+        "1 alerts dropped, as too many wait to be told. The last: b: $0.125 of $2.00 is used, past 50%.",
+        "2 alerts dropped, as too many wait to be told. The last: b: $0.125 of $2.00 is used, past 50%.",
+    ]
+    release.set()
+    assert alerts.flush()
+    assert alerts.sent == 3
+
+
+def test_the_thread_ends_when_there_is_nothing_to_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox_module, "_IDLE", 0.01)
+    heard: list[Alert] = []
+    alerts = Alerts(heard.append)
+    for number in range(2):
+        alerts._outbox.put(an_alert("threshold"), f"k{number}", 10, 0)
+        thread = alerts._outbox._thread
+        assert alerts.flush()
+        assert thread is not None
+        thread.join(5)
+        assert not thread.is_alive()
+    assert len(heard) == 2
+
+
+def test_a_program_that_can_start_no_thread_drops_alerts(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: object) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    alerts = Alerts(print)
+    alerts._outbox.put(an_alert("threshold"), "k", 10, 0)
+    assert (alerts.dropped, alerts.sent, alerts.flush(0)) == (1, 0, True)
