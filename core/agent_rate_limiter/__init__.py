@@ -19,11 +19,24 @@ if TYPE_CHECKING:
     from agent_rate_limiter.errors import ConfigError as ConfigError
     from agent_rate_limiter.errors import LimiterClosed as LimiterClosed
     from agent_rate_limiter.errors import LimitExceeded as LimitExceeded
+    from agent_rate_limiter.errors import QueueFull as QueueFull
     from agent_rate_limiter.errors import QuotaExhausted as QuotaExhausted
     from agent_rate_limiter.errors import RateLimiterError as RateLimiterError
     from agent_rate_limiter.errors import RequestTooLarge as RequestTooLarge
     from agent_rate_limiter.errors import ReservationError as ReservationError
     from agent_rate_limiter.errors import StoreUnavailable as StoreUnavailable
+    from agent_rate_limiter.events import Admitted as Admitted
+    from agent_rate_limiter.events import AlertRaised as AlertRaised
+    from agent_rate_limiter.events import Degraded as Degraded
+    from agent_rate_limiter.events import Event as Event
+    from agent_rate_limiter.events import Events as Events
+    from agent_rate_limiter.events import FellBack as FellBack
+    from agent_rate_limiter.events import LimitLearned as LimitLearned
+    from agent_rate_limiter.events import Paused as Paused
+    from agent_rate_limiter.events import Queued as Queued
+    from agent_rate_limiter.events import Refused as Refused
+    from agent_rate_limiter.events import Retried as Retried
+    from agent_rate_limiter.events import Settled as Settled
     from agent_rate_limiter.limiter import RateLimiter as RateLimiter
     from agent_rate_limiter.limits import EACH as EACH
     from agent_rate_limiter.limits import Limit as Limit
@@ -57,11 +70,26 @@ _HOME = {
         "ConfigError",
         "LimitExceeded",
         "LimiterClosed",
+        "QueueFull",
         "QuotaExhausted",
         "RateLimiterError",
         "RequestTooLarge",
         "ReservationError",
         "StoreUnavailable",
+    ),
+    "events": (
+        "Admitted",
+        "AlertRaised",
+        "Degraded",
+        "Event",
+        "Events",
+        "FellBack",
+        "LimitLearned",
+        "Paused",
+        "Queued",
+        "Refused",
+        "Retried",
+        "Settled",
     ),
     "limiter": ("RateLimiter",),
     "limits": ("EACH", "Limit", "Priority", "Resource", "Scope", "Target"),

@@ -1,9 +1,14 @@
-"""One logical call, attempted until it succeeds or may not be tried again."""
+"""One logical call, attempted at one target or several until it succeeds or may not be tried again."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from agent_rate_limiter.candidates import Candidates, Way, Ways
+from agent_rate_limiter.decision import Decision
+from agent_rate_limiter.errors import LimitExceeded
+from agent_rate_limiter.events import Retried
 from agent_rate_limiter.limits import Target
 from agent_rate_limiter.providers.model import Failure, FailureKind
 from agent_rate_limiter.reservation import Reservation
@@ -11,6 +16,8 @@ from agent_rate_limiter.usage import Estimate
 
 if TYPE_CHECKING:
     from agent_rate_limiter.calls import Calls
+
+_BACKED_OFF = frozenset({FailureKind.TRANSIENT, FailureKind.OVERLOADED})
 
 
 class Attempts:
@@ -21,7 +28,7 @@ class Attempts:
     while True:
         call = attempts.acquire()               # or: await attempts.acquire_async()
         try:
-            response = send()
+            response = send(call.target)        # a fallback, where there are any
         except Exception as error:
             if not attempts.failed(call, error):
                 raise
@@ -36,12 +43,33 @@ class Attempts:
         estimate: what each attempt is expected to use.
         priority: lower goes first; None takes the scope's.
         timeout: seconds that the call may wait for admission, all attempts together.
+        fallbacks: where it may go instead: while the target is not free in time, has failed in a way that
+            others need not share, or its circuit breaker is open.
+        degrade: whether the target's `degrade_to` may stand in for it.
     """
 
-    __slots__ = ("_attempt", "_backoff", "_calls", "_deadline", "_estimate", "_priority", "_since", "_target")
+    __slots__ = (
+        "_attempt",
+        "_backoff",
+        "_calls",
+        "_candidates",
+        "_deadline",
+        "_estimate",
+        "_priority",
+        "_since",
+        "_target",
+    )
 
     def __init__(
-        self, calls: Calls, target: Target, estimate: Estimate, priority: int | None, timeout: float | None
+        self,
+        calls: Calls,
+        target: Target,
+        estimate: Estimate,
+        priority: int | None,
+        timeout: float | None,
+        *,
+        fallbacks: Sequence[Target] = (),
+        degrade: bool = False,
     ) -> None:
         self._calls = calls
         self._target = target
@@ -51,6 +79,7 @@ class Attempts:
         self._attempt = 0
         self._backoff = 0.0
         self._since = 0
+        self._candidates = Candidates(calls, target, fallbacks, degrade=degrade) if fallbacks or degrade else None
 
     @property
     def number(self) -> int:
@@ -65,20 +94,56 @@ class Attempts:
         return reservation
 
     def acquire(self) -> Reservation:
-        """Wait, blocking the thread, until the next attempt may be sent."""
-        timeout = self._begin()
-        if self._backoff:
-            self._calls.pause(self._backoff)
-        return self._calls.acquire(self._target, self._estimate, self._priority, timeout, again=self._attempt > 1)
+        """Wait, blocking the thread, until the next attempt may be sent.
+
+        Raises:
+            LimitExceeded: it can never be admitted, or not within the timeout.
+            AllTargetsFailed: so it is, or failed, at every target.
+        """
+        self._begin()
+        ways = self._ways()
+        way = next(ways)
+        while True:
+            try:
+                if way.backoff:
+                    self._calls.pause(way.backoff)
+                call = self._calls.acquire(
+                    way.target, self._estimate, self._priority, way.timeout, again=way.again, probe=way.probe
+                )
+            except LimitExceeded as refusal:  # noqa: PERF203 - that is the loop
+                way = ways.send(refusal)
+            else:
+                return call if self._candidates is None else self._candidates.taken(way, call)
 
     async def acquire_async(self) -> Reservation:
-        """Wait, letting the event loop run, until the next attempt may be sent."""
-        timeout = self._begin()
-        if self._backoff:
-            await self._calls.pause_async(self._backoff)
-        return await self._calls.acquire_async(
-            self._target, self._estimate, self._priority, timeout, again=self._attempt > 1
-        )
+        """Wait, letting the event loop run, until the next attempt may be sent. As `acquire`."""
+        self._begin()
+        ways = self._ways()
+        way = next(ways)
+        while True:
+            try:
+                if way.backoff:
+                    await self._calls.pause_async(way.backoff)
+                call = await self._calls.acquire_async(
+                    way.target, self._estimate, self._priority, way.timeout, again=way.again, probe=way.probe
+                )
+            except LimitExceeded as refusal:  # noqa: PERF203 - as above
+                way = ways.send(refusal)
+            else:
+                return call if self._candidates is None else self._candidates.taken(way, call)
+
+    def try_acquire(self) -> Reservation | Decision:
+        """Admit the next attempt now, or say why not: never waits."""
+        self._begin()
+        if self._candidates is None:
+            return self._calls.try_acquire(self._target, self._estimate, self._priority)
+        refused: list[Decision] = []
+        for target in self._candidates.order(self._estimate):
+            call = self._calls.try_acquire(target, self._estimate, self._priority)
+            if not isinstance(call, Decision):
+                return self._candidates.taken(Way(target, 0.0), call)
+            refused.append(call)
+        return min(refused, key=lambda decision: (decision.retry_after is None, decision.retry_after))
 
     def failed(self, call: Reservation, error: BaseException | Failure, *, resend: bool = True) -> bool:
         """End an attempt that failed. True when the call is to be tried again: acquire once more.
@@ -87,30 +152,62 @@ class Attempts:
             call: the attempt's reservation.
             error: what was raised, or what the response says.
             resend: False when the call cannot be sent again, as its first chunk was passed on already.
+
+        Raises:
+            AllTargetsFailed: no target is left.
         """
-        if call.done or call.claimed:  # a layer inside made the call, and retried it as often as it may
+        inside = call.done or call.claimed  # a layer inside made the call, and retried it as often as it may
+        if inside and self._candidates is None:
             return False
         failure = error if isinstance(error, Failure) else self._calls.read_failure(error)
-        call.fail(failure or error)
-        if failure is None or not resend:
+        if not inside:
+            call.fail(failure or error)
+        if not resend:
             return False
-        now = self._calls.engine.clock.now()
         cause = None if isinstance(error, Failure) else error
-        backoff = self._calls.retry.after(failure, self._attempt, (now - self._since) / 1000, cause)
-        if backoff is None:
-            return False
-        if failure.kind in {FailureKind.TRANSIENT, FailureKind.OVERLOADED} and not self._calls.may_retry(now):
-            return False
-        self._backoff = backoff
-        return True
+        backoff = None if inside or failure is None else self._retry_in(failure, call.target, cause)
+        if self._candidates is not None:
+            again = self._candidates.failed(call.target, failure, error, backoff)
+        else:
+            again = backoff is not None
+            self._backoff = backoff or 0.0
+        if again and failure is not None:
+            self._tell(call, failure, backoff or 0.0)
+        return again
 
-    def _begin(self) -> float | None:
-        self._attempt += 1
-        if self._attempt == 1:
-            if self._calls.retry.max_attempts > 1 or self._deadline is not None:
-                self._since = self._calls.engine.clock.now()
-            return self._deadline
-        if self._deadline is None:
+    def _retry_in(self, failure: Failure, target: Target, cause: BaseException | None) -> float | None:
+        """Seconds until a target may be tried again; None: no more."""
+        now = self._calls.engine.clock.now()
+        tries = self._attempt if self._candidates is None else self._candidates.tries(target)
+        backoff = self._calls.retry.after(failure, tries, (now - self._since) / 1000, cause)
+        if backoff is not None and failure.kind in _BACKED_OFF and not self._calls.may_retry(now):
             return None
-        spent = (self._calls.engine.clock.now() - self._since) / 1000
-        return max(0.0, self._deadline - spent)
+        return backoff
+
+    def _begin(self) -> None:
+        self._attempt += 1
+        if self._attempt == 1 and (self._calls.retry.max_attempts > 1 or self._deadline is not None):
+            self._since = self._calls.engine.clock.now()
+
+    def _ways(self) -> Ways:
+        if self._candidates is not None:
+            return self._candidates.ways(self._estimate, self._remaining)
+        return self._one_way()
+
+    def _one_way(self) -> Ways:
+        raise (yield Way(self._target, self._remaining(), self._backoff, again=self._attempt > 1))
+
+    def _remaining(self) -> float | None:
+        """Seconds that the call may still wait."""
+        if self._deadline is None or (self._attempt == 1 and self._candidates is None):
+            return self._deadline
+        left = self._deadline - (self._calls.engine.clock.now() - self._since) / 1000
+        return left if left >= 0.001 else 0.0  # noqa: PLR2004 - the engine's clock tells no less than milliseconds
+
+    def _tell(self, call: Reservation, failure: Failure, backoff: float) -> None:
+        events = self._calls.events
+        if events.listening:
+            what = {"attempt": self._attempt, "kind": failure.kind.value, "backoff": backoff}
+            events.emit(
+                Retried(self._calls.seconds(), str(call.target), call.labels, message=failure.message, **what)  # type: ignore[arg-type]
+            )

@@ -11,14 +11,17 @@ from typing import TYPE_CHECKING
 
 from agent_rate_limiter import context
 from agent_rate_limiter.admission import Bucket, Path, Refusal
+from agent_rate_limiter.attempts import Attempts
+from agent_rate_limiter.choice import Chooser
 from agent_rate_limiter.decision import Decision
 from agent_rate_limiter.engine.drivers import wait_in_loop, wait_in_thread
 from agent_rate_limiter.engine.engine import Engine
 from agent_rate_limiter.engine.port import Hold
 from agent_rate_limiter.engine.queue import ADMITTED, Waiter
 from agent_rate_limiter.errors import ConfigError, LimiterClosed, ReservationError
+from agent_rate_limiter.events import Admitted, Events, Queued, Refused, Settled
 from agent_rate_limiter.feedback import Feedback
-from agent_rate_limiter.limits import Priority, Resource, Target
+from agent_rate_limiter.limits import NANO_PER_DOLLAR, Priority, Resource, Target
 from agent_rate_limiter.providers.model import Failure, Quota
 from agent_rate_limiter.reservation import Reservation, Tracked
 from agent_rate_limiter.retry import RetryStrategy
@@ -44,9 +47,11 @@ class Calls:
         retry: what is tried again.
         alerts: who is told of limits that run low.
         quotes: who knows prices.
+        events: who is told of everything.
+        chooser: puts the targets that can serve a call in order.
     """
 
-    def __init__(  # noqa: PLR0917 - everything that a call meets; made in one place
+    def __init__(  # noqa: PLR0917 - the parts of a limiter
         self,
         engine: Engine,
         declared: Callable[[Target], Declared],
@@ -54,13 +59,17 @@ class Calls:
         retry: RetryStrategy,
         alerts: Alerts,
         quotes: Quotes,
+        events: Events,
+        chooser: Chooser,
     ) -> None:
         self.engine = engine
         self.retry = retry
+        self.events = events
+        self.chooser = chooser
         self._alerts = alerts
         self._router = Router(declared, engine.store.bucket, costs, alerts, quotes)
         self._routes = self._router.routes  # read without a lock, and without a call, on the way of every call
-        self._feedback = Feedback(engine, self._router)
+        self._feedback = Feedback(engine, self._router, events)
 
     # -- before --------------------------------------------------------------------------------------------
 
@@ -69,31 +78,91 @@ class Calls:
         route, hold, priority = self._prepare(target, estimate, priority)
         refusal = self.engine.reserve(hold, priority)
         if refusal is None:
-            return Reservation(self, route, hold, estimate)
+            return self._admitted(Reservation(self, route, hold, estimate))
         self._alerts.refused(route.watched, refusal, now := self.engine.clock.now())
-        return decision_of(target, refusal, now)
+        decision = decision_of(target, refusal, now)
+        if self.events.listening:
+            self.events.emit(Refused(now / 1000, str(target), route.labels, decision=decision))
+        return decision
 
     def acquire(
-        self, target: Target, estimate: Estimate, priority: int | None, timeout: float | None, *, again: bool = False
+        self,
+        target: Target,
+        estimate: Estimate,
+        priority: int | None,
+        timeout: float | None,
+        *,
+        again: bool = False,
+        probe: bool = False,
     ) -> Reservation:
-        """Admit now or after a wait that blocks the thread; a retry (`again`) keeps its place in the queue."""
+        """Admit now or after a wait that blocks the thread.
+
+        A retry (`again`) keeps its place in the queue; of a `probe` nobody hears if it is refused.
+        """
         patience = None if timeout is None else check_timeout(timeout)
         route, hold, priority = self._prepare(target, estimate, priority)
-        if self.engine.reserve(hold, priority) is None:
-            return Reservation(self, route, hold, estimate)
+        refusal = self.engine.reserve(hold, priority)
+        if refusal is None:
+            call = Reservation(self, route, hold, estimate)
+            return self._admitted(call) if self.events.listening else call
         waiter = self._waiter(route, hold, estimate, priority, patience, again=again)
-        return self._conclude(route, estimate, wait_in_thread(self.engine, waiter))
+        if self.events.listening and not probe:
+            self._queued(route, refusal)
+        return self._conclude(route, estimate, wait_in_thread(self.engine, waiter), quiet=probe)
 
     async def acquire_async(
-        self, target: Target, estimate: Estimate, priority: int | None, timeout: float | None, *, again: bool = False
+        self,
+        target: Target,
+        estimate: Estimate,
+        priority: int | None,
+        timeout: float | None,
+        *,
+        again: bool = False,
+        probe: bool = False,
     ) -> Reservation:
-        """Admit now or after a wait that lets the event loop run."""
+        """Admit now or after a wait that lets the event loop run. As `acquire`."""
         patience = None if timeout is None else check_timeout(timeout)
         route, hold, priority = self._prepare(target, estimate, priority)
-        if self.engine.reserve(hold, priority) is None:
-            return Reservation(self, route, hold, estimate)
+        refusal = self.engine.reserve(hold, priority)
+        if refusal is None:
+            call = Reservation(self, route, hold, estimate)
+            return self._admitted(call) if self.events.listening else call
         waiter = self._waiter(route, hold, estimate, priority, patience, again=again)
-        return self._conclude(route, estimate, await wait_in_loop(self.engine, waiter))
+        if self.events.listening and not probe:
+            self._queued(route, refusal)
+        return self._conclude(route, estimate, await wait_in_loop(self.engine, waiter), quiet=probe)
+
+    def _admitted(self, call: Reservation) -> Reservation:
+        if self.events.listening:
+            self.events.emit(Admitted(self.seconds(), str(call.target), call.labels, waited=call.waited))
+        return call
+
+    def _queued(self, route: Route, refusal: Refusal) -> None:
+        now = self.engine.clock.now()
+        decision = decision_of(route.target, refusal, now)
+        self.events.emit(Queued(now / 1000, str(route.target), route.labels, decision=decision))
+
+    def seconds(self) -> float:
+        """The time, in epoch seconds."""
+        return self.engine.clock.now() / 1000
+
+    def attempts(
+        self,
+        target: Target,
+        estimate: Estimate,
+        priority: int | None,
+        timeout: float | None,
+        *,
+        fallbacks: Sequence[Target] = (),
+        serves: Callable[[Target], bool] | None = None,
+    ) -> Attempts:
+        """Begin one logical call; where else it may go is given, or configured and served by the caller."""
+        degrade = False
+        if serves is not None:
+            configured, cheaper, _ = self.chooser.elsewhere(target)
+            fallbacks = [*fallbacks, *filter(serves, configured)]
+            degrade = cheaper is not None and serves(cheaper)
+        return Attempts(self, target, estimate, priority, timeout, fallbacks=fallbacks, degrade=degrade)
 
     def track(self, target: Target, estimate: Estimate) -> Reservation:
         """Follow a call that is made anyway: it takes nothing until it is settled, and so is never refused."""
@@ -144,13 +213,28 @@ class Calls:
         for watch in route.watched:
             if watch.level(watch.bucket.state) >= watch.due or hold.taken_at >= watch.look_at:
                 self._alerts.look(watch, self.engine.clock.now())
+        if self.chooser.health:
+            self.chooser.health.succeeded(route.target)
+        if self.events.listening or self.chooser.times_calls:
+            self._settled(route, hold, usage, nano)
         return route.account.book(usage, nano, hold.taken_at)
+
+    def _settled(self, route: Route, hold: Hold, usage: Usage, nano: int) -> None:
+        now = self.engine.clock.now()
+        seconds = (now - hold.taken_at) / 1000
+        self.chooser.took(route.target, seconds)
+        if self.events.listening:
+            cost = nano / NANO_PER_DOLLAR
+            event = Settled(now / 1000, str(route.target), route.labels, usage=usage, cost=cost, seconds=seconds)
+            self.events.emit(event)
 
     def refuse(self, route: Route, hold: Hold, estimate: Estimate, failure: Failure) -> float:
         """The provider refused the call, or was never reached: charge that, and let everybody know."""
         sent = Usage(requests=estimate.requests if failure.sent else 0)
         self.engine.settle(hold, route.used(Estimate(requests=0), sent, 0) if failure.sent else hold.nothing)
         self._tell(lambda now: self._feedback.refused(route, hold, failure, now))
+        if self.events.listening:
+            self._settled(route, hold, sent, 0)
         return route.account.book(sent, 0, hold.taken_at)
 
     def observe(self, route: Route, hold: Hold, quotas: Iterable[Quota]) -> None:
@@ -159,6 +243,8 @@ class Calls:
 
     def _tell(self, learn: Callable[[int], None]) -> None:
         self.engine.read(learn)
+        if self.events.listening:
+            self.events.flush()
         if self.engine.waiting:
             self.engine.advance(everybody=True)
 
@@ -220,13 +306,17 @@ class Calls:
             moved=again,
         )
 
-    def _conclude(self, route: Route, estimate: Estimate, waiter: Waiter) -> Reservation:
+    def _conclude(self, route: Route, estimate: Estimate, waiter: Waiter, *, quiet: bool) -> Reservation:
         now = self.engine.clock.now()
         if waiter.outcome is ADMITTED:
-            return Reservation(self, route, waiter.hold, estimate, waited=max(0, now - waiter.since) / 1000)
+            waited = max(0, now - waiter.since) / 1000
+            return self._admitted(Reservation(self, route, waiter.hold, estimate, waited=waited))
         if isinstance(waiter.outcome, Refusal):
             self._alerts.refused(route.watched, waiter.outcome, now)
-            raise error_of(route.target, waiter.outcome, now)
+            error = error_of(route.target, waiter.outcome, now)
+            if self.events.listening and not quiet:
+                self.events.emit(Refused(now / 1000, str(route.target), route.labels, decision=error.decision))
+            raise error
         raise LimiterClosed(str(waiter.outcome))
 
     def _check_reentrancy(self, route: Route, hold: Hold) -> bool:

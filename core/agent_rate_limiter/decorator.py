@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
 
 from agent_rate_limiter import context
 from agent_rate_limiter.attempts import Attempts
-from agent_rate_limiter.fallback import Chain, Limited
+from agent_rate_limiter.fallback import INJECTED, Limited, check_kind, check_servable, kind_of, servable
 from agent_rate_limiter.limits import Target
 from agent_rate_limiter.usage import Estimate, Usage
 
@@ -23,6 +23,8 @@ R = TypeVar("R")
 T = TypeVar("T")
 Start = Callable[["Reservation", tuple[Any, ...], dict[str, Any]], Any]
 """Starts the user's function for one admitted call."""
+Serves = Callable[[Target], bool] | None
+"""Which other targets a function can be told to call."""
 
 
 class Terms:
@@ -34,30 +36,69 @@ class Terms:
         estimate: what each is expected to use, or a function of the call's arguments that says so.
         priority: lower goes first; None takes the scope's.
         timeout: seconds a call may wait; None waits for ever.
+        fallbacks: where the function itself can send them instead.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - the decorator's own
         self,
         calls: Calls,
         target: Target,
         estimate: Estimate | Callable[..., Estimate],
         priority: int | None,
         timeout: float | None,
+        fallbacks: tuple[Target, ...] = (),
     ) -> None:
         self.calls = calls
         self.target = target
+        self.fallbacks = fallbacks
         self._estimate = estimate
         self._priority = priority
         self._timeout = timeout
 
-    def attempts(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Attempts:
-        """Begin one call with these arguments."""
-        estimate = self._estimate if isinstance(self._estimate, Estimate) else self._estimate(*args, **kwargs)
-        return Attempts(self.calls, self.target, estimate, self._priority, self._timeout)
-
     def towards(self, target: Target) -> Terms:
         """Return the same terms for another target."""
         return Terms(self.calls, target, self._estimate, self._priority, self._timeout)
+
+    def attempts(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], others: tuple[Target, ...], serves: Serves
+    ) -> Attempts:
+        """Begin one call with these arguments."""
+        estimate = self._estimate if isinstance(self._estimate, Estimate) else self._estimate(*args, **kwargs)
+        return self.calls.attempts(
+            self.target, estimate, self._priority, self._timeout, fallbacks=others, serves=serves
+        )
+
+
+class Call:
+    """The user's function, and those that make the same call elsewhere.
+
+    Args:
+        function: the user's.
+        terms: how its calls are admitted.
+    """
+
+    def __init__(self, function: Callable[..., Any], terms: Terms) -> None:
+        check_servable(function, terms.target, terms.fallbacks)
+        self.function = function
+        self._terms = terms
+        self._start = _prepared(function)
+        self._serves = servable(function, terms.target)
+        self._elsewhere: dict[Target, Start] = {}
+        self._others = terms.fallbacks
+
+    def also(self, target: Target, function: Callable[..., Any]) -> None:
+        """Let another function make the call at a target."""
+        check_kind(self.function, function)
+        self._elsewhere[target] = _prepared(function)
+        self._others = (*self._others, target)
+
+    def attempts(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Attempts:
+        """Begin one call with these arguments."""
+        return self._terms.attempts(args, kwargs, self._others, self._serves)
+
+    def start(self, call: Reservation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call the function that serves the target chosen."""
+        return self._elsewhere.get(call.target, self._start)(call, args, kwargs)
 
 
 def limited(
@@ -70,29 +111,35 @@ def limited(
         terms: how its calls are admitted.
         resolve: checks the target of a fallback.
     """
+    call = Call(function, terms)
 
-    def elsewhere(target: str | Target, other: Callable[..., Any]) -> tuple[Target, Any]:
+    def fallback(target: str | Target) -> Callable[[Callable[..., Any]], Any]:
         where = resolve(target)
-        return where, _limited(other, terms.towards(where))
 
-    chained: Limited[P, R] = Chain(terms.calls, terms.target, elsewhere).begin(_limited(function, terms))
+        def register(other: Callable[..., Any]) -> Any:
+            call.also(where, other)
+            return _limited(Call(other, terms.towards(where)))
+
+        return register
+
+    wrapped: Any = _limited(call)
+    wrapped.fallback = fallback
+    chained: Limited[P, R] = wrapped
     return chained
 
 
-def _limited(function: Callable[..., Any], terms: Terms) -> Callable[..., Any]:
-    awaited = inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004 - an object with one
-    kind = _coroutine if awaited else next((kind for is_kind, kind in _KINDS if is_kind(function)), _function)
-    return functools.wraps(function)(kind(_prepared(function), terms))
+def _limited(call: Call) -> Any:
+    return functools.wraps(call.function)(_MADE[kind_of(call.function)](call))
 
 
-def _function(start: Start, terms: Terms) -> Callable[..., Any]:
+def _function(made: Call) -> Callable[..., Any]:
     def call_sync(*args: Any, **kwargs: Any) -> Any:
-        attempts = terms.attempts(args, kwargs)
+        attempts = made.attempts(args, kwargs)
         while True:
             call = attempts.acquire()
             try:
                 with context.holding(call):
-                    result = start(call, args, kwargs)
+                    result = made.start(call, args, kwargs)
             except BaseException as error:
                 if not attempts.failed(call, error):
                     raise
@@ -102,14 +149,14 @@ def _function(start: Start, terms: Terms) -> Callable[..., Any]:
     return call_sync
 
 
-def _coroutine(start: Start, terms: Terms) -> Callable[..., Any]:
+def _coroutine(made: Call) -> Callable[..., Any]:
     async def call_async(*args: Any, **kwargs: Any) -> Any:
-        attempts = terms.attempts(args, kwargs)
+        attempts = made.attempts(args, kwargs)
         while True:
             call = await attempts.acquire_async()
             try:
                 with context.holding(call):
-                    result = await start(call, args, kwargs)
+                    result = await made.start(call, args, kwargs)
             except BaseException as error:
                 if not attempts.failed(call, error):
                     raise
@@ -119,13 +166,13 @@ def _coroutine(start: Start, terms: Terms) -> Callable[..., Any]:
     return call_async
 
 
-def _generator(start: Start, terms: Terms) -> Callable[..., Any]:
+def _generator(made: Call) -> Callable[..., Any]:
     def stream(*args: Any, **kwargs: Any) -> Generator[Any, None, Any]:
-        attempts = terms.attempts(args, kwargs)
+        attempts = made.attempts(args, kwargs)
         while True:
             call, last = attempts.acquire(), _END
             try:
-                with closing(start(call, args, kwargs)) as items:
+                with closing(made.start(call, args, kwargs)) as items:
                     while not isinstance(item := _next(call, items), _End):
                         last = item
                         yield item
@@ -139,13 +186,13 @@ def _generator(start: Start, terms: Terms) -> Callable[..., Any]:
     return stream
 
 
-def _async_generator(start: Start, terms: Terms) -> Callable[..., Any]:
+def _async_generator(made: Call) -> Callable[..., Any]:
     async def stream_async(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
-        attempts = terms.attempts(args, kwargs)
+        attempts = made.attempts(args, kwargs)
         while True:
             call, last = await attempts.acquire_async(), _END
             try:
-                async with aclosing(start(call, args, kwargs)) as items:
+                async with aclosing(made.start(call, args, kwargs)) as items:
                     while (item := await _anext(call, items)) is not _END:
                         last = item
                         yield item
@@ -190,11 +237,12 @@ async def _anext(call: Reservation, items: AsyncIterator[Any]) -> Any:
 
 
 _END = object()
-_KINDS = (
-    (inspect.isasyncgenfunction, _async_generator),
-    (inspect.iscoroutinefunction, _coroutine),
-    (inspect.isgeneratorfunction, _generator),
-)
+_MADE = {
+    "function": _function,
+    "coroutine function": _coroutine,
+    "generator": _generator,
+    "async generator": _async_generator,
+}
 
 
 def _concluded(call: Reservation, result: T) -> T:
@@ -208,7 +256,7 @@ def _concluded(call: Reservation, result: T) -> T:
 def _prepared(function: Callable[..., Any]) -> Start:
     """A parameter named target, model or provider is given the one chosen."""
     signature = inspect.signature(function)
-    wanted = [name for name in ("target", "model", "provider") if name in signature.parameters]
+    wanted = [name for name in INJECTED if name in signature.parameters]
     if not wanted:
         return lambda _, args, kwargs: function(*args, **kwargs)
 

@@ -63,6 +63,10 @@ class AcquireTimeout(LimitExceeded, TimeoutError):
     """The call cannot be, or was not, admitted before its deadline."""
 
 
+class QueueFull(LimitExceeded):
+    """As many calls wait already as `max_queue` allows; or this one was sent away for a more urgent one."""
+
+
 class QuotaExhausted(LimitExceeded):
     """A long quota (day, week, month, credit) is used up."""
 

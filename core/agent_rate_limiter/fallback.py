@@ -1,26 +1,18 @@
-"""`@fn.fallback(target)`: how to make the same call elsewhere, when its first target cannot serve it."""
+"""What a decorated function can do besides being called, and where its calls can go instead."""
 
 from __future__ import annotations
 
-import functools
 import inspect
-from collections.abc import AsyncIterator, Callable, Generator, Iterator
-from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
-from agent_rate_limiter.errors import AllTargetsFailed, LimitExceeded
-from agent_rate_limiter.providers.model import FailureKind
+from agent_rate_limiter.errors import ConfigError
 
 if TYPE_CHECKING:
-    from agent_rate_limiter.calls import Calls
     from agent_rate_limiter.limits import Target
 
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
-
-_ELSEWHERE = frozenset(
-    {FailureKind.WAIT, FailureKind.PARKED, FailureKind.NO_CREDIT, FailureKind.OVERLOADED, FailureKind.TRANSIENT}
-)
-"""Failures that another target need not share; a bad request is bad everywhere."""
 
 
 class Limited(Protocol[P, R_co]):
@@ -51,138 +43,58 @@ class Limited(Protocol[P, R_co]):
         ...
 
 
-class Chain:
-    """One function and its fallbacks.
+INJECTED = ("target", "model", "provider")
+"""Parameters by which a function is told where to send its call."""
 
-    Args:
-        calls: reads failures.
-        target: where the function's own calls go.
-        limit: makes a limited function for a target.
+
+def servable(function: Callable[..., Any], target: Target) -> Callable[[Target], bool] | None:
+    """Tell which other targets a function can be told to call: any, those of its provider, or (None) none."""
+    told = set(INJECTED) & set(inspect.signature(function).parameters)
+    if "target" in told or {"provider", "model"} <= told:
+        return lambda _: True
+    return (lambda other: other.provider == target.provider) if "model" in told else None
+
+
+def check_servable(function: Callable[..., Any], target: Target, fallbacks: tuple[Target, ...]) -> None:
+    """Refuse fallbacks that a function cannot be told of.
+
+    Raises:
+        ConfigError: it has no parameter for them.
     """
-
-    def __init__(
-        self, calls: Calls, target: Target, limit: Callable[[str | Target, Callable[..., Any]], tuple[Target, Any]]
-    ) -> None:
-        self._calls = calls
-        self._limit = limit
-        self._links: list[tuple[Target, Any]] = []
-        self._target = target
-
-    def begin(self, primary: Callable[..., Any]) -> Any:
-        """Return the function that tries the primary, then the fallbacks."""
-        self._links = [(self._target, primary)]
-        tried = next((kind for is_kind, kind in _KINDS if is_kind(primary)), _call)(self)
-        chained: Any = functools.wraps(primary)(tried)
-        chained.fallback = self.fallback
-        return chained
-
-    def fallback(self, target: str | Target) -> Callable[[Callable[..., Any]], Any]:
-        """As `Limited.fallback`."""
-
-        def register(function: Callable[..., Any]) -> Any:
-            where, link = self._limit(target, function)
-            self._links.append((where, link))
-            return link
-
-        return register
-
-    def attempts(self) -> Iterator[_Link]:
-        """Every link in turn; ends when one has succeeded, raises when none has."""
-        causes: dict[str, BaseException] = {}
-        last: Exception | None = None
-        for target, function in self._links:
-            link = _Link(function)
-            yield link
-            if link.error is None:
-                return
-            if not self._elsewhere(link.error) or len(self._links) == 1:
-                raise link.error
-            causes[str(target)] = last = link.error
-        raise AllTargetsFailed(causes) from last
-
-    def _elsewhere(self, error: BaseException) -> bool:
-        if isinstance(error, LimitExceeded):
-            return True
-        failure = self._calls.read_failure(error)
-        return failure is not None and failure.kind in _ELSEWHERE
+    serves = servable(function, target)
+    for fallback in fallbacks:
+        if serves is None or not serves(fallback):
+            raise ConfigError(
+                f"fallbacks hold '{fallback}', but {_name(function)} cannot be told: give it a parameter named target "
+                f"(or model, for models of {target.provider!r}), or say how the call is made there with "
+                f"@{_name(function)}.fallback('{fallback}')."
+            )
 
 
-class _Link:
-    """One target's try."""
+def check_kind(function: Callable[..., Any], other: Callable[..., Any]) -> None:
+    """Refuse a fallback that would have to be called in another way than its function.
 
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self.function = function
-        self.error: Exception | None = None
-
-
-def _call(chain: Chain) -> Callable[..., Any]:
-    def tried(*args: Any, **kwargs: Any) -> Any:
-        result: Any = None
-        for link in chain.attempts():
-            try:
-                result = link.function(*args, **kwargs)
-            except Exception as error:  # noqa: BLE001, PERF203 - the chain judges it
-                link.error = error
-        return result
-
-    return tried
+    Raises:
+        ConfigError: one is a coroutine function or a generator, and the other is not.
+    """
+    ours, theirs = kind_of(function), kind_of(other)
+    if ours != theirs:
+        raise ConfigError(f"The fallback {_name(other)} is a {theirs}, but {_name(function)} is a {ours}: make it one.")
 
 
-def _coroutine(chain: Chain) -> Callable[..., Any]:
-    async def tried(*args: Any, **kwargs: Any) -> Any:
-        result: Any = None
-        for link in chain.attempts():
-            try:
-                result = await link.function(*args, **kwargs)
-            except Exception as error:  # noqa: BLE001, PERF203 - as above
-                link.error = error
-        return result
-
-    return tried
+def kind_of(function: Callable[..., Any]) -> str:
+    """Return "function", "coroutine function", "generator" or "async generator"."""
+    if inspect.iscoroutinefunction(getattr(function, "__call__", None)):  # noqa: B004 - an object with one
+        return "coroutine function"
+    return next((kind for is_kind, kind in _KINDS if is_kind(function)), "function")
 
 
-def _generator(chain: Chain) -> Callable[..., Any]:
-    def tried(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-        began = False
-        for link in chain.attempts():
-            items: Any = link.function(*args, **kwargs)
-            try:
-                first = next(items)
-                began = True
-                yield first
-                return cast("Any", (yield from items))
-            except StopIteration as end:
-                return end.value
-            except Exception as error:
-                if began:
-                    raise
-                link.error = error
-        return None
-
-    return tried
-
-
-def _async_generator(chain: Chain) -> Callable[..., Any]:
-    async def tried(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
-        began = False
-        for link in chain.attempts():
-            items = link.function(*args, **kwargs)
-            try:
-                async for item in items:
-                    began = True
-                    yield item
-            except Exception as error:
-                if began:
-                    raise
-                link.error = error
-            finally:
-                await items.aclose()
-
-    return tried
+def _name(function: Callable[..., Any]) -> str:
+    return getattr(function, "__name__", type(function).__name__)
 
 
 _KINDS = (
-    (inspect.isasyncgenfunction, _async_generator),
-    (inspect.iscoroutinefunction, _coroutine),
-    (inspect.isgeneratorfunction, _generator),
+    (inspect.isasyncgenfunction, "async generator"),
+    (inspect.iscoroutinefunction, "coroutine function"),
+    (inspect.isgeneratorfunction, "generator"),
 )

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from agent_rate_limiter.choice import cooldown_ms
+from agent_rate_limiter.events import Events, LimitLearned, Paused
 from agent_rate_limiter.limits import PERIOD_SECONDS, Limit, Resource
 from agent_rate_limiter.providers.model import Failure, FailureKind, Quota
 from agent_rate_limiter.strategies import gate, strategy_for
@@ -18,8 +20,6 @@ if TYPE_CHECKING:
     from agent_rate_limiter.routing import Route, Router
 
 _LEARNABLE = frozenset({Resource.REQUESTS, Resource.INPUT_TOKENS, Resource.OUTPUT_TOKENS, Resource.TOKENS})
-_TRIP_AFTER = 3
-"""Overloads in a row that open the circuit breaker."""
 _FIRST_COOLDOWN, _LAST_COOLDOWN = 2_000, 60_000
 """Milliseconds that a gate stays closed when nobody told how long; doubled with each closing in a row."""
 _PACIFIC = {"gemini", "google", "vertex"}
@@ -32,10 +32,12 @@ class Feedback:
     Args:
         engine: whose live calls count against what a provider says is left.
         router: whose routes learn new limits.
+        events: told of pauses and of limits learned.
     """
 
-    def __init__(self, engine: Engine, router: Router) -> None:
+    def __init__(self, engine: Engine, router: Router, events: Events) -> None:
         self._engine = engine
+        self._events = events
         self._router = router
         self._pace = _Pace()
 
@@ -61,8 +63,13 @@ class Feedback:
         elif failure.kind is FailureKind.WAIT:
             self._slow_down(route, hold, failure, now)
         elif failure.kind is FailureKind.OVERLOADED:
-            tripped = state.strikes + 1 >= _TRIP_AFTER or failure.retry_after is not None
-            bucket.state = gate.closed(state, now + _told_ms(failure, state), now) if tripped else gate.struck(state)
+            strikes, told = state.strikes + 1, failure.retry_after is not None
+            until = now + (_told_ms(failure, state) if told else cooldown_ms(strikes))
+            bucket.state = gate.closed(state, until, now) if told or strikes >= gate.TRIP_AFTER else gate.struck(state)
+        closed_until = bucket.state.closed_until
+        if self._events.listening and closed_until > max(now, state.closed_until):
+            seconds, kind = closed_until / 1000, failure.kind.value
+            self._events.later(Paused(now / 1000, str(route.target), route.labels, until=seconds, kind=kind))
 
     def observe(self, route: Route, hold: Hold, quotas: Iterable[Quota], now: int) -> None:
         """Correct the limits by what a response's headers say is left."""
@@ -82,7 +89,12 @@ class Feedback:
         limit = Limit(quota.resource, quota.limit, period)
         limit = replace(limit, name=f"{limit.name} (learned)")
         bucket = self._router.learn(route.target, limit, now)
+        self._learned(route, limit, now)
         self._correct(bucket, hold, quota, now)
+
+    def _learned(self, route: Route, limit: Limit, now: int) -> None:
+        if self._events.listening:
+            self._events.later(LimitLearned(now / 1000, str(route.target), route.labels, limit=limit))
 
     def _correct(self, bucket: Bucket, hold: Hold, quota: Quota, now: int) -> None:
         if quota.limit is not None and quota.limit > 0:
@@ -128,7 +140,9 @@ class Feedback:
         rate = self._pace.refused(route.target, hold, now)
         if rate is not None:
             limit = Limit(Resource.REQUESTS, max(1, rate), "minute", burst=1)
-            self._router.learn(route.target, replace(limit, name=f"{limit.name} (adaptive)"), now, adaptive=True)
+            limit = replace(limit, name=f"{limit.name} (adaptive)")
+            self._router.learn(route.target, limit, now, adaptive=True)
+            self._learned(route, limit, now)
 
     def _search_upwards(self, adaptive: Bucket, now: int) -> None:
         if adaptive.strategy.available(adaptive.state, now) < 1:  # it binds: is there more?

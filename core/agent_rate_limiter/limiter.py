@@ -15,6 +15,7 @@ from agent_rate_limiter import context
 from agent_rate_limiter.alerts import Alerts, Sinks
 from agent_rate_limiter.attempts import Attempts
 from agent_rate_limiter.calls import Calls, check_estimate, check_priority, check_timeout, make_estimate
+from agent_rate_limiter.choice import NOWHERE, Chooser
 from agent_rate_limiter.clock import SystemClock
 from agent_rate_limiter.cost_tracker import CostTracker
 from agent_rate_limiter.decision import Decision
@@ -22,6 +23,7 @@ from agent_rate_limiter.decorator import Terms, limited
 from agent_rate_limiter.engine.engine import Engine
 from agent_rate_limiter.engine.port import Clock, Hold, Store
 from agent_rate_limiter.errors import ConfigError
+from agent_rate_limiter.events import AlertRaised, Events
 from agent_rate_limiter.fallback import Limited
 from agent_rate_limiter.limits import Limit, Target, label_texts, shorthand
 from agent_rate_limiter.pending import Pending
@@ -59,8 +61,14 @@ class Limiter:
             its estimate stays charged.
         ageing: seconds after which a priority that was passed over counts as one level more urgent.
         retry: what is tried again, where the limiter makes the calls (decorator, wrapped clients).
+        max_queue: how many calls may wait for one limit: a number, or priority → a number for each.
         alerts: who is told of limits that run low.
         on_unknown_price: what to do about a target without a price: "warn", "block" or "zero".
+        chooser: puts the targets that can serve a call in order.
+
+    Attributes:
+        costs: the books.
+        events: tells whoever subscribes of everything that happens to calls.
     """
 
     def __init__(
@@ -72,8 +80,10 @@ class Limiter:
         lease: float = 600.0,
         ageing: float = 1.0,
         retry: RetryStrategy | Mapping[str, Any] | None = None,
+        max_queue: int | Mapping[int, int] | None = None,
         alerts: Alerts | None = None,
         on_unknown_price: str = "warn",
+        chooser: Chooser | None = None,
     ) -> None:
         if clock is not None and not hasattr(clock, "now"):
             raise ConfigError(f"clock is {clock!r}: give an object with now() -> epoch milliseconds, or None.")
@@ -82,12 +92,18 @@ class Limiter:
             clock or SystemClock(),
             lease=_span("lease", lease),
             ageing=_span("ageing", ageing),
+            bounds=_bounds(max_queue),
         )
         self.costs = CostTracker()
         self.alerts = alerts or Alerts()
         self.alerts.keep_in(engine.store)
         quotes = Quotes(on_unknown_price, engine.clock.now)
-        self._calls = Calls(engine, declared, self.costs, RetryStrategy.of(retry), self.alerts, quotes)
+        self.events = Events()
+        self.alerts.hear(lambda alert: self.events.emit(AlertRaised(alert.at, alert=alert)))
+        chooser = chooser or Chooser(lambda _: NOWHERE)
+        self._calls = Calls(
+            engine, declared, self.costs, RetryStrategy.of(retry), self.alerts, quotes, self.events, chooser
+        )
         self._targets: dict[str | Target, Target] = {}  # as written → checked
 
     # -- scopes --------------------------------------------------------------------------------------------
@@ -179,10 +195,35 @@ class Limiter:
         return self._calls.track(target, estimate)
 
     def attempts(
-        self, target: Target, estimate: Estimate, *, priority: int | None = None, timeout: float | None = None
+        self,
+        target: Target,
+        estimate: Estimate,
+        *,
+        fallbacks: Iterable[str | Target] = (),
+        serves: Callable[[Target], bool] | None = None,
+        priority: int | None = None,
+        timeout: float | None = None,
     ) -> Attempts:
-        """Return one logical call to a target of `target_for`, to be attempted until it succeeds."""
-        return Attempts(self._calls, target, estimate, priority, timeout)
+        """Return one logical call to a target of `target_for`, to be attempted until it succeeds.
+
+        Args:
+            target: where it goes.
+            estimate: what each attempt is expected to use.
+            fallbacks: where else the caller can send it, in order.
+            serves: whether the caller can send it to a target; then those that are configured as the target's
+                fallbacks, and the one that it degrades to, are candidates too. None: nowhere else.
+            priority: lower goes first; None takes the scope's.
+            timeout: seconds it may wait, all attempts together.
+
+        Raises:
+            ConfigError: a fallback is not configured.
+        """
+        others = [self._checked(fallback) for fallback in fallbacks]
+        return self._calls.attempts(target, estimate, priority, timeout, fallbacks=others, serves=serves)
+
+    def _checked(self, target: str | Target) -> Target:
+        """Return a target, if it is configured."""
+        return Target.parse(target)
 
     # -- wrapping and the end ------------------------------------------------------------------------------
 
@@ -226,6 +267,7 @@ class RateLimiter(Limiter):
         store: see Limiter; so are clock, lease, ageing, retry and on_unknown_price.
         alert_threshold: the share of a limit at which to alert, or several; none unless given.
         on_alert: who is told, see MultiProviderLimiter.
+        max_queue: how many calls may wait for one limit: a number, or priority → a number for each.
         shorthands: rpm, rps, rpd, tpm, tpd, itpm, otpm, concurrency.
 
     Raises:
@@ -246,6 +288,7 @@ class RateLimiter(Limiter):
         on_unknown_price: str = "warn",
         alert_threshold: float | Sequence[float] = (),
         on_alert: Sinks = None,
+        max_queue: int | Mapping[int, int] | None = None,
         **shorthands: float,
     ) -> None:
         self.target = Target.parse(target)
@@ -265,6 +308,7 @@ class RateLimiter(Limiter):
             retry=retry,
             alerts=Alerts(on_alert, shares, shares),
             on_unknown_price=on_unknown_price,
+            max_queue=max_queue,
         )
 
     def acquire(
@@ -376,6 +420,7 @@ def make_terms(  # noqa: PLR0917 - the decorator's own
     priority: int | None,
     timeout: float | None,
     counts: Mapping[str, int],
+    fallbacks: tuple[Target, ...] = (),
 ) -> Terms:
     """Check a decorator's arguments when it is applied, not when it is first called."""
     if priority is not None:
@@ -385,7 +430,7 @@ def make_terms(  # noqa: PLR0917 - the decorator's own
     if callable(estimate) and counts:
         raise ConfigError(f"{next(iter(counts))} is given beside a function for the estimate: let that count it.")
     size = estimate if callable(estimate) else make_estimate(estimate, counts)
-    return Terms(calls, target, size, priority, timeout)
+    return Terms(calls, target, size, priority, timeout, fallbacks)
 
 
 def _span(field: str, seconds: float) -> int:
@@ -397,3 +442,17 @@ def _span(field: str, seconds: float) -> int:
         message = f"{field} is {seconds!r}: give seconds as a finite number above 0."
         raise ConfigError(message)
     return milliseconds
+
+
+def _bounds(max_queue: object) -> dict[int | None, int]:
+    """Check how many calls may wait: under None all together, under a priority those of that priority."""
+    if max_queue is None:
+        return {}
+    bounds: dict[Any, Any] = dict(max_queue) if isinstance(max_queue, Mapping) else {None: max_queue}
+    for priority, most in bounds.items():
+        if priority is not None:
+            check_priority(priority)
+        if isinstance(most, bool) or not isinstance(most, int) or most < 0:
+            fix = "give a whole number of at least 0, or {priority: number}"
+            raise ConfigError(f"max_queue is {max_queue!r}: {fix}.")
+    return {None if priority is None else int(priority): most for priority, most in bounds.items()}

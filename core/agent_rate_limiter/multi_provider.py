@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from agent_rate_limiter.alerts import Alerts, Sinks
+from agent_rate_limiter.attempts import Attempts
 from agent_rate_limiter.budgets import DEFAULT_THRESHOLDS, Budget, limits_of
-from agent_rate_limiter.calls import make_estimate
+from agent_rate_limiter.calls import check_timeout, make_estimate
+from agent_rate_limiter.choice import FALLBACK_AFTER, Chooser, Elsewhere
 from agent_rate_limiter.decision import Decision
 from agent_rate_limiter.decorator import limited
 from agent_rate_limiter.engine.port import Clock, Store
@@ -58,6 +60,11 @@ class MultiProviderLimiter(Limiter):
         retry: what is tried again, where the limiter makes the calls (decorator, wrapped clients).
         on_unknown_price: what to do about a model without a price, neither configured nor in the price table:
             "warn" logs it once and books $0, marked "unpriced"; "block" refuses its calls; "zero" says nothing.
+        max_queue: how many calls may wait for one limit, the least urgent are sent away first: a number; or
+            priority → a number for each.
+        fallbacks: target → the targets that may serve its calls instead, in order; besides those of its model.
+        policy: how one of several targets is chosen: "in_order", "cheapest", "fastest" or "least_loaded".
+        fallback_after: seconds that a call without a timeout waits for a target before the next one is looked at.
 
     Raises:
         ConfigError: a value makes no sense; the message names it and the fix.
@@ -80,6 +87,10 @@ class MultiProviderLimiter(Limiter):
         ageing: float = 1.0,
         retry: RetryStrategy | Mapping[str, Any] | None = None,
         on_unknown_price: str = "warn",
+        max_queue: int | Mapping[int, int] | None = None,
+        fallbacks: Mapping[str, Sequence[str | Target]] | None = None,
+        policy: str = "in_order",
+        fallback_after: float = FALLBACK_AFTER,
     ) -> None:
         self.providers = _by_name(providers)
         thresholds = check_thresholds(alert_threshold)
@@ -89,6 +100,9 @@ class MultiProviderLimiter(Limiter):
         self.budgets = tuple(_with_thresholds(budget, thresholds) for budget in wanted)
         self._budget_limits = tuple(("budget", limit) for limit in limits_of(self.budgets))
         alerts = Alerts(on_alert, thresholds, check_thresholds(limit_alert_threshold, "limit_alert_threshold"))
+        self._fallbacks = _fallbacks(fallbacks)
+        self._elsewheres: dict[Target, Elsewhere] = {}
+        check_timeout(fallback_after)
         super().__init__(
             self._declared,
             store=store,
@@ -96,8 +110,16 @@ class MultiProviderLimiter(Limiter):
             lease=lease,
             ageing=ageing,
             retry=retry,
+            max_queue=max_queue,
             alerts=alerts,
             on_unknown_price=on_unknown_price,
+            chooser=Chooser(self._elsewhere, policy, fallback_after),
+        )
+        for target, others in self._fallbacks.items():
+            for other in (target, *others):
+                self._target(other)
+        self._reroutes = bool(self._fallbacks) or any(
+            model.fallbacks or model.degrade_to for p in self.providers.values() for model in p.models.values()
         )
 
     @classmethod
@@ -113,17 +135,14 @@ class MultiProviderLimiter(Limiter):
         """
         from agent_rate_limiter.config import load_config
 
-        options = {**load_config(source).to_options(), **overrides}
-        for name in ("fallbacks", "max_queue"):
-            if name in options:
-                raise ConfigError(f"{name} is not supported yet: remove it. Functions have @fn.fallback(target).")
-        return cls(**options)
+        return cls(**{**load_config(source).to_options(), **overrides})
 
     def acquire(
         self,
         target: str | Target,
         estimate: Estimate | None = None,
         *,
+        fallbacks: Sequence[str | Target] = (),
         priority: int | None = None,
         timeout: float | None = None,
         **counts: int,
@@ -131,8 +150,10 @@ class MultiProviderLimiter(Limiter):
         """Wait until the call is admitted, blocking the thread.
 
         Args:
-            target: where it goes, as `provider:model`.
+            target: where it goes, as `provider:model`; where it has fallbacks, the reservation's own `target`
+                says which was chosen.
             estimate: what the call will use; or give its counts as keywords (input_tokens=…).
+            fallbacks: where it may go instead, in order; before those that are configured.
             priority: lower goes first.
             timeout: seconds it may wait; None waits for ever.
             counts: requests, input_tokens, output_tokens, max_output_tokens.
@@ -140,16 +161,21 @@ class MultiProviderLimiter(Limiter):
         Raises:
             ConfigError: the target is not configured, or a number makes no sense.
             LimitExceeded: it can never be admitted, or not within the timeout.
+            AllTargetsFailed: so it is at every target, where there are several.
         """
         if estimate is None or counts:
             estimate = make_estimate(estimate, counts)
-        return self._calls.acquire(self._target(target), estimate, priority, timeout)
+        where = self._target(target)
+        if fallbacks or self._reroutes:
+            return self._anywhere(where, estimate, fallbacks, priority, timeout).acquire()
+        return self._calls.acquire(where, estimate, priority, timeout)
 
     def acquire_async(
         self,
         target: str | Target,
         estimate: Estimate | None = None,
         *,
+        fallbacks: Sequence[str | Target] = (),
         priority: int | None = None,
         timeout: float | None = None,
         **counts: int,
@@ -157,25 +183,60 @@ class MultiProviderLimiter(Limiter):
         """Wait until the call is admitted, letting the event loop run. As `acquire`."""
         if estimate is None or counts:
             estimate = make_estimate(estimate, counts)
-        return self._calls.acquire_async(self._target(target), estimate, priority, timeout)
+        where = self._target(target)
+        if fallbacks or self._reroutes:
+            return self._anywhere(where, estimate, fallbacks, priority, timeout).acquire_async()
+        return self._calls.acquire_async(where, estimate, priority, timeout)
+
+    def _anywhere(
+        self,
+        target: Target,
+        estimate: Estimate,
+        fallbacks: Iterable[str | Target],
+        priority: int | None,
+        timeout: float | None,
+    ) -> Attempts:
+        """One call whose maker looks at the target chosen."""
+        return self.attempts(
+            target, estimate, fallbacks=fallbacks, serves=lambda _: True, priority=priority, timeout=timeout
+        )
 
     def try_acquire(
-        self, target: str | Target, estimate: Estimate | None = None, *, priority: int | None = None, **counts: int
+        self,
+        target: str | Target,
+        estimate: Estimate | None = None,
+        *,
+        fallbacks: Sequence[str | Target] = (),
+        priority: int | None = None,
+        **counts: int,
     ) -> Reservation | Decision:
-        """Admit the call now, or return a falsy Decision that says which limit refuses, and when it frees."""
-        return self._calls.try_acquire(self._target(target), make_estimate(estimate, counts), priority)
+        """Admit the call now, or return a falsy Decision that says which limit refuses, and when it frees.
+
+        Where there are fallbacks, it is the first target's that admits it, or else of the one that frees first.
+        """
+        estimate = make_estimate(estimate, counts)
+        where = self._target(target)
+        if not (fallbacks or self._reroutes):
+            return self._calls.try_acquire(where, estimate, priority)
+        return self._anywhere(where, estimate, fallbacks, priority, None).try_acquire()
 
     def reserve(
         self,
         target: str | Target,
         estimate: Estimate | None = None,
         *,
+        fallbacks: Sequence[str | Target] = (),
         priority: int | None = None,
         timeout: float | None = None,
         **counts: int,
     ) -> Pending:
         """Admit the call on entering the block (`with` or `async with`), and end it on leaving. As `acquire`."""
-        return Pending(self._calls, self._target(target), make_estimate(estimate, counts), priority, timeout)
+        estimate = make_estimate(estimate, counts)
+        where = self._target(target)
+        attempts = None
+        if fallbacks or self._reroutes:
+            attempts = self._anywhere(where, estimate, fallbacks, priority, timeout)
+        return Pending(self._calls, where, estimate, priority, timeout, attempts)
 
     def limit(
         self,
@@ -184,13 +245,15 @@ class MultiProviderLimiter(Limiter):
         provider: str | None = None,
         model: str | None = None,
         estimate: Size = None,
+        fallbacks: Sequence[str | Target] = (),
         priority: int | None = None,
         timeout: float | None = None,
         **counts: int,
     ) -> Callable[[Callable[P, R]], Limited[P, R]]:
         """Decorate a function, coroutine, generator or async generator: each call is admitted first.
 
-        A parameter of it named `target`, `model` or `provider` is given the one chosen. A result that states
+        A parameter of it named `target`, `model` or `provider` is given the one chosen; then the fallbacks that
+        are configured serve its calls too: any, or with `model` alone those of the same provider. A result that states
         its usage (an SDK's response, or a `Usage`) settles the call; otherwise the estimate is charged.
 
         Args:
@@ -198,15 +261,17 @@ class MultiProviderLimiter(Limiter):
             provider: the provider's name.
             model: the model's name.
             estimate: what each call will use, or a function of its arguments that says so.
+            fallbacks: where the function itself can send them instead, in order.
             priority: lower goes first.
             timeout: seconds a call may wait.
             counts: requests, input_tokens, output_tokens, max_output_tokens.
 
         Raises:
-            ConfigError: the target is missing or not configured.
+            ConfigError: the target is missing or not configured, or the function cannot be told of a fallback.
         """
         where = self._target(_one_target(target, provider, model))
-        terms = make_terms(self._calls, where, estimate, priority, timeout, counts)
+        others = tuple(self._target(fallback) for fallback in fallbacks)
+        terms = make_terms(self._calls, where, estimate, priority, timeout, counts, others)
         return lambda function: limited(function, terms, self._target)
 
     def target_for(self, provider: str, model: str) -> Target:
@@ -220,6 +285,21 @@ class MultiProviderLimiter(Limiter):
     def explain(self, target: str | Target, estimate: Estimate | None = None, **counts: int) -> Explanation:
         """Say whether such a call would be admitted now, and what binds."""
         return self._explain(self._target(target), make_estimate(estimate, counts))
+
+    def _checked(self, target: str | Target) -> Target:
+        return self._target(target)
+
+    def _elsewhere(self, target: Target) -> Elsewhere:
+        found = self._elsewheres.get(target)
+        if found is None:
+            provider = self.providers.get(target.provider)
+            model = provider and provider.model(target.model)
+            others = self._fallbacks.get(target, ())
+            found = Elsewhere(others)
+            if model:
+                found = Elsewhere((*others, *model.fallbacks), model.degrade_to, model.degrade_at)
+            self._elsewheres[target] = found
+        return found
 
     def _target(self, text: str | Target) -> Target:
         try:
@@ -253,6 +333,22 @@ class MultiProviderLimiter(Limiter):
         providers = ", ".join(f"{p.name} ({len(p.models)})" for p in self.providers.values()) or "any provider"
         budgets = "".join(f", {budget.as_limit().name}" for budget in self.budgets)
         return f"MultiProviderLimiter({providers}{budgets})"
+
+
+def _fallbacks(given: Mapping[str, Sequence[str | Target]] | None) -> dict[Target, tuple[Target, ...]]:
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise ConfigError(f"fallbacks is {given!r}: give a mapping of a target to a list of targets.")
+    found: dict[Target, tuple[Target, ...]] = {}
+    for text, others in given.items():
+        if isinstance(others, (str, Target)) or not isinstance(others, Sequence):
+            raise ConfigError(f"fallbacks of {text!r} is {others!r}: give a list of targets.")
+        target = Target.parse(text)
+        found[target] = tuple(Target.parse(other) for other in others)
+        if target in found[target]:
+            raise ConfigError(f"fallbacks of '{target}' hold the target itself: remove it.")
+    return found
 
 
 class _Declared:

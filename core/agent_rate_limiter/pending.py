@@ -6,6 +6,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from types import TracebackType
 
+from agent_rate_limiter.attempts import Attempts
 from agent_rate_limiter.calls import Calls
 from agent_rate_limiter.errors import ReservationError
 from agent_rate_limiter.limits import Target
@@ -16,23 +17,33 @@ from agent_rate_limiter.usage import Estimate
 class Pending:
     """Enter it with `with` (waits in the thread) or `async with` (waits in the event loop), once."""
 
-    __slots__ = ("_calls", "_entered", "_estimate", "_priority", "_reservation", "_target", "_timeout")
+    __slots__ = ("_attempts", "_calls", "_entered", "_estimate", "_priority", "_reservation", "_target", "_timeout")
 
-    def __init__(
-        self, calls: Calls, target: Target, estimate: Estimate, priority: int | None, timeout: float | None
+    def __init__(  # noqa: PLR0917 - the limiters' own
+        self,
+        calls: Calls,
+        target: Target,
+        estimate: Estimate,
+        priority: int | None,
+        timeout: float | None,
+        attempts: Attempts | None = None,
     ) -> None:
         self._calls = calls
         self._target = target
         self._estimate = estimate
         self._priority = priority
         self._timeout = timeout
+        self._attempts = attempts  # where it may go elsewhere
         self._entered = False
         self._reservation: Reservation | None = None
 
     def __enter__(self) -> Reservation:
         """Wait until the call is admitted."""
         with self._entering():
-            reservation = self._calls.acquire(self._target, self._estimate, self._priority, self._timeout)
+            if self._attempts is not None:
+                reservation = self._attempts.acquire()
+            else:
+                reservation = self._calls.acquire(self._target, self._estimate, self._priority, self._timeout)
         self._reservation = reservation
         return reservation.__enter__()
 
@@ -46,7 +57,11 @@ class Pending:
     async def __aenter__(self) -> Reservation:
         """Wait until the call is admitted."""
         with self._entering():
-            reservation = await self._calls.acquire_async(self._target, self._estimate, self._priority, self._timeout)
+            if self._attempts is not None:
+                reservation = await self._attempts.acquire_async()
+            else:
+                terms = self._target, self._estimate, self._priority, self._timeout
+                reservation = await self._calls.acquire_async(*terms)
         self._reservation = reservation
         return reservation.__enter__()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
@@ -66,6 +66,11 @@ class Reservation:
     def provider(self) -> str:
         """The provider to send the call to."""
         return self.target.provider
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """Who makes the call: the labels of its scope."""
+        return self._route.labels
 
     def held_by(self, calls: Calls) -> Hold | None:
         """Return what it has taken, if it was taken through these calls; for the machinery."""

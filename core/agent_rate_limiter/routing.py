@@ -155,6 +155,15 @@ class Route:
                 return -(-millionths // 1_000_000)
         return self.known_cost(usage)
 
+    def expected_cost(self, estimate: Estimate) -> float:
+        """What a call is expected to cost, in nano-dollars; infinite when its price is not known."""
+        if not self._until:
+            self._find_price(None)
+        if self.price is None:
+            return float("inf")
+        sizes = estimate.requests, estimate.input_tokens, estimate.expected_output_tokens
+        return self.price.expected_nano(*sizes)
+
     def known_cost(self, usage: Usage) -> int:
         """The same by the price that was found last: safe in a finalizer, for nothing is looked up."""
         if self.price is not None:

@@ -6,7 +6,7 @@ from datetime import datetime, timezone
 
 from agent_rate_limiter.admission import Refusal
 from agent_rate_limiter.decision import Decision
-from agent_rate_limiter.errors import AcquireTimeout, BudgetExceeded, LimitExceeded, RequestTooLarge
+from agent_rate_limiter.errors import AcquireTimeout, BudgetExceeded, LimitExceeded, QueueFull, RequestTooLarge
 from agent_rate_limiter.limits import Resource, from_units
 from agent_rate_limiter.strategies.gate import Gate
 
@@ -48,6 +48,8 @@ def decision_of(target: object, refusal: Refusal, now: int) -> Decision:
 def error_of(target: object, refusal: Refusal, now: int) -> LimitExceeded:
     """Return the error that a refusal for good is raised as."""
     decision = decision_of(target, refusal, now)
+    if refusal.crowd:
+        return QueueFull(decision)
     if refusal.bucket.limit.resource is Resource.COST:
         return BudgetExceeded(decision)
     return RequestTooLarge(decision) if refusal.never else AcquireTimeout(decision)
@@ -57,6 +59,9 @@ def _sentence(target: object, refusal: Refusal, now: int) -> str:
     limit = refusal.bucket.limit
     name = f"'{limit.name}'" + (f" ({refusal.bucket.scope})" if refusal.bucket.scope else "")
     asked = amount_text(limit.resource, refusal.requested)
+    if refusal.crowd:
+        crowd = f"{refusal.crowd:,} call{'s wait' if refusal.crowd != 1 else ' waits'}"
+        return f"{target} is refused: {crowd} for {name} already, as many as max_queue allows. {_when(refusal, now)}"
     if refusal.never:
         most = amount_text(limit.resource, refusal.bucket.strategy.capacity)
         never = f"{asked} requested, but it never holds more than {most}."

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -207,11 +206,6 @@ def test_the_limits_of_a_limiter_are_limits_or_texts(limits: Any) -> None:
 )
 def test_an_option_of_another_kind(option: str, value: Any) -> None:
     assert refusal(MultiProviderLimiter, **{option: value}).startswith(option)
-
-
-def test_what_a_file_may_say_but_the_limiter_cannot_do() -> None:
-    with suppress(ConfigError):
-        MultiProviderLimiter.from_config({"fallbacks": {"p:m": ["p:n"]}, "max_queue": 5})
 
 
 def test_two_different_limits_of_one_name() -> None:

@@ -51,6 +51,8 @@ EVERYTHING = {
     "lease": 30,
     "ageing": 2.5,
     "max_queue": 100,
+    "policy": "cheapest",
+    "fallback_after": 2,
 }
 
 EVERYTHING_IN_YAML = """\
@@ -92,6 +94,8 @@ store: sqlite:///agents.db
 lease: 30
 ageing: 2.5
 max_queue: 100
+policy: cheapest
+fallback_after: 2
 """
 
 
@@ -137,6 +141,8 @@ def test_the_options_are_ready_for_the_limiter() -> None:
         "lease": 30,
         "ageing": 2.5,
         "max_queue": 100,
+        "policy": "cheapest",
+        "fallback_after": 2,
         "on_unknown_price": "zero",
     }
 

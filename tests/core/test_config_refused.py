@@ -24,7 +24,7 @@ LABELS = "write labels, as in {agent: researcher} or {agent: each}"
 NAME = "use letters, digits, '.', '_' and '-' only, as in 'openai'"
 KEYS = (
     "providers, budget_limit, budget_period, timezone, alert_threshold, limit_alert_threshold, "
-    "on_alert, budgets, fallbacks, retry, store, lease, ageing, max_queue, on_unknown_price"
+    "on_alert, budgets, fallbacks, retry, store, lease, ageing, max_queue, policy, fallback_after, on_unknown_price"
 )
 
 
@@ -110,6 +110,13 @@ def refusal(source: Any) -> str:
         ({"lease": 0}, f"lease: is 0: {ABOVE_0}."),
         ({"ageing": -1}, f"ageing: is -1: {ABOVE_0}."),
         ({"max_queue": 1.5}, "max_queue: is 1.5: give a whole number."),
+        ({"max_queue": {"low": 5}}, "max_queue: is a mapping: its keys are priorities, such as 10."),
+        (
+            {"max_queue": {1.5: 5}},
+            "max_queue: is a mapping: its keys are priorities: whole numbers of at least 0, such as 10.",
+        ),
+        ({"policy": "best"}, "policy: is 'best': it is one of in_order, cheapest, fastest, least_loaded."),
+        ({"fallback_after": -1}, "fallback_after: is -1: give seconds as a finite number of at least 0."),
         ({"max_queue": False}, f"max_queue: is False: {ABOVE_0} (YAML also reads a bare yes or on as True)."),
     ],
 )

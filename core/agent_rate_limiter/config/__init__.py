@@ -125,7 +125,9 @@ class LimiterConfig(Entry):
     )
     lease: kinds.Positive | None = Field(None, description="seconds until an abandoned reservation comes back")
     ageing: kinds.Positive | None = Field(None, description="seconds of waiting that raise a priority by one")
-    max_queue: kinds.Count | None = Field(None, description="calls that may wait")
+    max_queue: kinds.MaxQueue | None = Field(None, description="calls that may wait for a limit; or by priority")
+    policy: kinds.Policy | None = Field(None, description="how one of several targets is chosen")
+    fallback_after: kinds.Seconds | None = Field(None, description="seconds until a fallback is looked at")
     on_unknown_price: kinds.UnknownPrice | None = Field(None, description="what to do about a model without a price")
 
     @model_validator(mode="after")

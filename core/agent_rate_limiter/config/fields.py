@@ -17,6 +17,7 @@ from pydantic_core import CoreSchema, core_schema
 from agent_rate_limiter._environment import KEY_REFERENCE, expand
 from agent_rate_limiter.alerts.webhook import FORMATS
 from agent_rate_limiter.budgets import ACTIONS
+from agent_rate_limiter.choice import POLICIES
 from agent_rate_limiter.limits import COUNTS, PERIOD_SECONDS, STRATEGIES, Limit, Resource, Scope, Target
 from agent_rate_limiter.quotes import ON_UNKNOWN
 
@@ -88,6 +89,26 @@ def _dollars(value: object) -> float:
     if number < 0:
         raise ValueError(fix)
     return number
+
+
+def _seconds(value: object) -> float:
+    fix = "give seconds as a finite number of at least 0"
+    number = _number(value, fix)
+    if number < 0:
+        raise ValueError(fix)
+    return number
+
+
+def _max_queue(value: object) -> int | dict[int, int]:
+    if not isinstance(value, Mapping):
+        return _count(value)
+    bounds: dict[int, int] = {}
+    for priority, most in cast("Mapping[object, object]", value).items():
+        number = _number(priority, "its keys are priorities, such as 10")
+        if number != int(number) or number < 0:
+            raise ValueError("its keys are priorities: whole numbers of at least 0, such as 10")
+        bounds[int(number)] = _count(most)
+    return bounds
 
 
 def _share(value: object) -> float:
@@ -258,6 +279,13 @@ Counts = Annotated[str, Read(_one_of(*COUNTS)), _enum(*COUNTS)]
 AlertFormat = Annotated[str, Read(_one_of(*FORMATS)), _enum(*FORMATS)]
 Action = Annotated[str, Read(_one_of(*ACTIONS)), _enum(*ACTIONS)]
 UnknownPrice = Annotated[str, Read(_one_of(*ON_UNKNOWN)), _enum(*ON_UNKNOWN)]
+Policy = Annotated[str, Read(_one_of(*POLICIES)), _enum(*POLICIES)]
+Seconds = Annotated[float, Read(_seconds), _NUMBER]
+MaxQueue = Annotated[
+    int | dict[int, int],
+    Read(_max_queue),
+    WithJsonSchema({"anyOf": [{"type": "integer"}, {"type": "object", "additionalProperties": {"type": "integer"}}]}),
+]
 Text = Annotated[str, Read(_text), _TEXT]
 Timezone = Annotated[str, Read(_timezone), _TEXT]
 BaseUrl = Annotated[str, Read(_base_url), _TEXT]

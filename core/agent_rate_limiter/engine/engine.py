@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from threading import Lock
+from types import MappingProxyType
 from typing import TypeVar
 from weakref import WeakSet
 
@@ -34,15 +35,24 @@ class Engine:
         clock: tells the time.
         lease: milliseconds after which a reservation that nobody settled is taken for lost.
         ageing: milliseconds after which a waiting priority rises by one level.
+        bounds: how many may wait for one limit, by priority; under None all together.
     """
 
-    def __init__(self, store: Store, clock: Clock, *, lease: int, ageing: int) -> None:
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        *,
+        lease: int,
+        ageing: int,
+        bounds: Mapping[int | None, int] = MappingProxyType({}),
+    ) -> None:
         self.store = store
         self.clock = clock
         self._now: Callable[[], int] = clock.now
         self._lock = Lock()
         self._unusable: str | None = None
-        self._room = WaitingRoom(store, ageing, self._open, self._undo)
+        self._room = WaitingRoom(store, ageing, self._open, self._undo, bounds)
         self._reserve, self._settle = store.reserve, store.settle  # bound once, for the hot path
         self._lease = lease
         self._admitted = 0

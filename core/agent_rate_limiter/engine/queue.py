@@ -137,6 +137,15 @@ class WaitQueue:
         """How many wait here."""
         return sum(group.waiting for group in self._classes.values())
 
+    def waiting_at(self, priority: int) -> int:
+        """How many of a priority wait here."""
+        group = self._classes.get(priority)
+        return 0 if group is None else group.waiting
+
+    def last(self) -> Waiter:
+        """Return who goes last: of the least urgent the one whose turn is the latest."""
+        return self._classes[max(self._classes)].last()
+
     def push(self, waiter: Waiter) -> None:
         """Let a waiter in; one that comes from another queue has had its turn, and goes to the front."""
         path, amounts = waiter.hold.path, waiter.hold.amounts
@@ -216,6 +225,11 @@ class _PriorityClass:
             if waiter.queue is not None:  # the others have left, from the middle
                 self._head = waiter
         return self._head
+
+    def last(self) -> Waiter:
+        """The one whose turn comes after everybody's."""
+        behind = max((entry for entry in self._heap if entry[2].queue is not None), default=None)
+        return self.head() if behind is None else behind[2]
 
     def remove(self, waiter: Waiter, now: int, *, served: bool) -> None:
         if self._head is waiter:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from heapq import heappop, heappush
 
 from agent_rate_limiter.admission import Bucket, Refusal
@@ -19,13 +19,20 @@ class WaitingRoom:
         ageing: milliseconds after which a waiting priority rises by one level.
         admit: told of each hold that was reserved for a waiter, with the time.
         undo: gives back the hold of a waiter that nobody heard being admitted.
+        bounds: how many may wait for one limit: under a priority those of that priority, under None all together.
     """
 
-    __slots__ = ("_admit", "_ageing", "_deadlines", "_queues", "_retries", "_store", "_undo", "waiting")
+    __slots__ = ("_admit", "_ageing", "_bounds", "_deadlines", "_queues", "_retries", "_store", "_undo", "waiting")
 
     def __init__(
-        self, store: Store, ageing: int, admit: Callable[[Hold, int], None], undo: Callable[[Hold, int], None]
+        self,
+        store: Store,
+        ageing: int,
+        admit: Callable[[Hold, int], None],
+        undo: Callable[[Hold, int], None],
+        bounds: Mapping[int | None, int],
     ) -> None:
+        self._bounds = bounds
         self.waiting = 0
         self._store = store
         self._ageing = ageing
@@ -112,7 +119,7 @@ class WaitingRoom:
         if queue is None:
             queue = bucket.queue = WaitQueue(bucket, self._ageing)
             self._queues[queue] = None
-        elif not waiter.moved and (refusal := _too_late(waiter, queue, now)):
+        elif not waiter.moved and (refusal := _too_late(waiter, queue, now) or self._crowded(waiter, queue, now)):
             waiter.outcome = refusal
             return
         if waiter.deadline is not None and not waiter.moved:
@@ -121,6 +128,23 @@ class WaitingRoom:
         self.waiting += 1
         if queue.head(now) is waiter:
             self._pump(queue, now)
+
+    def _crowded(self, waiter: Waiter, queue: WaitQueue, now: int) -> Refusal | None:
+        """Refuse a newcomer to a full queue, or send away a less urgent waiter for it."""
+        own = self._bounds.get(waiter.priority)
+        if own is not None and queue.waiting_at(waiter.priority) >= own:
+            return _crowd(queue, waiter, now)
+        most = self._bounds.get(None)
+        if most is None or queue.waiting < most:
+            return None
+        last = queue.last() if most else waiter
+        if last.priority <= waiter.priority:
+            return _crowd(queue, waiter, now)
+        shed = _crowd(queue, last, now)
+        self._leave(last, now, served=False)
+        last.outcome = shed
+        last.ring(last.bell)
+        return None
 
     def _leave(self, waiter: Waiter, now: int, *, served: bool) -> None:
         queue = waiter.queue
@@ -204,6 +228,12 @@ def _too_late(waiter: Waiter, queue: WaitQueue, now: int) -> Refusal | None:
     amount = waiter.hold.amounts[waiter.hold.path.index(queue.bucket)]
     refusal = _queued(queue.bucket, amount, queue.ahead_of(waiter.priority, waiter.flow), now)
     return refusal if refusal.wait is not None and now + refusal.wait > waiter.deadline else None
+
+
+def _crowd(queue: WaitQueue, waiter: Waiter, now: int) -> Refusal:
+    ahead = queue.ahead_of(waiter.priority, waiter.flow) if queue.waiting else 0
+    amount = waiter.hold.amounts[waiter.hold.path.index(queue.bucket)]
+    return _queued(queue.bucket, amount, ahead, now)._replace(crowd=queue.waiting)
 
 
 def _queued(bucket: Bucket, amount: int, ahead: int, now: int) -> Refusal:

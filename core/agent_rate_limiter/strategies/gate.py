@@ -18,6 +18,8 @@ SLOW_START = 3
 """Calls at once that a target begins with whose limits nobody knows."""
 _PROBES = 24
 """Successes before it is given more: the first burst is the most likely to be refused, and at once by as many."""
+TRIP_AFTER = 3
+"""Overloads in a row that open the circuit breaker."""
 _REOPENED = 8
 """The window at which a gate that bound nobody before counts as open again."""
 
@@ -139,6 +141,11 @@ def closed(state: State, until: int, now: int) -> State:
         strikes=state.strikes + 1,
         closed_at=now,
     )
+
+
+def tripped(state: State) -> bool:
+    """Whether so many calls failed in a row that whoever can go elsewhere does, until one succeeds."""
+    return state.strikes >= TRIP_AFTER
 
 
 def struck(state: State) -> State:

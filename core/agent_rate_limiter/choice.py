@@ -1,0 +1,173 @@
+"""Which of several targets a call goes to: the order of preference, and how long it waits for each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterable
+from typing import TYPE_CHECKING, NamedTuple
+
+from agent_rate_limiter.errors import ConfigError
+from agent_rate_limiter.limits import PERIOD_SECONDS, Limit, Resource, Target
+from agent_rate_limiter.provider import DEGRADE_AT
+from agent_rate_limiter.strategies import gate
+
+if TYPE_CHECKING:
+    from agent_rate_limiter.admission import Bucket
+    from agent_rate_limiter.calls import Calls
+    from agent_rate_limiter.usage import Estimate
+
+POLICIES = ("in_order", "cheapest", "fastest", "least_loaded")
+FALLBACK_AFTER = 1.0
+"""Seconds that a call without a timeout waits for a target that it prefers, before it looks at the next."""
+_FIRST_LOOK, _LAST_LOOK = 2_000, 8_000
+_LONG_MS = PERIOD_SECONDS["day"] * 1000
+_MEMORY = 0.2
+"""The weight of the newest call in the average of what a target takes to answer."""
+
+
+class Elsewhere(NamedTuple):
+    """Where one target's calls may go instead.
+
+    Args:
+        fallbacks: in order.
+        degrade_to: the cheaper target that takes over when a budget or a long quota runs low.
+        degrade_at: the share of it, 0 to 1, at which it does.
+    """
+
+    fallbacks: tuple[Target, ...] = ()
+    degrade_to: Target | None = None
+    degrade_at: float = DEGRADE_AT
+
+
+NOWHERE = Elsewhere()
+
+
+class Health:
+    """Which targets failed again and again of late: a call that can go elsewhere does, but for one that looks.
+
+    This is one process's own experience; what a provider says of itself closes the target's gate for everybody.
+    """
+
+    def __init__(self) -> None:
+        self._down: dict[Target, tuple[int, int]] = {}  # failures in a row, and when to look again
+
+    def __bool__(self) -> bool:
+        """Whether any target failed of late."""
+        return bool(self._down)
+
+    def failed(self, target: Target, now: int) -> None:
+        """Note that a call failed there."""
+        strikes = self._down.get(target, (0, 0))[0] + 1
+        self._down[target] = (strikes, now + cooldown_ms(strikes))
+
+    def succeeded(self, target: Target) -> None:
+        """Note that a call went through there."""
+        self._down.pop(target, None)
+
+    def down(self, target: Target, now: int) -> bool:
+        """Whether to go elsewhere; from time to time, one caller is told to look whether it is over."""
+        strikes, look_at = self._down.get(target, (0, 0))
+        if strikes < gate.TRIP_AFTER:
+            return False
+        if now < look_at:
+            return True
+        self._down[target] = (strikes, now + cooldown_ms(strikes))
+        return False
+
+
+def cooldown_ms(strikes: int) -> int:
+    """How long an open circuit breaker keeps calls away: two seconds, then twice as long, up to eight."""
+    return int(min(_LAST_LOOK, _FIRST_LOOK << min(10, max(0, strikes - gate.TRIP_AFTER))))
+
+
+class Chooser:
+    """Puts the targets that can serve a call in order.
+
+    Args:
+        elsewhere: where a target's calls may go instead.
+        policy: "in_order" takes the first that can serve the call, "cheapest" the one with the lowest expected
+            cost, "fastest" the one that answered fastest of late, "least_loaded" the one whose fullest limit is
+            the least full; where these are equal, the order written.
+        fallback_after: seconds that a call without a timeout waits for a target that it prefers.
+        degrading: the limits of budgets that, once spent, degrade calls instead of refusing them.
+    """
+
+    def __init__(
+        self,
+        elsewhere: Callable[[Target], Elsewhere],
+        policy: str = "in_order",
+        fallback_after: float = FALLBACK_AFTER,
+        degrading: Container[Limit] = (),
+    ) -> None:
+        if policy not in POLICIES:
+            raise ConfigError(f"policy is {policy!r}: it is one of {', '.join(POLICIES)}.")
+        self.elsewhere = elsewhere
+        self.fallback_after = fallback_after
+        self._degrading = degrading
+        self.health = Health()
+        self._rank = _RANKS.get(policy)
+        self._seconds: dict[Target, float] | None = {} if policy == "fastest" else None
+
+    def order(self, calls: Calls, targets: Iterable[Target], estimate: Estimate) -> list[Target]:
+        """Return targets by preference."""
+        rank = self._rank
+        if rank is None:
+            return list(targets)
+        return sorted(targets, key=lambda target: rank(self, calls, target, estimate))
+
+    def degraded(self, calls: Calls, target: Target) -> tuple[Target, Bucket] | None:
+        """Return the cheaper target that stands in for this one now, and the limit that runs low; None: not yet."""
+        _, cheaper, share = self.elsewhere(target)
+        if cheaper is None:
+            return None
+        path = calls.route(target).path
+        low = calls.engine.read(lambda now: next((b for b in path if self._runs_low(b, share, now)), None))
+        return None if low is None else (cheaper, low)
+
+    def _runs_low(self, bucket: Bucket, share: float, now: int) -> bool:
+        limit = bucket.limit
+        if limit.resource is not Resource.COST and (limit.period_ms or 0) < _LONG_MS:
+            return False  # a minute's limit is waited for
+        capacity = bucket.strategy.capacity
+        share = 1.0 if limit in self._degrading else share
+        return capacity - bucket.strategy.available(bucket.state, now) >= share * capacity
+
+    @property
+    def times_calls(self) -> bool:
+        """Whether it wants to know how long calls take."""
+        return self._seconds is not None
+
+    def took(self, target: Target, seconds: float) -> None:
+        """Note how long a call took."""
+        if self._seconds is not None:
+            known = self._seconds.get(target, seconds)
+            self._seconds[target] = known + _MEMORY * (seconds - known)
+
+    def seconds(self, target: Target) -> float:
+        """How long a target's calls took of late; 0 for one that nobody has tried, which so goes first."""
+        return (self._seconds or {}).get(target, 0.0)
+
+
+def tripped(calls: Calls, target: Target) -> bool:
+    """Whether a target's circuit breaker is open, or half open: then nobody waits for it who can go elsewhere."""
+    return gate.tripped(calls.route(target).gate.state)
+
+
+def _price(_: Chooser, calls: Calls, target: Target, estimate: Estimate) -> float:
+    return calls.route(target).expected_cost(estimate)
+
+
+def _load(_: Chooser, calls: Calls, target: Target, __: Estimate) -> float:
+    path = calls.route(target).path[1:]  # the gate has no share
+    return calls.engine.read(lambda now: max((_full(bucket, now) for bucket in path), default=0.0))
+
+
+def _full(bucket: Bucket, now: int) -> float:
+    waiting = 0 if bucket.queue is None else bucket.queue.waiting
+    return waiting + 1 - bucket.strategy.available(bucket.state, now) / bucket.strategy.capacity
+
+
+_RANKS: dict[str, Callable[[Chooser, Calls, Target, Estimate], float]] = {
+    "cheapest": _price,
+    "fastest": lambda chooser, _, target, __: chooser.seconds(target),
+    "least_loaded": _load,
+}
