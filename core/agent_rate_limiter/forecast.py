@@ -95,4 +95,4 @@ def gone_in(bucket: Bucket, now: int, at: Standing | None = None) -> float | Non
     if rate is None or rate <= 0:
         return None
     gone = left / rate
-    return None if at.empties and now + gone >= at.end else gone
+    return gone if gone < at.end - (now if at.empties else at.start) else None  # beyond its period, nobody can know

@@ -87,22 +87,23 @@ NOON = 1_767_225_600 + 12 * HOUR
 
 
 def an_alert(kind: str, **fields: Any) -> Alert:
-    fields = {"owner": "budget", "resets_at": NOON + 12 * HOUR, "threshold": 0.5, "used": 0.125, **fields}
-    return Alert(kind, name="b", scope="", resource=fields.pop("resource", "cost"), amount=2, at=NOON, **fields)
+    fields = {"owner": "budget", "amount": 2, "resets_at": NOON + 12 * HOUR, "threshold": 0.5, "used": 0.125, **fields}
+    return Alert(kind, name="b", scope="", resource=fields.pop("resource", "cost"), at=NOON, **fields)
 
 
 @pytest.mark.parametrize(
     ("alert", "sentence"),
     [
-        (an_alert("threshold"), "b: $0.125 of $2.00 is used, past 50%."),
-        (an_alert("threshold", owner="scope-1f"), "b: $0.125 of $2.00 is used, past 50%."),
+        (an_alert("threshold"), "b: $0.12 of $2.00 is used, past 50%."),
+        (an_alert("threshold", amount=0.5), "b: $0.125 of $0.50 is used, past 50%."),
+        (an_alert("threshold", owner="scope-1f"), "b: $0.12 of $2.00 is used, past 50%."),
         (
             an_alert("pace", gone_at=NOON + 3 * HOUR + 40 * 60),
-            "b: $0.125 of $2.00 is used; at this pace it is gone at 15:40 UTC. It starts anew at 2026-01-02 00:00 UTC.",
+            "b: $0.12 of $2.00 is used; at this pace it is gone at 15:40 UTC. It starts anew at 2026-01-02 00:00 UTC.",
         ),
         (
             an_alert("pace", gone_at=NOON + 3 * HOUR, timezone="America/New_York"),
-            "b: $0.125 of $2.00 is used; at this pace it is gone at 10:00 EST. It starts anew at 19:00 EST.",
+            "b: $0.12 of $2.00 is used; at this pace it is gone at 10:00 EST. It starts anew at 19:00 EST.",
         ),
         (
             an_alert("exhausted", used=2),
@@ -462,8 +463,8 @@ def test_too_many_are_dropped_counted_and_logged(
             time.sleep(0.001)
     assert alerts.dropped == 3
     assert [message for message in caplog.messages if "dropped" in message] == [
-        "1 alerts dropped, as too many wait to be told. The last: b: $0.125 of $2.00 is used, past 50%.",
-        "2 alerts dropped, as too many wait to be told. The last: b: $0.125 of $2.00 is used, past 50%.",
+        "1 alerts dropped, as too many wait to be told. The last: b: $0.12 of $2.00 is used, past 50%.",
+        "2 alerts dropped, as too many wait to be told. The last: b: $0.12 of $2.00 is used, past 50%.",
     ]
     release.set()
     assert alerts.flush()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
+from math import floor
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -61,7 +62,8 @@ class Alert:
         resource = Resource(self.resource)
         amount = amount_text(resource, to_units(resource, self.amount))
         if resource is Resource.COST:
-            return f"{amount_text(resource, to_units(resource, self.used))} of {amount} is used"
+            used = floor(self.used * 100 + 1e-6) / 100 if self.amount >= 1 else self.used  # cents, never too many
+            return f"{amount_text(resource, to_units(resource, used))} of {amount} is used"
         return f"{self.used:,.0f} of {amount} are used"
 
     def _rest(self) -> str:
