@@ -28,9 +28,12 @@ class Meter(Protocol[T_contra]):
         """Note an item that has come."""
         ...
 
-    @property
-    def usage(self) -> Usage | None:
-        """What has been used so far; None when nothing is known."""
+    def usage(self, *, whole: bool) -> Usage | None:
+        """Say what has been used; None when nothing is known.
+
+        Args:
+            whole: whether the stream has come to its end, and was not left or broken.
+        """
         ...
 
 
@@ -141,11 +144,11 @@ class _Tap(Generic[T]):
         self._meter.feed(item)
 
     def end(self) -> None:
-        _settle(self._call, self._meter.usage)
+        _settle(self._call, self._meter.usage(whole=True))
 
     def broken(self, error: BaseException) -> bool:
         """End the attempt; True when it is to be tried again."""
-        usage = self._meter.usage
+        usage = self._meter.usage(whole=False)
         if isinstance(error, GeneratorExit):  # maybe in a finalizer: nothing may be waited for
             self._call.abandon(usage)
             return False

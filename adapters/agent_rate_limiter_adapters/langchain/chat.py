@@ -1,0 +1,196 @@
+"""Chat models that stay what they are, and are limited: `rate_limited(ChatOpenAI(...), limiter)`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from functools import wraps
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from langchain_core.language_models import BaseChatModel
+
+from agent_rate_limiter import ConfigError
+from agent_rate_limiter.sending import send, send_async, stream, stream_async
+from agent_rate_limiter_adapters.langchain.sdk import switch_off_retries
+from agent_rate_limiter_adapters.langchain.targets import Targets, chat_estimate, check_limiter, url_of
+from agent_rate_limiter_adapters.langchain.usage import ChatMeter, usage_of_result
+
+if TYPE_CHECKING:
+    from langchain_core.messages import BaseMessage
+    from langchain_core.outputs import ChatResult
+
+    from agent_rate_limiter import Attempts, Target
+    from agent_rate_limiter_adapters.http.targets import AnyLimiter
+
+M = TypeVar("M", bound=BaseChatModel)
+
+
+@dataclass(frozen=True)
+class Terms:
+    """On which terms a model's calls are limited.
+
+    Args:
+        limiter: whose limits.
+        targets: which of them.
+        priority: lower goes first; None takes the scope's.
+        timeout: seconds a call may wait; None waits for ever.
+        include_usage: ask streams to state their usage, where the model has not decided.
+    """
+
+    limiter: AnyLimiter
+    targets: Targets
+    priority: int | None
+    timeout: float | None
+    include_usage: bool
+
+    def attempts(self, model: Any, messages: Sequence[BaseMessage], options: dict[str, Any]) -> Attempts:
+        """Begin one call of a model."""
+        asked = {name: value for name, value in options.items() if name != "run_manager"}
+        params = model._get_ls_params(**asked)  # noqa: SLF001 - what LangChain itself asks
+        target = self.targets.find(params, url_of(lambda name: getattr(model, name, None)))
+        estimate = chat_estimate(messages, params, {"n": getattr(model, "n", None), **asked})
+        return self.limiter.attempts(target, estimate, priority=self.priority, timeout=self.timeout)
+
+
+def rate_limited(
+    model: M,
+    limiter: AnyLimiter,
+    *,
+    target: str | Target | None = None,
+    provider: str | None = None,
+    priority: int | None = None,
+    timeout: float | None = None,
+    include_usage: bool = True,
+) -> M:
+    """Return a limited twin of a chat model; the original stays as it is. Also `limiter.wrap(model)`.
+
+    The twin is of the model's own class, and takes its place everywhere: bind_tools, with_structured_output,
+    with_retry, with_fallbacks, `|`, batches, streams, events, create_agent, LangGraph. Each request waits until it is
+    admitted, is tried again when its provider refuses it, and is settled with what it used; answers from a cache are
+    free. The SDK's own retries are off in it. A limiter's error reaches the caller as it is.
+
+    Args:
+        model: any chat model of LangChain.
+        limiter: whose limits.
+        target: where all its calls go, as `provider:model`; None: as `provider` says, and the model that is called.
+        provider: the provider that they go to; None finds it by the model's base URL, its kind or its name.
+        priority: lower goes first; None takes the scope's.
+        timeout: seconds a call may wait; None waits for ever.
+        include_usage: let OpenAI's streams state their usage, where the model does not say; their last chunk then has
+            a `usage_metadata`.
+
+    Raises:
+        ConfigError: it is no chat model; or no configured provider fits it, or several do.
+    """
+    check_limiter(limiter)
+    if not isinstance(model, BaseChatModel):  # pyright: ignore[reportUnnecessaryIsInstance] - what users pass
+        raise ConfigError(f"model is {_named(model)}: give a chat model of LangChain, such as ChatOpenAI(...).")
+    terms = Terms(limiter, Targets(limiter, target=target, provider=provider), priority, timeout, include_usage)
+    cls = type(model)
+    if getattr(cls, "_limited_by", None) is limiter:
+        cls = cls.__mro__[1]  # limited already: on these terms from now on, and not twice
+    terms.attempts(model, (), {})  # refuse now what could never be sent
+    twin = model.model_copy()
+    twin.__class__ = limited_class(cls, terms)
+    switch_off_retries(twin)
+    return twin
+
+
+def limited_class(cls: type[M], terms: Terms) -> type[M]:
+    """Return a subclass of a model's class whose calls are limited, and that looks like the class itself."""
+    streams = {"_stream": _stream, "_astream": _astream} if _can_stream(cls) else {}
+    native = {"_stream_chat_model_events": _stream, "_astream_chat_model_events": _astream}
+    wanted = {"_generate": _generate, "_agenerate": _agenerate, **streams}
+    wanted |= {name: make for name, make in native.items() if getattr(cls, name, None) is not None}
+    plain = _asking_usage(cls) if terms.include_usage and hasattr(cls, "_should_stream_usage") else cls
+    fields = {name: wraps(getattr(cls, name))(make(getattr(plain, name), plain, terms)) for name, make in wanted.items()}
+    return _subclass(cls, {**fields, "__init__": _init(cls), "_limited_by": terms.limiter})
+
+
+def _subclass(cls: type[M], fields: dict[str, Any]) -> type[M]:
+    looks = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
+    subclass: type[M] = type(cls)(cls.__name__, (cls,), {**looks, **fields})
+    return subclass
+
+
+def _can_stream(cls: type[BaseChatModel]) -> bool:
+    return cls._stream is not BaseChatModel._stream or cls._astream is not BaseChatModel._astream
+
+
+def _init(cls: Any) -> Any:
+    """`configurable_fields` makes the model anew."""
+
+    def init(self: Any, *args: Any, **fields: Any) -> None:
+        cls.__init__(self, *args, **fields)
+        switch_off_retries(self)
+
+    return wraps(cls.__init__)(init)
+
+
+def _asking_usage(cls: Any) -> Any:
+    """The class with streams that state their usage unless told otherwise, as LangChain's do at OpenAI's own URL."""
+
+    def decided(self: Any, stream_usage: bool | None = None, **options: Any) -> bool:  # noqa: FBT001 - as LangChain's
+        told = (stream_usage, self.stream_usage, options.get("stream_options"), self.model_kwargs.get("stream_options"))
+        silent = all(choice is None for choice in told)
+        return silent or bool(cls._should_stream_usage(self, stream_usage, **options))
+
+    return _subclass(cls, {"_should_stream_usage": decided})
+
+
+def _view(model: Any, cls: Any) -> Any:
+    """The same model, without the limits: for what the model calls of itself within a call."""
+    view = cls.__new__(cls)
+    for part in ("__dict__", "__pydantic_fields_set__", "__pydantic_extra__", "__pydantic_private__"):
+        object.__setattr__(view, part, getattr(model, part))
+    return view
+
+
+# ------------------------------------------------------------------ the overrides: sync and async differ in who awaits
+
+
+def _generate(base: Any, plain: Any, terms: Terms) -> Any:
+    def generate(self: Any, messages: list[BaseMessage], *args: Any, **options: Any) -> ChatResult:
+        view = _view(self, plain)
+        attempts = terms.attempts(view, messages, options)
+        return send(attempts, lambda _: base(view, messages, *args, **options), usage_of_result)
+
+    return generate
+
+
+def _agenerate(base: Any, plain: Any, terms: Terms) -> Any:
+    async def generate(self: Any, messages: list[BaseMessage], *args: Any, **options: Any) -> ChatResult:
+        view = _view(self, plain)
+        attempts = terms.attempts(view, messages, options)
+        return await send_async(attempts, lambda _: base(view, messages, *args, **options), usage_of_result)
+
+    return generate
+
+
+def _stream(base: Any, plain: Any, terms: Terms) -> Any:
+    def items(self: Any, messages: list[BaseMessage], *args: Any, **options: Any) -> Iterator[Any]:
+        view = _view(self, plain)
+        attempts = terms.attempts(view, messages, options)
+        return stream(attempts, lambda _: base(view, messages, *args, **options), ChatMeter)
+
+    return items
+
+
+def _astream(base: Any, plain: Any, terms: Terms) -> Any:
+    async def items(self: Any, messages: list[BaseMessage], *args: Any, **options: Any) -> AsyncIterator[Any]:
+        view = _view(self, plain)
+        attempts = terms.attempts(view, messages, options)
+        chunks = stream_async(attempts, lambda _: base(view, messages, *args, **options), ChatMeter)
+        async with aclosing(chunks):
+            async for chunk in chunks:
+                yield chunk
+
+    return items
+
+
+def _named(thing: object) -> str:
+    kind = type(thing)
+    if kind.__name__ == "_ConfigurableModel":
+        return "what init_chat_model() returns when no model is named: there is no model in it yet"
+    return f"a {kind.__module__}.{kind.__qualname__}"
