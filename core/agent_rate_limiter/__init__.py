@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from agent_rate_limiter.alerts import Webhook as Webhook
     from agent_rate_limiter.attempts import Attempts as Attempts
     from agent_rate_limiter.budgets import Budget as Budget
+    from agent_rate_limiter.context import ScopeBudget as ScopeBudget
     from agent_rate_limiter.cost_tracker import CostReport as CostReport
     from agent_rate_limiter.cost_tracker import CostTracker as CostTracker
     from agent_rate_limiter.decision import Decision as Decision
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from agent_rate_limiter.provider import Model as Model
     from agent_rate_limiter.provider import Pool as Pool
     from agent_rate_limiter.provider import Provider as Provider
+    from agent_rate_limiter.report import Advice as Advice
     from agent_rate_limiter.report import Explanation as Explanation
     from agent_rate_limiter.report import LimitStatus as LimitStatus
     from agent_rate_limiter.report import Snapshot as Snapshot
@@ -61,6 +63,7 @@ if TYPE_CHECKING:
 _HOME = {
     "attempts": ("Attempts",),
     "budgets": ("Budget",),
+    "context": ("ScopeBudget",),
     "cost_tracker": ("CostReport", "CostTracker"),
     "decision": ("Decision",),
     "errors": (
@@ -97,7 +100,7 @@ _HOME = {
     "multi_provider": ("MultiProviderLimiter",),
     "pricing": ("Price",),
     "provider": ("Model", "Pool", "Provider"),
-    "report": ("Explanation", "LimitStatus", "Snapshot"),
+    "report": ("Advice", "Explanation", "LimitStatus", "Snapshot"),
     "reservation": ("Reservation",),
     "retry": ("RetryBudget", "RetryStrategy"),
     "usage": ("Estimate", "Usage"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -31,6 +32,31 @@ class ScopedLimit(NamedTuple):
     name: str
     limit: Limit
     kept: dict[object, Bucket]
+
+
+class ScopeBudget:
+    """Dollars that several blocks spend together: `with limiter.scope(budget=ScopeBudget(2.00)):`, again and again.
+
+    A number as a scope's budget belongs to one block; this lasts as long as somebody keeps it.
+
+    Args:
+        dollars: what all calls in all of its blocks may cost together.
+        key: names it, so that it is the same one in other processes that share a store, and after a restart.
+
+    Raises:
+        ConfigError: the dollars make no sense.
+    """
+
+    __slots__ = ("__weakref__", "dollars", "limit")
+
+    def __init__(self, dollars: float, *, key: str | None = None) -> None:
+        name = f"scope-{os.urandom(6).hex()}" if key is None else f"scope {key}"
+        self.dollars = dollars
+        self.limit = ScopedLimit(name, scope_budget(dollars), {})
+
+    def __repr__(self) -> str:
+        """As it was made."""
+        return f"ScopeBudget({self.dollars!r})"
 
 
 class CallScope:

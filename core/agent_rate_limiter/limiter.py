@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
@@ -29,7 +28,7 @@ from agent_rate_limiter.limits import Limit, Target, label_texts, shorthand
 from agent_rate_limiter.pending import Pending
 from agent_rate_limiter.pricing import Price
 from agent_rate_limiter.quotes import Quotes
-from agent_rate_limiter.report import Explanation, Snapshot, shown, status_of
+from agent_rate_limiter.report import Advice, Explanation, Snapshot, advise, shown, status_of
 from agent_rate_limiter.reservation import Reservation
 from agent_rate_limiter.retry import RetryStrategy
 from agent_rate_limiter.routing import Declared
@@ -109,11 +108,13 @@ class Limiter:
     # -- scopes --------------------------------------------------------------------------------------------
 
     @contextmanager
-    def scope(self, *, budget: float | None = None, priority: int | None = None, **labels: object) -> Generator[None]:
+    def scope(
+        self, *, budget: float | context.ScopeBudget | None = None, priority: int | None = None, **labels: object
+    ) -> Generator[None]:
         """Label every call in the block, tasks started in it included; scopes nest.
 
         Args:
-            budget: dollars that all calls in the block may cost together.
+            budget: dollars that all calls in the block may cost together; a ScopeBudget lasts for several blocks.
             priority: for calls that do not state one.
             labels: who is calling: agent, run, team, … Limits can be set for them, and costs are reported by them.
 
@@ -122,7 +123,8 @@ class Limiter:
         """
         limits: tuple[context.ScopedLimit, ...] = ()
         if budget is not None:
-            limits = (context.ScopedLimit(f"scope-{os.urandom(6).hex()}", context.scope_budget(budget), {}),)
+            shared = budget if isinstance(budget, context.ScopeBudget) else context.ScopeBudget(budget)
+            limits = (shared.limit,)
         for name in ("provider", "model"):
             if name in labels:
                 raise ConfigError(
@@ -385,6 +387,10 @@ class RateLimiter(Limiter):
     def explain(self, estimate: Estimate | None = None, **counts: int) -> Explanation:
         """Say whether such a call would be admitted now, and what binds."""
         return self._explain(self.target, make_estimate(estimate, counts))
+
+    def advice(self, estimate: Estimate | None = None, **counts: int) -> Advice:
+        """Say what an agent needs to know to plan: how long such a call would wait, and what may still be spent."""
+        return advise(self.explain(estimate, **counts))
 
     def __repr__(self) -> str:
         """State the limits."""

@@ -25,7 +25,7 @@ from agent_rate_limiter.limits import Limit, Resource, Target
 from agent_rate_limiter.pending import Pending
 from agent_rate_limiter.pricing import Price
 from agent_rate_limiter.provider import ANY_MODEL, Provider
-from agent_rate_limiter.report import Explanation
+from agent_rate_limiter.report import Advice, Explanation, advise
 from agent_rate_limiter.reservation import Reservation
 from agent_rate_limiter.retry import RetryStrategy
 from agent_rate_limiter.routing import unknown_target
@@ -285,6 +285,10 @@ class MultiProviderLimiter(Limiter):
     def explain(self, target: str | Target, estimate: Estimate | None = None, **counts: int) -> Explanation:
         """Say whether such a call would be admitted now, and what binds."""
         return self._explain(self._target(target), make_estimate(estimate, counts))
+
+    def advice(self, target: str | Target, estimate: Estimate | None = None, **counts: int) -> Advice:
+        """Say what an agent needs to know to plan: how long such a call would wait, and what may still be spent."""
+        return advise(self.explain(target, estimate, **counts))
 
     def _checked(self, target: str | Target) -> Target:
         return self._target(target)

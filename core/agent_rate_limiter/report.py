@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -101,6 +102,74 @@ class Explanation:
         verdict = f"{self.target} admits such a call at once." if self.decision.admitted else self.decision.reason
         lines = [verdict, *(f"  {limit}" for limit in self.limits)]
         return "\n".join(lines if self.limits else [*lines, "  no limits are configured for it"])
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What an agent needs to know to plan its next calls: plain data, and a sentence.
+
+    Args:
+        target: where a call would go.
+        wait: seconds until such a call is admitted; 0 is at once; None: nobody can know, or never.
+        binding: the limit that it would wait for; empty when it is admitted at once.
+        budget: the budget of which the smallest share is left; empty when there is none.
+        budget_left: dollars that are left of it; None when there is none.
+        budget_used_share: 0 to 1, or above while in debt; None when there is none.
+        waiting: calls that wait at this target's limits already.
+        text: all of it in words, for a model to read.
+    """
+
+    target: str
+    wait: float | None
+    binding: str
+    budget: str
+    budget_left: float | None
+    budget_used_share: float | None
+    waiting: int
+    text: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        """In words."""
+        return self.text
+
+
+def advise(explanation: Explanation) -> Advice:
+    """Turn an explanation into what an agent needs to plan."""
+    decision = explanation.decision
+    wait = 0.0 if decision.admitted else decision.retry_after
+    budgets = [status for status in explanation.limits if status.resource == "cost"]
+    tightest = max(budgets, key=lambda status: status.used_share, default=None)
+    waiting = max((status.waiting for status in explanation.limits), default=0)
+    return Advice(
+        target=explanation.target,
+        wait=wait,
+        binding="" if decision.limit is None else decision.limit.name,
+        budget="" if tightest is None else tightest.name,
+        budget_left=None if tightest is None else max(0.0, tightest.available),
+        budget_used_share=None if tightest is None else tightest.used_share,
+        waiting=waiting,
+        text=" ".join(_sentences(explanation, wait, tightest, waiting)),
+    )
+
+
+def _sentences(
+    explanation: Explanation, wait: float | None, tightest: LimitStatus | None, waiting: int
+) -> Iterator[str]:
+    if wait == 0:
+        yield f"{explanation.target} admits such a call at once."
+    else:
+        yield explanation.decision.reason
+    if waiting:
+        yield f"{waiting} calls are waiting already."
+    if tightest is not None:
+        yield (
+            f"${max(0.0, tightest.available):,.4f} of ${tightest.amount:,.2f} are left to spend "
+            f"({tightest.name}, {tightest.used_share:.0%} used)."
+        )
 
 
 def shown(bucket: Bucket, now: int) -> bool:

@@ -5,7 +5,7 @@ Each takes `limiter.attempts(...)`, and a function that makes one attempt. Sync 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, aclosing, closing, nullcontext
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
@@ -109,7 +109,7 @@ def stream(
 
 async def stream_async(
     attempts: Attempts, make: Callable[[Reservation], AsyncIterator[T]], meter: Callable[[], Meter[T]]
-) -> AsyncIterator[T]:
+) -> AsyncGenerator[T, None]:
     """Make a call that brings one item after the other, letting the event loop run meanwhile. As `stream`."""
     call = attempts.claim() or await attempts.acquire_async()
     while True:

@@ -146,11 +146,11 @@ class _Limits:
 
     # -- and ends ------------------------------------------------------------------------------------------
 
-    def on_llm_new_token(self, token: str, *, run_id: UUID, **_: Any) -> None:
+    def on_llm_new_token(self, token: str, *, run_id: UUID, **_: Any) -> None:  # noqa: ARG002 - LangChain's hook
         """The request was sent: from now on, what the stream's consumer calls is another call."""
         self._sent(run_id)
 
-    def on_stream_event(self, event: Any, *, run_id: UUID, **_: Any) -> None:
+    def on_stream_event(self, event: Any, *, run_id: UUID, **_: Any) -> None:  # noqa: ARG002 - LangChain's hook
         """As `on_llm_new_token`, of v3 event streams."""
         self._sent(run_id)
 
@@ -180,7 +180,7 @@ class _Limits:
             call.withdraw()
 
 
-class RateLimitCallbackHandler(_Limits, BaseCallbackHandler):
+class RateLimitCallbackHandler(_Limits, BaseCallbackHandler):  # type: ignore[misc]  # hooks take what they use
     """Limits model calls from a callback: `model.invoke(..., config={"callbacks": [handler]})`.
 
     Give it to an invocation, a model, a chain or an agent; sync and async alike. Each chat or completion call waits
@@ -206,7 +206,7 @@ class RateLimitCallbackHandler(_Limits, BaseCallbackHandler):
     """
 
 
-class AsyncRateLimitCallbackHandler(_Limits, AsyncCallbackHandler):  # type: ignore[misc] - hooks that settle only are functions
+class AsyncRateLimitCallbackHandler(_Limits, AsyncCallbackHandler):  # type: ignore[misc]  # hooks that settle need no await
     """As RateLimitCallbackHandler, for code that asks for an AsyncCallbackHandler. Either serves both ways."""
 
 

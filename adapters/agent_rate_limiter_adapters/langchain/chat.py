@@ -88,13 +88,18 @@ def rate_limited(
         raise ConfigError(f"model is {_named(model)}: give a chat model of LangChain, such as ChatOpenAI(...).")
     terms = Terms(limiter, Targets(limiter, target=target, provider=provider), priority, timeout, include_usage)
     cls = type(model)
-    if getattr(cls, "_limited_by", None) is limiter:
-        cls = cls.__mro__[1]  # limited already: on these terms from now on, and not twice
+    if is_limited_by(model, limiter):
+        cls = cls.__mro__[1]  # on these terms from now on, and not twice
     terms.attempts(model, (), {})  # refuse now what could never be sent
     twin = model.model_copy()
     twin.__class__ = limited_class(cls, terms)
     switch_off_retries(twin)
     return twin
+
+
+def is_limited_by(model: BaseChatModel, limiter: AnyLimiter) -> bool:
+    """Whether it is a twin that this limiter limits."""
+    return getattr(type(model), "_limited_by", None) is limiter
 
 
 def limited_class(cls: type[M], terms: Terms) -> type[M]:
@@ -104,18 +109,21 @@ def limited_class(cls: type[M], terms: Terms) -> type[M]:
     wanted = {"_generate": _generate, "_agenerate": _agenerate, **streams}
     wanted |= {name: make for name, make in native.items() if getattr(cls, name, None) is not None}
     plain = _asking_usage(cls) if terms.include_usage and hasattr(cls, "_should_stream_usage") else cls
-    fields = {name: wraps(getattr(cls, name))(make(getattr(plain, name), plain, terms)) for name, make in wanted.items()}
+    fields = {
+        name: wraps(getattr(cls, name))(make(getattr(plain, name), plain, terms)) for name, make in wanted.items()
+    }
     return _subclass(cls, {**fields, "__init__": _init(cls), "_limited_by": terms.limiter})
 
 
 def _subclass(cls: type[M], fields: dict[str, Any]) -> type[M]:
     looks = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
-    subclass: type[M] = type(cls)(cls.__name__, (cls,), {**looks, **fields})
+    metaclass: Any = type(cls)
+    subclass: type[M] = metaclass(cls.__name__, (cls,), {**looks, **fields})
     return subclass
 
 
 def _can_stream(cls: type[BaseChatModel]) -> bool:
-    return cls._stream is not BaseChatModel._stream or cls._astream is not BaseChatModel._astream
+    return any(getattr(cls, name) is not getattr(BaseChatModel, name) for name in ("_stream", "_astream"))
 
 
 def _init(cls: Any) -> Any:
@@ -154,7 +162,8 @@ def _generate(base: Any, plain: Any, terms: Terms) -> Any:
     def generate(self: Any, messages: list[BaseMessage], *args: Any, **options: Any) -> ChatResult:
         view = _view(self, plain)
         attempts = terms.attempts(view, messages, options)
-        return send(attempts, lambda _: base(view, messages, *args, **options), usage_of_result)
+        result: ChatResult = send(attempts, lambda _: base(view, messages, *args, **options), usage_of_result)
+        return result
 
     return generate
 
@@ -163,7 +172,10 @@ def _agenerate(base: Any, plain: Any, terms: Terms) -> Any:
     async def generate(self: Any, messages: list[BaseMessage], *args: Any, **options: Any) -> ChatResult:
         view = _view(self, plain)
         attempts = terms.attempts(view, messages, options)
-        return await send_async(attempts, lambda _: base(view, messages, *args, **options), usage_of_result)
+        result: ChatResult = await send_async(
+            attempts, lambda _: base(view, messages, *args, **options), usage_of_result
+        )
+        return result
 
     return generate
 

@@ -64,7 +64,9 @@ class Runs:
 class _Run:
     """A run, and what tells that it is lost."""
 
-    def __init__(self, call: Reservation, finalizer: weakref.finalize[..., Any], task: asyncio.Task[Any] | None) -> None:
+    def __init__(
+        self, call: Reservation, finalizer: weakref.finalize[..., Any], task: asyncio.Task[Any] | None
+    ) -> None:
         self.call = call
         self._finalizer = finalizer
         self._finalizer.atexit = False

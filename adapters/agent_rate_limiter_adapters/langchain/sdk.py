@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
@@ -12,25 +13,35 @@ _MADE_LATER = ("_client", "_async_client")
 def switch_off_retries(model: Any) -> None:
     """Replace the SDK's clients that a model holds by copies of theirs which do not retry.
 
-    It knows the SDKs that Stainless generates: OpenAI, Azure, Anthropic, Groq, Together, Fireworks and others. The
-    model's `max_retries` stays as it is, so that it is serialized and cached as before.
+    The model's `max_retries` stays as it is, so that it is serialized and cached as before.
+    """
+    replace_clients(model, lambda client: client.with_options(max_retries=0))
+
+
+def replace_clients(model: Any, change: Callable[[Any], Any]) -> bool:
+    """Replace the SDK's clients in a model's fields, by themselves or as their resources; False: it has none.
+
+    It knows the SDKs that Stainless generates: OpenAI, Azure, Anthropic, Groq, Together, Fireworks and others.
     """
     for name in _MADE_LATER:
         if isinstance(getattr(type(model), name, None), cached_property):
             getattr(model, name)
     fields = vars(model)
-    for name, value in list(fields.items()):
-        client = value if _is_client(value) else _client_of(value)
-        if client is not None and client.max_retries:
-            patient = client.with_options(max_retries=0)
-            fields[name] = patient if client is value else type(value)(patient)
+    found = {name: client for name, value in fields.items() if (client := _client_in(value)) is not None}
+    changed = {id(client): change(client) for client in found.values()}
+    for name, client in found.items():
+        new = changed[id(client)]
+        fields[name] = new if fields[name] is client else type(fields[name])(new)
+    return bool(found)
+
+
+def _client_in(value: Any) -> Any:
+    """The client itself, or that of one of its resources, such as `client.chat.completions`."""
+    if _is_client(value):
+        return value
+    client = getattr(value, "__dict__", {}).get("_client")
+    return client if _is_client(client) else None
 
 
 def _is_client(value: Any) -> bool:
     return hasattr(type(value), "with_options") and isinstance(getattr(value, "max_retries", None), int)
-
-
-def _client_of(resource: Any) -> Any:
-    """The client of one of its resources, such as `client.chat.completions`."""
-    client = getattr(resource, "__dict__", {}).get("_client")
-    return client if _is_client(client) else None

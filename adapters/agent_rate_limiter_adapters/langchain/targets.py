@@ -34,9 +34,7 @@ class Targets:
         ConfigError: the limiter has no such target or provider.
     """
 
-    def __init__(
-        self, limiter: AnyLimiter, *, target: str | Target | None = None, provider: str | None = None
-    ) -> None:
+    def __init__(self, limiter: AnyLimiter, *, target: str | Target | None = None, provider: str | None = None) -> None:
         self._limiter = limiter
         self._provider = provider
         self._found: dict[tuple[str, str], str] = {}
