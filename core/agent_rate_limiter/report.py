@@ -164,7 +164,7 @@ def _sentences(
     else:
         yield explanation.decision.reason
     if waiting:
-        yield f"{waiting} calls are waiting already."
+        yield f"Waiting already: {waiting}."
     if tightest is not None:
         yield (
             f"${max(0.0, tightest.available):,.4f} of ${tightest.amount:,.2f} are left to spend "

@@ -19,7 +19,7 @@ PUBLIC = {
     "LimitStatus", "LimiterClosed", "Model", "MultiProviderLimiter", "Price", "Priority", "Provider",
     "QuotaExhausted", "RateLimiter", "RateLimiterError", "RequestTooLarge", "Reservation", "ReservationError",
     "Resource", "RetryBudget", "RetryStrategy", "Scope", "Snapshot", "StoreUnavailable", "Target", "Usage",
-    "__version__",
+    "__version__", "Advice", "ScopeBudget",
 }  # fmt: skip
 """Names that users rely on: none may go away."""
 

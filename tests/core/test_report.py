@@ -270,3 +270,43 @@ def test_a_slow_start_is_no_full_limit(manual_clock: ManualClock) -> None:
     """A target that nobody has called yet is not `100% used, 3 free`."""
     status = by_name(MultiProviderLimiter(clock=manual_clock).explain("p:m")).get("slow start")
     assert status is None or (status.used_share, status.available) == (0, status.amount)
+
+
+# ---------------------------------------------------------------- advice, for agents that plan
+
+
+def test_advice_when_nothing_binds(limiter: MultiProviderLimiter) -> None:
+    with limiter.scope(agent="a", budget=2):
+        advice = limiter.advice("p:m", input_tokens=100)
+        assert json.loads(json.dumps(advice.to_dict())) == advice.to_dict()
+    assert (advice.wait, advice.binding, advice.waiting) == (0, "", 0)
+    assert advice.budget_left == 2
+    assert str(advice) == (
+        "p:m admits such a call at once. $2.0000 of $2.00 are left to spend (scope budget $2.00, 0% used)."
+    )
+
+
+def test_advice_names_what_a_call_would_wait_for_and_the_tightest_budget(limiter: MultiProviderLimiter) -> None:
+    limiter.acquire("p:m", input_tokens=4_000).settle(Usage(input_tokens=4_000))
+    advice = limiter.advice("p:m", input_tokens=3_000)
+    assert advice.wait == 10  # 2,000 of 6,000 a minute are left
+    assert advice.binding == "6,000 tokens/minute"
+    assert (advice.budget, advice.budget_left) == ("budget $10.00/day", 6)
+    assert advice.budget_used_share == pytest.approx(0.4)
+    assert advice.text.startswith("p:m is refused by '6,000 tokens/minute'")
+
+
+def test_advice_counts_those_who_wait(manual_clock: ManualClock) -> None:
+    limiter = RateLimiter(concurrency=1, clock=manual_clock)
+
+    async def main() -> None:
+        with limiter.reserve():
+            waiter = asyncio.create_task(limiter.acquire_async())
+            await asyncio.sleep(0)
+            advice = limiter.advice()
+            assert (advice.wait, advice.binding, advice.waiting) == (None, "1 at once", 1)
+            assert (advice.budget, advice.budget_left, advice.budget_used_share) == ("", None, None)
+            assert "Waiting already: 1." in advice.text
+        (await waiter).cancel()
+
+    run_virtual(main(), manual_clock)

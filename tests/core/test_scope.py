@@ -26,6 +26,7 @@ from agent_rate_limiter import (
     ReservationError,
     Resource,
     Scope,
+    ScopeBudget,
     Target,
     Usage,
 )
@@ -231,6 +232,34 @@ def test_a_scope_does_no_harm_to_another_limiter(manual_clock: ManualClock) -> N
 
     run_virtual(main(), manual_clock)
     assert [limiter.snapshot().in_flight for limiter in (one, other)] == [0, 0]
+
+
+def test_a_scope_budget_lasts_for_several_blocks(manual_clock: ManualClock) -> None:
+    limiter = MultiProviderLimiter([Provider("p", {"m": {"cost_per_1k": 1}})], clock=manual_clock)
+    shared = ScopeBudget(2.00)
+    assert repr(shared) == "ScopeBudget(2.0)"
+    for _ in range(2):
+        with limiter.scope(budget=shared):
+            limiter.acquire("p:m", input_tokens=1_000).settle(Usage(input_tokens=1_000))
+    with limiter.scope(budget=shared), pytest.raises(BudgetExceeded, match=r"scope budget \$2.00"):
+        limiter.acquire("p:m", input_tokens=1)
+    with limiter.scope(budget=ScopeBudget(2.00)):
+        limiter.acquire("p:m", input_tokens=1_000).cancel()
+
+
+def test_a_scope_budget_with_a_key_is_the_same_one_elsewhere(manual_clock: ManualClock) -> None:
+    limiter = MultiProviderLimiter([Provider("p", {"m": {"cost_per_1k": 1}})], clock=manual_clock)
+    first, second = ScopeBudget(2.00, key="thread 1"), ScopeBudget(2.00, key="thread 1")
+    with limiter.scope(budget=first):
+        limiter.acquire("p:m", input_tokens=1_500).settle(Usage(input_tokens=1_500))
+    with limiter.scope(budget=second), pytest.raises(BudgetExceeded):
+        limiter.acquire("p:m", input_tokens=1_000)
+
+
+@pytest.mark.parametrize("dollars", [-1, float("inf"), "much"])
+def test_a_scope_budget_that_makes_no_sense(dollars: Any) -> None:
+    with pytest.raises(ConfigError, match="budget is"):
+        ScopeBudget(dollars)
 
 
 # ---------------------------------------------------------------- one call is counted once

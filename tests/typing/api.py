@@ -16,6 +16,7 @@ from typing_extensions import assert_type
 from agent_rate_limiter import (
     EACH,
     AcquireTimeout,
+    Advice,
     Alert,
     AllTargetsFailed,
     Budget,
@@ -37,6 +38,7 @@ from agent_rate_limiter import (
     Reservation,
     Resource,
     Scope,
+    ScopeBudget,
     Snapshot,
     Target,
     Usage,
@@ -212,6 +214,10 @@ assert_type(limiter.snapshot().limits, tuple[LimitStatus, ...])
 assert_type(limiter.snapshot().to_dict(), dict[str, Any])
 assert_type(limiter.explain("openai:gpt-4", input_tokens=5), Explanation)
 assert_type(single.explain().decision, Decision)
+assert_type(limiter.advice("openai:gpt-4", input_tokens=5), Advice)
+assert_type(single.advice().wait, float | None)
+with limiter.scope(budget=ScopeBudget(2.00, key="thread 42")):
+    pass
 assert_type(limiter.costs, CostTracker)
 assert_type(limiter.costs.report(by=("agent", "model"), since=datetime(2026, 1, 1), until=0.0), CostReport)  # noqa: DTZ001
 assert_type(limiter.costs.report().to_dicts(), list[dict[str, object]])
