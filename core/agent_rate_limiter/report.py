@@ -142,7 +142,7 @@ def advise(explanation: Explanation) -> Advice:
     decision = explanation.decision
     wait = 0.0 if decision.admitted else decision.retry_after
     budgets = [status for status in explanation.limits if status.resource == "cost"]
-    tightest = max(budgets, key=lambda status: status.used_share, default=None)
+    tightest = max(budgets, key=lambda status: (status.used_share, -status.available), default=None)
     waiting = max((status.waiting for status in explanation.limits), default=0)
     return Advice(
         target=explanation.target,

@@ -300,13 +300,14 @@ def test_advice_counts_those_who_wait(manual_clock: ManualClock) -> None:
     limiter = RateLimiter(concurrency=1, clock=manual_clock)
 
     async def main() -> None:
-        with limiter.reserve():
-            waiter = asyncio.create_task(limiter.acquire_async())
-            await asyncio.sleep(0)
-            advice = limiter.advice()
-            assert (advice.wait, advice.binding, advice.waiting) == (None, "1 at once", 1)
-            assert (advice.budget, advice.budget_left, advice.budget_used_share) == ("", None, None)
-            assert "Waiting already: 1." in advice.text
+        held = limiter.acquire()
+        waiter = asyncio.create_task(limiter.acquire_async())
+        await asyncio.sleep(0)
+        advice = limiter.advice()
+        assert (advice.wait, advice.binding, advice.waiting) == (None, "1 at once", 1)
+        assert (advice.budget, advice.budget_left, advice.budget_used_share) == ("", None, None)
+        assert "Waiting already: 1." in advice.text
+        held.cancel()
         (await waiter).cancel()
 
     run_virtual(main(), manual_clock)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from langchain_anthropic import ChatAnthropic
-from langchain_core.language_models import BaseChatModel
 from langchain_openai import ChatOpenAI
 
 from agent_rate_limiter import MultiProviderLimiter, Provider, RetryStrategy
 from agent_rate_limiter.testing.simulated import SimulatedProvider
+
+if TYPE_CHECKING:
+    from langchain_core.language_models import BaseChatModel
 
 MODEL = "model-1"
 PRICES = {"input_per_1m": 3.0, "output_per_1m": 15.0, "cached_input_per_1m": 0.3}

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from langchain_core.language_models import BaseChatModel
 
 from agent_rate_limiter import MultiProviderLimiter
 from agent_rate_limiter.testing.simulated import SimulatedProvider
@@ -19,6 +18,9 @@ from agent_rate_limiter_adapters.langchain import (
 from tests.adapters.langchain.calls import WAYS, call
 from tests.adapters.langchain.models import accounts, books, limiter_of, model_at
 from tests.adapters.openai_sdk import until
+
+if TYPE_CHECKING:
+    from langchain_core.language_models import BaseChatModel
 
 pytestmark = [
     pytest.mark.asyncio,
