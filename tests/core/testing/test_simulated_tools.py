@@ -126,8 +126,20 @@ def test_a_call_that_does_not_fit_into_the_maximum_is_cut_off(provider: Simulate
 
 def test_one_call_needs_no_list() -> None:
     with (
-        SimulatedProvider(reply=lambda _: ToolCall("time")) as provider,
+        SimulatedProvider(reply=lambda call: ToolCall("time") if call.schema is None else None) as provider,
         OpenAI(base_url=provider.openai_url, api_key="any") as client,
     ):
         message = client.chat.completions.create(model="m", messages=QUESTION).choices[0].message
     assert [call.function.name for call in message.tool_calls or () if call.type == "function"] == ["time"]
+
+
+def test_a_script_may_leave_an_answer_open() -> None:
+    format_: Any = {"type": "json_schema", "json_schema": {"name": "weather", "schema": SCHEMA}}
+    with (
+        SimulatedProvider(reply=lambda _: None, output_tokens=9) as provider,
+        OpenAI(base_url=provider.openai_url, api_key="any") as client,
+    ):
+        drawn = client.chat.completions.create(model="m", messages=QUESTION).choices[0].message.content
+        shaped = client.chat.completions.create(model="m", messages=QUESTION, response_format=format_)
+    assert count_tokens(str(drawn)) == 9
+    assert list(json.loads(str(shaped.choices[0].message.content))) == ["city"]

@@ -188,12 +188,12 @@ def answer_to(call: Call, answers: Answers, dice: Dice) -> Answer:
 
 def _scripted(call: Call, answers: Answers, dice: Dice) -> tuple[str | None, tuple[ToolCall, ...]]:
     """The text that is decided already, and calls to tools."""
-    if answers.reply is not None:
-        said = answers.reply(call)
-        if isinstance(said, str):
-            return said, ()
-        return "", (said,) if isinstance(said, ToolCall) else tuple(said)
-    return (compact(example(call.schema, dice)) if call.schema is not None else None), ()
+    said = None if answers.reply is None else answers.reply(call)
+    if said is None:
+        return (compact(example(call.schema, dice)) if call.schema is not None else None), ()
+    if isinstance(said, str):
+        return said, ()
+    return "", (said,) if isinstance(said, ToolCall) else tuple(said)
 
 
 def _length(text: str, tools: tuple[ToolCall, ...]) -> int:

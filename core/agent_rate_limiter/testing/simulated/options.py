@@ -52,8 +52,8 @@ class ToolCall:
         return count_tokens(self.name) + count_tokens(self.json)
 
 
-Said = str | ToolCall | Sequence[ToolCall]
-"""What a scripted model says: a text, or calls to tools."""
+Said = str | ToolCall | Sequence[ToolCall] | None
+"""What a scripted model says: a text, or calls to tools; None is what it would say unscripted."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ class ModelOptions(TypedDict, total=False):
             function of the call. Reasoning is part of the output, cached and written of the input.
         latency: seconds before the first byte: a number, (low, high), or a function of the call.
         tokens_per_second: how fast output is generated; None is at once.
-        reply: what is answered, from the call: a text, a `ToolCall`, or several of them.
+        reply: what is answered, from the call: a text, a `ToolCall`, or several of them; None is as without it.
         prices: dollars per million tokens: (input, output), or {"input":, "output":, "cached_input":}; what is
             read from the cache costs like input unless said.
     pool: models that name the same pool share one set of limits.

@@ -1,0 +1,224 @@
+"""Limited twins of agents and crews: every LLM that CrewAI lets us find is limited; the rest is named."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from crewai.agents.agent_builder.base_agent import BaseAgent
+from crewai.crew import Crew
+from crewai.llms.base_llm import BaseLLM
+from crewai.memory.unified_memory import Memory
+from crewai.utilities.planning_handler import CrewPlanner
+
+from agent_rate_limiter import ConfigError
+from agent_rate_limiter_adapters.crewai.llm import RateLimitedLLM
+from agent_rate_limiter_adapters.crewai.terms import role_of
+
+if TYPE_CHECKING:
+    from agent_rate_limiter import MultiProviderLimiter, RateLimiter
+
+    AnyLimiter = RateLimiter | MultiProviderLimiter
+
+_log = logging.getLogger("agent_rate_limiter")
+_UNCOUNTED = ("planning_llm", "function_calling_llm", "chat_llm")
+_CREW_LLMS = ("manager_llm", *_UNCOUNTED)
+_CLIENTS = ("client", "_client")
+_DOCS = "docs/crewai.md says what to do."
+
+
+class _Wrapping:
+    """Makes the twins of one `wrap`, each original once.
+
+    Args:
+        limiter: whose limits.
+        options: those of `RateLimitedLLM`.
+    """
+
+    def __init__(self, limiter: AnyLimiter, options: dict[str, Any]) -> None:
+        self._limiter = limiter
+        self._options = options
+        self._counted: RateLimitedLLM | None = None
+        """The LLM to whose counter everything is added that CrewAI leaves out of a crew's token usage."""
+
+    def agent(self, original: BaseAgent) -> BaseAgent:
+        """Return the limited twin of an agent."""
+        return self.limit_agent(original.copy())
+
+    def limit_agent(self, twin: BaseAgent) -> BaseAgent:
+        """Limit an agent's LLMs, in the agent itself: it is a copy already."""
+        if isinstance(twin.llm, BaseLLM):
+            labels = {**self._options.get("labels", {}), "agent": role_of(twin)}
+            twin.llm = RateLimitedLLM(twin.llm, self._limiter, **{**self._options, "labels": labels})
+            self._counted = self._counted or twin.llm
+        self._limit(twin, "function_calling_llm")
+        config = getattr(twin, "planning_config", None)
+        if config is not None and config.llm is not None:
+            twin.planning_config = config.model_copy(update={"llm": self._llm(config.llm)})  # type: ignore[attr-defined]
+        twin.memory = self._memory(twin.memory)
+        return twin
+
+    def crew(self, original: Crew) -> Crew:
+        """Return the limited twin of a crew."""
+        twin = original.copy()
+        self._options = {**self._options, "labels": {"crew": twin.name or "crew", **self._options.get("labels", {})}}
+        places = {id(agent): place for place, agent in enumerate(original.agents)}
+        for agent in twin.agents:
+            self.limit_agent(agent)
+        for task, source in zip(twin.tasks, original.tasks, strict=True):
+            place = places.get(id(source.agent))
+            if place is not None:
+                task.agent = twin.agents[place]  # CrewAI finds it by its role, which two agents may share
+            elif task.agent is not None and task.agent not in twin.agents:
+                task.agent = self.agent(task.agent)
+            self._guardrails(task)
+        if twin.manager_agent is not None:
+            self.limit_agent(twin.manager_agent)
+        if twin.manager_llm is not None:
+            twin.manager_llm = RateLimitedLLM(twin.manager_llm, self._limiter, **self._options)
+        if twin.planning and twin.planning_llm is None:
+            twin.planning_llm = CrewPlanner(tasks=[]).planning_agent_llm  # the model that CrewAI would choose later
+        for name in _UNCOUNTED:
+            self._limit(twin, name, getattr(original, name))
+        twin._memory = self._memory(twin._memory)  # noqa: SLF001 - where a crew keeps what memory=True makes
+        return twin
+
+    def _limit(self, owner: Any, name: str, llm: Any = None) -> None:
+        value = llm or getattr(owner, name, None)
+        if value is not None:
+            setattr(owner, name, self._llm(value))
+
+    def _llm(self, llm: BaseLLM | str) -> RateLimitedLLM:
+        """Limit an LLM that CrewAI's sum of a crew's tokens leaves out; its counter is then the first agent's."""
+        twin = RateLimitedLLM(llm, self._limiter, **self._options)
+        if self._counted is not None:
+            twin._token_usage = self._counted._token_usage  # noqa: SLF001 - CrewAI's counter
+        return twin
+
+    def _guardrails(self, task: Any) -> None:
+        """Limit LLMs that check a task's output; CrewAI makes them of the agent's, when the task is made."""
+        agent = task.agent
+        for name in ("_guardrail", "_guardrails"):
+            found = getattr(task, name, None)
+            if isinstance(found, (list, tuple)):
+                setattr(task, name, [self._guardrail(each, agent) for each in found])
+            elif found is not None:
+                setattr(task, name, self._guardrail(found, agent))
+
+    def _guardrail(self, guardrail: Any, agent: Any) -> Any:
+        if not isinstance(getattr(guardrail, "llm", None), BaseLLM):
+            return guardrail
+        twin = copy.copy(guardrail)
+        twin.llm = self._llm(guardrail.llm)
+        if isinstance(getattr(agent, "llm", None), RateLimitedLLM):
+            twin.llm._token_usage = agent.llm._token_usage  # noqa: SLF001 - CrewAI's counter
+        return twin
+
+    def _memory(self, memory: Any) -> Any:
+        """Limit the LLM and the embedder of a memory; what is stored stays shared."""
+        if not isinstance(memory, Memory):
+            return memory
+        twin = memory.model_copy()
+        twin.llm = self._llm(memory.llm)
+        analyst = twin.llm.model_copy()
+        analyst.stream = False
+        twin._llm_instance = analyst  # noqa: SLF001 - made by its constructor only
+        if memory.embedder is not None:
+            twin._embedder_instance = self._embedder(memory._embedder)  # noqa: SLF001 - as above
+        return twin
+
+    def _embedder(self, embedder: Any) -> Any:
+        """Limit an embedder by the SDK's client in it, if there is one that an adapter knows."""
+        for name in _CLIENTS:
+            try:
+                client = self._limiter.wrap(getattr(embedder, name))
+            except (AttributeError, ConfigError):
+                continue
+            twin = copy.copy(embedder)
+            setattr(twin, name, client)
+            return twin
+        return embedder
+
+
+def limited_agent(agent: BaseAgent, limiter: AnyLimiter, options: dict[str, Any]) -> BaseAgent:
+    """Return a limited twin of an agent, and log what could not be limited."""
+    twin = _Wrapping(limiter, options).agent(agent)
+    _tell(role_of(twin), _of_agent("agent", twin))
+    return twin
+
+
+def limited_crew(crew: Crew, limiter: AnyLimiter, options: dict[str, Any]) -> Crew:
+    """Return a limited twin of a crew, and log what could not be limited."""
+    twin = _Wrapping(limiter, options).crew(crew)
+    _tell(twin.name or "crew", unlimited(twin))
+    return twin
+
+
+def _tell(name: str, found: Iterator[str] | tuple[str, ...]) -> None:
+    for place in found:
+        _log.warning("%s: not limited: %s. %s", name, place, _DOCS)
+
+
+# ------------------------------------------------------------------ what is left
+
+
+def unlimited(crew: Crew) -> tuple[str, ...]:
+    """Name what calls a model past the limiter, or is charged by its estimate alone.
+
+    Args:
+        crew: a twin of `limiter.wrap(crew)`, or any crew.
+
+    Returns:
+        One sentence each; empty when every call that can be seen from here is limited.
+    """
+    found = [line for place, agent in enumerate(crew.agents) for line in _of_agent(f"agents[{place}]", agent)]
+    if crew.manager_agent is not None:
+        found += _of_agent("manager_agent", crew.manager_agent)
+    for name in _CREW_LLMS:
+        found += _of_llm(name, getattr(crew, name))
+    found += _of_memory("memory", crew._memory)  # noqa: SLF001 - as above
+    if crew.knowledge is not None:
+        found.append("knowledge: its embedder")
+    for place, task in enumerate(crew.tasks):
+        found += _of_tools(f"tasks[{place}]", task.tools)
+        if task.output_json is not None:
+            found.append(f"tasks[{place}].output_json: CrewAI asks the provider by itself, charged by estimate")
+    return tuple(found)
+
+
+def _of_agent(place: str, agent: Any) -> Iterator[str]:
+    if not isinstance(agent.llm, BaseLLM):
+        yield f"{place}: a {type(agent).__name__}, whose model is not CrewAI's"
+    yield from _of_llm(f"{place}.llm", agent.llm)
+    yield from _of_llm(f"{place}.function_calling_llm", getattr(agent, "function_calling_llm", None))
+    yield from _of_memory(f"{place}.memory", agent.memory)
+    if getattr(agent, "knowledge", None) is not None or getattr(agent, "knowledge_sources", None):
+        yield f"{place}.knowledge: its embedder"
+    yield from _of_tools(place, agent.tools)
+
+
+def _of_llm(place: str, llm: Any) -> Iterator[str]:
+    if llm is not None and not isinstance(llm, RateLimitedLLM):
+        yield f"{place}: {llm if isinstance(llm, str) else type(llm).__name__}"
+
+
+def _of_memory(place: str, memory: Any) -> Iterator[str]:
+    if isinstance(memory, Memory):
+        yield from _of_llm(f"{place}.llm", memory.llm)
+        embedder = memory._embedder_instance  # noqa: SLF001 - as above
+        if embedder is None or not any(_limited(getattr(embedder, name, None)) for name in _CLIENTS):
+            yield f"{place}.embedder"
+
+
+def _limited(client: Any) -> bool:
+    return "_limited_request" in type(client).__dict__
+
+
+def _of_tools(place: str, tools: Any) -> Iterator[str]:
+    """LLMs that a tool keeps as an attribute; what it makes while it runs cannot be seen."""
+    for tool in tools or ():
+        for name, value in getattr(tool, "__dict__", {}).items():
+            if isinstance(value, BaseLLM):
+                yield from _of_llm(f"{place}: tool {tool.name!r}.{name}", value)

@@ -1,0 +1,35 @@
+"""Refusals in a form that CrewAI does not retry: errors of this library that are `HookAborted`s too."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from crewai.hooks.dispatch import HookAborted
+
+from agent_rate_limiter import RateLimiterError
+
+SOURCE = "agent_rate_limiter"
+
+
+def refusal(error: RateLimiterError) -> RateLimiterError:
+    """Return the same error, of its own class and a `HookAborted`: it ends a task at once, tools are not run again.
+
+    Args:
+        error: any error of this library.
+    """
+    if isinstance(error, HookAborted):
+        return error
+    refused = _aborting(type(error)).__new__(_aborting(type(error)), *error.args)
+    refused.__dict__.update(error.__dict__, reason=str(error), source=SOURCE, plain=error)
+    refused.__cause__, refused.__suppress_context__ = error.__cause__, True
+    return refused
+
+
+@cache
+def _aborting(kind: type[RateLimiterError]) -> Any:
+    def reduce(self: Any) -> tuple[Any, tuple[RateLimiterError]]:
+        return refusal, (self.plain,)
+
+    fields = {"__module__": kind.__module__, "__doc__": kind.__doc__, "__reduce__": reduce}
+    return type(kind.__name__, (kind, HookAborted), fields)

@@ -1,0 +1,131 @@
+"""Twins of LLMs: of a class made of the original's, with its settings and its connections."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Generator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+from weakref import WeakValueDictionary
+
+from crewai.agents.agent_builder import base_agent
+from pydantic import PrivateAttr
+
+from agent_rate_limiter import ConfigError
+
+if TYPE_CHECKING:
+    from agent_rate_limiter import MultiProviderLimiter, RateLimiter
+
+LLM_TYPE = "agent_rate_limiter"
+_SLOTS = ("__dict__", "__pydantic_extra__", "__pydantic_fields_set__", "__pydantic_private__")
+_CLIENTS = ("_client", "_async_client")
+
+known: WeakValueDictionary[str, Any] = WeakValueDictionary()
+"""Every limited LLM by the name in its `limited_by`, which begins with the type that CrewAI gave it."""
+
+
+def twin_of(llm: Any, limited: type) -> Any:
+    """Return a limited twin of an LLM; of one that is limited already, a copy on terms of its own.
+
+    Args:
+        llm: the original, which stays as it is.
+        limited: the class that limits calls.
+    """
+    if isinstance(llm, limited):
+        return clone(llm, type(llm))
+    twin = clone(llm, _limited_class(type(llm), limited))
+    _without_retries(twin)
+    return twin
+
+
+def clone(llm: Any, cls: type) -> Any:
+    """Return a copy of a class, with a token counter and a name of its own."""
+    twin = cls.__new__(cls)
+    for slot in _SLOTS:
+        value = getattr(llm, slot)
+        object.__setattr__(twin, slot, value.copy() if value is not None else None)
+    twin._token_usage = dict.fromkeys(llm._token_usage, 0)  # noqa: SLF001 - CrewAI's copies share it, and count double
+    kind = str(llm.limited_by if llm.llm_type == LLM_TYPE else llm.llm_type).partition("/")[0]
+    name = f"{kind}/{uuid4()}"
+    twin.__dict__.update(llm_type=LLM_TYPE, limited_by=name)
+    known[name] = twin
+    return twin
+
+
+@cache
+def _limited_class(cls: Any, limited: type) -> Any:
+    fields = {
+        "__module__": cls.__module__,
+        "__qualname__": cls.__qualname__,
+        "__doc__": cls.__doc__,
+        "__annotations__": {"llm_type": "str", "limited_by": "str", "_terms": "Any"},
+        "llm_type": LLM_TYPE,
+        "limited_by": "",
+        "_terms": PrivateAttr(default=None),
+    }
+    return type(cls)(cls.__name__, (limited, cls), fields)
+
+
+def _without_retries(twin: Any) -> None:
+    """Retries are the limiter's: switch off those of the SDK, in clients that are there and that will be."""
+    if "max_retries" in type(twin).model_fields:
+        twin.max_retries = 0
+    elif twin.is_litellm:
+        twin.additional_params = {**twin.additional_params, "max_retries": 0, "num_retries": 0}
+    if getattr(twin, "client_params", None):
+        twin.client_params = {**twin.client_params, "max_retries": 0}
+    for name in _CLIENTS:
+        client = getattr(twin, name, None)
+        if hasattr(client, "with_options"):  # of the SDKs that Stainless generates: shares the connections
+            setattr(twin, name, client.with_options(max_retries=0))
+
+
+# ------------------------------------------------------------------ dumped and rebuilt
+
+
+def rebuilt(**fields: Any) -> Any:
+    """Return the limited LLM that CrewAI has dumped to a mapping: when a crew copies itself, or from a checkpoint.
+
+    Raises:
+        ConfigError: it comes from another process, and nobody says which limiter it is under now.
+    """
+    restore = _restore.get()
+    if restore is not None:
+        return restore(fields)
+    twin = known.get(fields.get("limited_by", ""))
+    if twin is not None:
+        return copy.copy(twin)
+    raise ConfigError(
+        f"The limited LLM {fields.get('model')!r} comes from another process: restore its crew inside "
+        "`with agent_rate_limiter_adapters.crewai.restoring(limiter):`."
+    )
+
+
+base_agent._LLM_TYPE_REGISTRY[LLM_TYPE] = f"{__name__}.rebuilt"  # noqa: SLF001 - else it would become an unlimited LLM
+
+
+@contextmanager
+def restoring(limiter: RateLimiter | MultiProviderLimiter, **options: Any) -> Generator[None]:
+    """Put limited LLMs that are restored from a checkpoint in the block under this limiter.
+
+    Args:
+        limiter: whose limits.
+        options: those of `RateLimitedLLM`.
+    """
+    from agent_rate_limiter_adapters.crewai.llm import RateLimitedLLM
+
+    def restore(fields: dict[str, Any]) -> Any:
+        kind = fields.pop("limited_by", "").partition("/")[0] or "base"
+        return RateLimitedLLM(base_agent._validate_llm_ref({**fields, "llm_type": kind}), limiter, **options)  # noqa: SLF001
+
+    token = _restore.set(restore)
+    try:
+        yield
+    finally:
+        _restore.reset(token)
+
+
+_restore: ContextVar[Any] = ContextVar("agent_rate_limiter_crewai_restore", default=None)
