@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ from crewai.llms import retry
 from crewai.llms.base_llm import call_stop_override, call_stream_override
 from crewai.types.usage_metrics import UsageMetrics
 
-from agent_rate_limiter import AllTargetsFailed, RateLimiterError, Reservation, Usage
+from agent_rate_limiter import AllTargetsFailed, RateLimiterError, Reservation, Target, Usage
 from agent_rate_limiter.providers import FailureKind, read_failure, read_usage
 from agent_rate_limiter_adapters.crewai.errors import refusal
 from agent_rate_limiter_adapters.crewai.terms import Terms, estimate, labels
@@ -24,30 +24,31 @@ if TYPE_CHECKING:
 
 
 class Attempt:
-    """One request of a call, or several where CrewAI makes them without asking: what they used adds up."""
+    """One attempt of a call. It is settled when CrewAI has read the answer, before any tool runs.
 
-    def __init__(self, reservation: Reservation) -> None:
+    Args:
+        reservation: for the request that is about to be sent.
+        more: follows a further request of the same call, which CrewAI makes without asking.
+    """
+
+    def __init__(self, reservation: Reservation, more: Callable[[], Reservation]) -> None:
         self.reservation = reservation
         self.shown = False
         """Whether the caller has seen a part of the answer."""
-        self._usages: list[Usage] = []
-        self._ours = True
+        self._more = more
+        self._answers = 0
 
-    def note(self, usage: Mapping[str, Any]) -> None:
-        """An answer has come. From now on nobody inside (a tool's own LLM) may take this reservation for theirs."""
-        if not self._usages:
-            self._ours = self.reservation.claim()
-        self._usages.append(_usage(usage))
+    def note(self, told: Mapping[str, Any]) -> None:
+        """An answer has come: charge it, unless a layer inside has. What is called from now on is another call."""
+        self._answers += 1
+        own = self.reservation.claim() if self._answers == 1 else self._more()
+        if own is not None:
+            own.settle(_usage(told))
 
-    @property
-    def answered(self) -> bool:
-        """Whether the provider has answered; what fails after that is not its fault."""
-        return bool(self._usages)
-
-    def settle(self) -> None:
-        """Charge what was used; the estimate where nothing was stated."""
-        if self._ours and not self.reservation.done and (self.answered or not self.reservation.claimed):
-            self.reservation.settle(_total(self._usages))
+    def end(self) -> None:
+        """The call has returned. An LLM that tells nothing is charged its estimate."""
+        if not self.reservation.done:
+            self.reservation.settle()
 
 
 current: ContextVar[Attempt | None] = ContextVar("agent_rate_limiter_crewai_attempt", default=None)
@@ -78,53 +79,53 @@ class Call:
 
     def acquire(self) -> Reservation:
         """Wait, blocking the thread, until the next attempt may be sent."""
-        with self._scope():
+        with self._surroundings():
             return self._claimed() or self._attempts.acquire()
 
     async def acquire_async(self) -> Reservation:
         """Wait, letting the event loop run, until the next attempt may be sent."""
-        with self._scope():
+        with self._surroundings():
             return self._claimed() or await self._attempts.acquire_async()
 
     @contextmanager
     def attempt(self, reservation: Reservation) -> Generator[RateLimitedLLM]:
         """Make one attempt in the block, with the LLM that it yields; an error that may be tried again ends here."""
-        attempt = Attempt(reservation)
+        limiter, target = self._terms.limiter, reservation.target
+        attempt = Attempt(reservation, lambda: limiter.track(target, reservation.estimate))
         token = current.set(attempt)
         try:
-            with reservation, _without_retries():
-                try:
-                    yield self._llms[reservation.target]
-                    attempt.settle()
-                except BaseException as error:
-                    if not self._again(attempt, error):
-                        raise
+            with self._surroundings(), reservation.offered(), _without_retries():
+                yield self._llms[target]
+            attempt.end()
+        except NotImplementedError:
+            reservation.cancel()  # an LLM without this kind of call
+            raise
+        except BaseException as error:
+            if not self._attempts.failed(reservation, error, resend=not attempt.shown):
+                _give_up(target, error)
+                raise
         finally:
             current.reset(token)
-
-    def _again(self, attempt: Attempt, error: BaseException) -> bool:
-        """End an attempt that failed; True when the call is to be tried again."""
-        if attempt.answered:
-            attempt.settle()
-            return False
-        if self._attempts.failed(attempt.reservation, error, resend=not attempt.shown):
-            return True
-        failure = read_failure(error, None, time.time()) if isinstance(error, Exception) else None
-        if failure is not None and failure.kind is not FailureKind.FATAL:
-            raise refusal(AllTargetsFailed({str(attempt.reservation.target): error})) from error
-        return False
 
     def _claimed(self) -> Reservation | None:
         first, self._first = self._first, None
         return first
 
     @contextmanager
-    def _scope(self) -> Generator[None]:
+    def _surroundings(self) -> Generator[None]:
+        """Under the call's labels; what the limiter refuses ends the task."""
         try:
             with self._terms.limiter.scope(**self._labels):
                 yield
         except RateLimiterError as error:
             raise refusal(error) from error.__cause__
+
+
+def _give_up(target: Target, error: BaseException) -> None:
+    """Raise, for a failure of the provider, what CrewAI does not try again; the request's own mistakes stay theirs."""
+    failure = read_failure(error, None, time.time())
+    if failure is not None and failure.kind is not FailureKind.FATAL:
+        raise refusal(AllTargetsFailed({str(target): error})) from error
 
 
 @contextmanager
@@ -146,25 +147,16 @@ def asked_of(llm: BaseLLM, other: BaseLLM) -> ExitStack:
     return stack
 
 
-def _usage(told: Mapping[str, Any]) -> Usage:
-    """What CrewAI took from one answer; not exact where the answer stated nothing."""
+def _usage(told: Mapping[str, Any]) -> Usage | None:
+    """What CrewAI took from one answer; None where the answer stated nothing."""
     metrics = UsageMetrics.from_provider_dict(dict(told))
-    if metrics is not None and metrics.total_tokens:
-        return Usage(
-            1,
-            metrics.prompt_tokens,
-            metrics.completion_tokens,
-            min(metrics.cached_prompt_tokens, metrics.prompt_tokens),
-            min(metrics.cache_creation_tokens, metrics.prompt_tokens),
-            reasoning_tokens=min(metrics.reasoning_tokens, metrics.completion_tokens),
-        )
-    return read_usage({"usage": dict(told)}) or Usage(exact=False)  # Bedrock's words
-
-
-def _total(usages: list[Usage]) -> Usage | None:
-    """The sum of what several answers used; None when none of them said."""
-    stated = [usage for usage in usages if usage.total_tokens]
-    if len(stated) <= 1:
-        return stated[0] if stated else None
-    names = ("input_tokens", "output_tokens", "cached_input_tokens", "cache_write_tokens", "reasoning_tokens")
-    return Usage(len(usages), **{name: sum(getattr(usage, name) for usage in stated) for name in names})
+    if metrics is None or not metrics.total_tokens:
+        return read_usage({"usage": dict(told)})  # Bedrock has words of its own
+    return Usage(
+        1,
+        metrics.prompt_tokens,
+        metrics.completion_tokens,
+        min(metrics.cached_prompt_tokens, metrics.prompt_tokens),
+        min(metrics.cache_creation_tokens, metrics.prompt_tokens),
+        reasoning_tokens=min(metrics.reasoning_tokens, metrics.completion_tokens),
+    )

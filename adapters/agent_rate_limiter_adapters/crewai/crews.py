@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     AnyLimiter = RateLimiter | MultiProviderLimiter
 
 _log = logging.getLogger("agent_rate_limiter")
-_UNCOUNTED = ("planning_llm", "function_calling_llm", "chat_llm")
-_CREW_LLMS = ("manager_llm", *_UNCOUNTED)
+_CREW_LLMS = ("manager_llm", "planning_llm", "function_calling_llm", "chat_llm")
 _CLIENTS = ("client", "_client")
 _DOCS = "docs/crewai.md says what to do."
 
@@ -40,8 +39,8 @@ class _Wrapping:
     def __init__(self, limiter: AnyLimiter, options: dict[str, Any]) -> None:
         self._limiter = limiter
         self._options = options
-        self._counted: RateLimitedLLM | None = None
-        """The LLM to whose counter everything is added that CrewAI leaves out of a crew's token usage."""
+        self._agents: dict[int, tuple[BaseLLM, RateLimitedLLM]] = {}
+        """Agents' LLMs, and their twins."""
 
     def agent(self, original: BaseAgent) -> BaseAgent:
         """Return the limited twin of an agent."""
@@ -51,8 +50,9 @@ class _Wrapping:
         """Limit an agent's LLMs, in the agent itself: it is a copy already."""
         if isinstance(twin.llm, BaseLLM):
             labels = {**self._options.get("labels", {}), "agent": role_of(twin)}
-            twin.llm = RateLimitedLLM(twin.llm, self._limiter, **{**self._options, "labels": labels})
-            self._counted = self._counted or twin.llm
+            limited = RateLimitedLLM(twin.llm, self._limiter, **{**self._options, "labels": labels})
+            self._agents[id(twin.llm)] = twin.llm, limited
+            twin.llm = limited
         self._limit(twin, "function_calling_llm")
         config = getattr(twin, "planning_config", None)
         if config is not None and config.llm is not None:
@@ -76,44 +76,33 @@ class _Wrapping:
             self._guardrails(task)
         if twin.manager_agent is not None:
             self.limit_agent(twin.manager_agent)
-        if twin.manager_llm is not None:
-            twin.manager_llm = RateLimitedLLM(twin.manager_llm, self._limiter, **self._options)
         if twin.planning and twin.planning_llm is None:
             twin.planning_llm = CrewPlanner(tasks=[]).planning_agent_llm  # the model that CrewAI would choose later
-        for name in _UNCOUNTED:
-            self._limit(twin, name, getattr(original, name))
+        for name in _CREW_LLMS:
+            self._limit(twin, name, vars(original)[name])
         twin._memory = self._memory(twin._memory)  # noqa: SLF001 - where a crew keeps what memory=True makes
         return twin
 
     def _limit(self, owner: Any, name: str, llm: Any = None) -> None:
-        value = llm or getattr(owner, name, None)
+        value = llm or vars(owner).get(name)  # asking for a deprecated field would warn
         if value is not None:
             setattr(owner, name, self._llm(value))
 
     def _llm(self, llm: BaseLLM | str) -> RateLimitedLLM:
-        """Limit an LLM that CrewAI's sum of a crew's tokens leaves out; its counter is then the first agent's."""
-        twin = RateLimitedLLM(llm, self._limiter, **self._options)
-        if self._counted is not None:
-            twin._token_usage = self._counted._token_usage  # noqa: SLF001 - CrewAI's counter
-        return twin
+        return RateLimitedLLM(llm, self._limiter, **self._options)
 
     def _guardrails(self, task: Any) -> None:
-        """Limit LLMs that check a task's output; CrewAI makes them of the agent's, when the task is made."""
-        agent = task.agent
-        for name in ("_guardrail", "_guardrails"):
-            found = getattr(task, name, None)
-            if isinstance(found, (list, tuple)):
-                setattr(task, name, [self._guardrail(each, agent) for each in found])
-            elif found is not None:
-                setattr(task, name, self._guardrail(found, agent))
+        """Limit LLMs that check a task's output; CrewAI takes the agent's, when it makes the task."""
+        if task._guardrail is not None:  # noqa: SLF001 - where CrewAI keeps what it makes of a text
+            task._guardrail = self._guardrail(task._guardrail)  # noqa: SLF001 - as above
+        task._guardrails = [self._guardrail(each) for each in task._guardrails]  # noqa: SLF001 - as above
 
-    def _guardrail(self, guardrail: Any, agent: Any) -> Any:
-        if not isinstance(getattr(guardrail, "llm", None), BaseLLM):
+    def _guardrail(self, guardrail: Any) -> Any:
+        llm = getattr(guardrail, "llm", None)
+        if not isinstance(llm, BaseLLM):
             return guardrail
         twin = copy.copy(guardrail)
-        twin.llm = self._llm(guardrail.llm)
-        if isinstance(getattr(agent, "llm", None), RateLimitedLLM):
-            twin.llm._token_usage = agent.llm._token_usage  # noqa: SLF001 - CrewAI's counter
+        twin.llm = self._agents[id(llm)][1] if id(llm) in self._agents else self._llm(llm)
         return twin
 
     def _memory(self, memory: Any) -> Any:
@@ -177,7 +166,7 @@ def unlimited(crew: Crew) -> tuple[str, ...]:
     if crew.manager_agent is not None:
         found += _of_agent("manager_agent", crew.manager_agent)
     for name in _CREW_LLMS:
-        found += _of_llm(name, getattr(crew, name))
+        found += _of_llm(name, vars(crew)[name])
     found += _of_memory("memory", crew._memory)  # noqa: SLF001 - as above
     if crew.knowledge is not None:
         found.append("knowledge: its embedder")
@@ -192,7 +181,7 @@ def _of_agent(place: str, agent: Any) -> Iterator[str]:
     if not isinstance(agent.llm, BaseLLM):
         yield f"{place}: a {type(agent).__name__}, whose model is not CrewAI's"
     yield from _of_llm(f"{place}.llm", agent.llm)
-    yield from _of_llm(f"{place}.function_calling_llm", getattr(agent, "function_calling_llm", None))
+    yield from _of_llm(f"{place}.function_calling_llm", vars(agent).get("function_calling_llm"))
     yield from _of_memory(f"{place}.memory", agent.memory)
     if getattr(agent, "knowledge", None) is not None or getattr(agent, "knowledge_sources", None):
         yield f"{place}.knowledge: its embedder"

@@ -110,10 +110,20 @@ class RateLimitedLLM(Base):
             attempt.note(usage_data)
 
     def _emit_stream_chunk_event(self, *args: Any, **kwargs: Any) -> None:
+        """CrewAI shows a piece of an answer: from now on the call cannot be sent again."""
         attempt = current.get()
         if attempt is not None:
             attempt.shown = True
         super()._emit_stream_chunk_event(*args, **kwargs)
+
+    def _invoke_before_llm_call_hooks(self, messages: Any, from_agent: Any = None) -> bool:
+        """CrewAI is about to ask the provider; outside of a call, with a client of its own that nobody can see into.
+
+        Its Instructor does that (`output_json`). All that can be done is to wait, and to charge the estimate.
+        """
+        if current.get() is None:
+            Call(self, self._terms, {"messages": messages, "from_agent": from_agent}).acquire().settle()
+        return super()._invoke_before_llm_call_hooks(messages, from_agent)
 
     def __copy__(self) -> Self:
         """Return a twin under the same limits, with settings and a token counter of its own."""
@@ -138,6 +148,9 @@ def _an_llm(value: Any) -> BaseLLM:
 
 def _named(method: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of a call by name; a TypeError where the method does not take them, before anything is reserved."""
-    bound = dict(inspect.signature(method).bind(*args, **kwargs).arguments)
-    more = bound.pop("kwargs", {})
-    return {**bound, **more}
+    signature = inspect.signature(method)
+    bound = dict(signature.bind(*args, **kwargs).arguments)
+    for name, parameter in signature.parameters.items():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            bound |= bound.pop(name, {})
+    return bound

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from crewai.events import event_context
 
-from agent_rate_limiter import Estimate, Target
+from agent_rate_limiter import ConfigError, Estimate, Target
 from agent_rate_limiter.providers import dialect
 from agent_rate_limiter_adapters.http import Destinations
 
@@ -53,8 +53,12 @@ class Terms:
             ConfigError: to a provider or a model that is not configured.
         """
         kind = llm.provider
-        named = self.provider or (kind if kind in getattr(self.limiter, "providers", {}) and not _url(llm) else None)
-        found = Destinations(self.limiter, provider=named, kind=kind).find(_url(llm))
+        try:
+            found = Destinations(self.limiter, provider=self.provider, kind=kind).find(_url(llm))
+        except ConfigError:
+            if self.provider is not None or kind not in getattr(self.limiter, "providers", {}):
+                raise
+            return self.limiter.target_for(kind, llm.model.removeprefix(f"{kind}/"))
         return self.limiter.target_for(found.provider, llm.model.removeprefix(f"{kind}/"))
 
     def patience(self, agent: Any) -> float | None:

@@ -19,12 +19,12 @@ from agent_rate_limiter import ConfigError
 if TYPE_CHECKING:
     from agent_rate_limiter import MultiProviderLimiter, RateLimiter
 
-LLM_TYPE = "agent_rate_limiter"
+_PREFIX = "agent_rate_limiter"
 _SLOTS = ("__dict__", "__pydantic_extra__", "__pydantic_fields_set__", "__pydantic_private__")
 _CLIENTS = ("_client", "_async_client")
 
 known: WeakValueDictionary[str, Any] = WeakValueDictionary()
-"""Every limited LLM by the name in its `limited_by`, which begins with the type that CrewAI gave it."""
+"""Every limited LLM by its `llm_type`, the one field by which CrewAI knows how to rebuild what it has dumped."""
 
 
 def twin_of(llm: Any, limited: type) -> Any:
@@ -48,9 +48,8 @@ def clone(llm: Any, cls: type) -> Any:
         value = getattr(llm, slot)
         object.__setattr__(twin, slot, value.copy() if value is not None else None)
     twin._token_usage = dict.fromkeys(llm._token_usage, 0)  # noqa: SLF001 - CrewAI's copies share it, and count double
-    kind = str(llm.limited_by if llm.llm_type == LLM_TYPE else llm.llm_type).partition("/")[0]
-    name = f"{kind}/{uuid4()}"
-    twin.__dict__.update(llm_type=LLM_TYPE, limited_by=name)
+    name = f"{_PREFIX}/{_kind(llm.llm_type)}/{uuid4()}"
+    twin.__dict__["llm_type"] = name
     known[name] = twin
     return twin
 
@@ -61,9 +60,8 @@ def _limited_class(cls: Any, limited: type) -> Any:
         "__module__": cls.__module__,
         "__qualname__": cls.__qualname__,
         "__doc__": cls.__doc__,
-        "__annotations__": {"llm_type": "str", "limited_by": "str", "_terms": "Any"},
-        "llm_type": LLM_TYPE,
-        "limited_by": "",
+        "__annotations__": {"llm_type": str, "_terms": Any},
+        "llm_type": _PREFIX,
         "_terms": PrivateAttr(default=None),
     }
     return type(cls)(cls.__name__, (limited, cls), fields)
@@ -86,6 +84,19 @@ def _without_retries(twin: Any) -> None:
 # ------------------------------------------------------------------ dumped and rebuilt
 
 
+class _Registry(dict[str, str]):
+    """CrewAI's registry of LLMs, which also knows the limited ones; else a copied crew would plan without limits."""
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(name) or str(name).startswith(f"{_PREFIX}/")
+
+    def __missing__(self, name: str) -> str:
+        return f"{__name__}.{rebuilt.__name__}"
+
+
+base_agent._LLM_TYPE_REGISTRY = _Registry(base_agent._LLM_TYPE_REGISTRY)  # noqa: SLF001 - there is no other way in
+
+
 def rebuilt(**fields: Any) -> Any:
     """Return the limited LLM that CrewAI has dumped to a mapping: when a crew copies itself, or from a checkpoint.
 
@@ -95,7 +106,7 @@ def rebuilt(**fields: Any) -> Any:
     restore = _restore.get()
     if restore is not None:
         return restore(fields)
-    twin = known.get(fields.get("limited_by", ""))
+    twin = known.get(fields["llm_type"])
     if twin is not None:
         return copy.copy(twin)
     raise ConfigError(
@@ -104,7 +115,9 @@ def rebuilt(**fields: Any) -> Any:
     )
 
 
-base_agent._LLM_TYPE_REGISTRY[LLM_TYPE] = f"{__name__}.rebuilt"  # noqa: SLF001 - else it would become an unlimited LLM
+def _kind(llm_type: str) -> str:
+    """The type that CrewAI gave an LLM before it was limited."""
+    return llm_type.split("/")[1] if llm_type.startswith(f"{_PREFIX}/") else llm_type
 
 
 @contextmanager
@@ -118,8 +131,8 @@ def restoring(limiter: RateLimiter | MultiProviderLimiter, **options: Any) -> Ge
     from agent_rate_limiter_adapters.crewai.llm import RateLimitedLLM
 
     def restore(fields: dict[str, Any]) -> Any:
-        kind = fields.pop("limited_by", "").partition("/")[0] or "base"
-        return RateLimitedLLM(base_agent._validate_llm_ref({**fields, "llm_type": kind}), limiter, **options)  # noqa: SLF001
+        plain = {**fields, "llm_type": _kind(fields["llm_type"])}
+        return RateLimitedLLM(base_agent._validate_llm_ref(plain), limiter, **options)  # noqa: SLF001 - as CrewAI does
 
     token = _restore.set(restore)
     try:

@@ -17,7 +17,7 @@ from agent_rate_limiter.testing.simulated import Call, ToolCall
 MODEL = "gpt-4o"
 CHEAP = "gpt-4o-mini"
 INPUTS = {"topic": "cats"}
-QUICK = RetryStrategy(max_attempts=3, initial=0.01, max=0.02)
+QUICK = RetryStrategy(max_attempts=3, base=0.01, cap=0.02)
 looked_up: list[str] = []
 """What the tool was asked for: it has a side effect, and so is to run once."""
 
@@ -84,8 +84,9 @@ def served(provider: SimulatedProvider) -> Counts:
     return report.received, report.input_tokens, report.output_tokens
 
 
-def booked(limiter: MultiProviderLimiter) -> Counts:
-    return tuple(sum(row[name] for row in rows(limiter)) for name in ("requests", "input_tokens", "output_tokens"))  # type: ignore[return-value]
+def booked(limiter: MultiProviderLimiter, *, except_for: str = "nobody") -> Counts:
+    own = [row for row in rows(limiter) if row["agent"] != except_for]
+    return tuple(sum(row[name] for row in own) for name in ("requests", "input_tokens", "output_tokens"))  # type: ignore[return-value]
 
 
 def rows(limiter: MultiProviderLimiter, *by: str) -> list[dict[str, Any]]:
@@ -101,8 +102,10 @@ def counted(*outputs: Any) -> Counts:
 def taken(limiter: MultiProviderLimiter) -> Counts:
     """Requests and tokens that are missing in the limits, as (requests, tokens, in flight)."""
     snapshot = limiter.snapshot()
-    found = {limit.resource: round(limit.amount - limit.available) for limit in snapshot.limits}
-    return found.get("requests", 0), found.get("tokens", 0), snapshot.in_flight
+    found = {"requests": 0, "tokens": 0}
+    for limit in snapshot.limits:
+        found[limit.resource] += round(limit.amount - limit.available)
+    return found["requests"], found["tokens"], snapshot.in_flight
 
 
 def outcome(run: Callable[[], Any]) -> BaseException | Any:

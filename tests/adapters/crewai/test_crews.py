@@ -106,9 +106,9 @@ def streaming(provider: SimulatedProvider) -> Crew:
         (streaming, streamed, 3),
         (planned, kickoff, 4),
         (planned, for_each, 8),
-        (managed, kickoff, 6),
-        (managed, for_each, 12),
-        (managed_by, kickoff, 6),
+        (managed, kickoff, 5),
+        (managed, for_each, 10),
+        (managed_by, kickoff, 5),
         (guarded, kickoff, 4),
     ],
     ids=lambda value: getattr(value, "__name__", str(value)),
@@ -120,7 +120,8 @@ def test_everybody_counts_the_same(
     looked_up.clear()
     outputs = run(limiter.wrap(make(provider)))
     assert all(output.raw for output in outputs)
-    assert served(provider) == booked(limiter) == counted(*outputs)
+    assert served(provider) == booked(limiter)
+    assert counted(*outputs) == booked(limiter, except_for="Task Execution Planner")  # whom CrewAI leaves out
     assert served(provider)[0] == requests
     assert taken(limiter) == (requests, sum(served(provider)[1:]), 0)
     assert sum(row["cost"] for row in rows(limiter)) == pytest.approx(sum(served(provider)[1:]) / 1000 * 0.01)
@@ -140,7 +141,7 @@ def test_every_call_says_for_whom_it_is(provider: SimulatedProvider) -> None:
 def test_a_delegated_task_is_the_coworkers(provider: SimulatedProvider) -> None:
     limiter = roomy()
     limiter.wrap(managed(provider)).kickoff(inputs=INPUTS)
-    assert {row["agent"]: row["requests"] for row in rows(limiter, "agent")} == {"Crew Manager": 4, "Writer": 2}
+    assert {row["agent"]: row["requests"] for row in rows(limiter, "agent")} == {"Crew Manager": 4, "Writer": 1}
 
 
 def test_the_original_stays_as_it_is(provider: SimulatedProvider) -> None:

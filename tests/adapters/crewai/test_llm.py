@@ -1,0 +1,278 @@
+"""One limited LLM: a true LLM of CrewAI, which counts every call by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from crewai import LLM, Agent, BaseLLM
+from crewai.flow.flow import Flow, listen, start
+from crewai.llms.providers.openai.completion import OpenAICompletion
+
+from agent_rate_limiter import ConfigError, Limit, MultiProviderLimiter, Provider, Resource
+from agent_rate_limiter.testing import SimulatedProvider
+from agent_rate_limiter_adapters.crewai import RateLimitedLLM
+from tests.adapters.crewai.crews import (
+    CHEAP,
+    MODEL,
+    Article,
+    booked,
+    crew_of,
+    llm_at,
+    look_up,
+    looked_up,
+    roomy,
+    rows,
+    served,
+    taken,
+)
+
+SCHEMA = {"type": "object", "properties": {"topic": {"type": "string"}}, "required": ["topic"]}
+TOOLS: Any = [{"type": "function", "function": {"name": "look_up", "description": "Look up.", "parameters": SCHEMA}}]
+
+
+def run(llm: Any, coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Run to the end, and close the connections, which belong to this event loop."""
+
+    async def closing() -> Any:
+        try:
+            return await coroutine
+        finally:
+            await llm._async_client.close()
+
+    return asyncio.run(closing())
+
+
+def test_it_is_the_llm_that_it_was(provider: SimulatedProvider) -> None:
+    original = llm_at(provider, temperature=0.3, stop=["END"])
+    llm = RateLimitedLLM(original, roomy())
+    assert isinstance(llm, OpenAICompletion)
+    assert isinstance(llm, RateLimitedLLM)
+    assert (llm.model, llm.temperature, llm.stop) == (MODEL, 0.3, ["END"])
+    assert llm.supports_function_calling()
+    assert llm.get_context_window_size() == original.get_context_window_size()
+    assert llm.to_config_dict() == {**original.to_config_dict(), "max_retries": 0}
+    assert original._client.max_retries == 2
+    assert llm._client.max_retries == llm._async_client.max_retries == 0
+    assert type(RateLimitedLLM(llm, roomy())) is type(llm)
+
+
+def test_settings_assigned_later_count(provider: SimulatedProvider) -> None:
+    limiter = roomy()
+    llm = limiter.wrap(llm_at(provider))
+    llm.model, llm.max_tokens, llm.stop = CHEAP, 7, "END"
+    llm.call("Hello")
+    assert rows(limiter, "model")[0] == {**rows(limiter, "model")[0], "model": CHEAP, "output_tokens": 7}
+    assert llm.stop_sequences == ["END"]
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda llm: llm.call("Hello"),
+        lambda llm: llm.call([{"role": "user", "content": "Hello"}]),
+        lambda llm: run(llm, llm.acall("Hello")),
+        lambda llm: llm.call("Hello", response_model=Article).title,
+        lambda llm: llm.call("Hello", tools=TOOLS, available_functions={"look_up": lambda topic: topic}),
+        lambda llm: "".join(frame.content or "" for frame in llm.stream_events("Hello") if frame.type == "llm"),
+    ],
+    ids=["text", "messages", "async", "structured", "tool", "stream"],
+)
+@pytest.mark.parametrize("options", [{}, {"stream": True}, {"api": "responses"}], ids=["chat", "streamed", "responses"])
+def test_a_direct_call_is_settled_with_what_it_used(
+    ask: Callable[[Any], str], options: dict[str, Any], provider: SimulatedProvider
+) -> None:
+    limiter = roomy()
+    llm = RateLimitedLLM(llm_at(provider, **options), limiter)
+    ask(llm)
+    usage = llm.get_token_usage_summary()
+    assert (usage.successful_requests, usage.prompt_tokens, usage.completion_tokens) == served(provider)
+    assert served(provider) == booked(limiter)
+    assert taken(limiter) == (1, sum(served(provider)[1:]), 0)
+
+
+def test_parallel_calls_are_settled_each_with_its_own(provider: SimulatedProvider) -> None:
+    limiter = roomy()
+    llm = RateLimitedLLM(llm_at(provider), limiter)
+    settled: list[tuple[str, int]] = []
+
+    def ask(number: int) -> None:
+        with limiter.scope(call=number):
+            llm.call("x" * 4 * number)
+
+    async def ask_all() -> None:
+        await asyncio.gather(*(asyncio.to_thread(ask, number) for number in range(101, 121)))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(ask, range(1, 41)))
+    asyncio.run(ask_all())
+    settled = [(row["call"], row["input_tokens"]) for row in rows(limiter, "call")]
+    assert sorted(settled) == sorted((str(number), number) for number in (*range(1, 41), *range(101, 121)))
+    assert llm.get_token_usage_summary().total_tokens == sum(served(provider)[1:])
+
+
+def test_parallel_coroutines_are_settled_each_with_its_own(provider: SimulatedProvider) -> None:
+    limiter = roomy()
+    llm = RateLimitedLLM(llm_at(provider), limiter)
+
+    async def ask(number: int) -> None:
+        with limiter.scope(call=number):
+            await llm.acall("x" * 4 * number)
+
+    async def ask_all() -> None:
+        await asyncio.gather(*map(ask, range(1, 31)))
+
+    run(llm, ask_all())
+    assert all(row["input_tokens"] == int(row["call"]) for row in rows(limiter, "call"))
+    assert booked(limiter) == served(provider)
+
+
+def test_what_a_tool_asks_inside_a_call_is_a_call_of_its_own(provider: SimulatedProvider) -> None:
+    limiter = roomy()
+    outer, inner = (limiter.wrap(llm_at(provider)) for _ in range(2))
+    plain = llm_at(provider)
+
+    def ask_both(topic: str) -> str:
+        plain.call("Not ours")
+        return str(inner.call(topic * 100))
+
+    outer.call("Hello", tools=TOOLS, available_functions={"look_up": ask_both})
+    assert booked(limiter)[0] == 2
+    assert served(provider)[0] == 3
+    assert inner.get_token_usage_summary().prompt_tokens == 100
+    assert taken(limiter)[1] == sum(booked(limiter)[1:])
+
+
+def test_a_call_that_somebody_reserved_is_counted_once(provider: SimulatedProvider) -> None:
+    limiter = roomy()
+    llm = limiter.wrap(llm_at(provider))
+    with limiter.reserve(f"openai:{MODEL}", max_output_tokens=500) as call:
+        llm.call("Hello")
+        llm.call("Hello again")
+    assert call.usage is not None
+    assert booked(limiter) == served(provider)
+    assert served(provider)[0] == 2
+
+
+def test_copies_count_for_themselves_under_the_same_limits(provider: SimulatedProvider) -> None:
+    limiter = roomy()
+    llm = RateLimitedLLM(llm_at(provider, stop=["END"]), limiter)
+    llm.call("Hello")
+    copies = [copy.copy(llm), copy.deepcopy(llm), llm.model_copy(), llm.model_copy(update={"temperature": 0.1})]
+    for twin in copies:
+        assert twin.get_token_usage_summary().total_tokens == 0
+        assert twin.call("Hello")
+        assert twin.get_token_usage_summary().successful_requests == 1
+    copies[1].stop.append("STOP")
+    assert llm.stop == ["END"]
+    assert booked(limiter) == served(provider)
+    assert served(provider)[0] == 5
+
+
+def test_a_flow_and_an_agent_alone(provider: SimulatedProvider) -> None:
+    limiter = roomy()
+    llm = limiter.wrap(llm_at(provider))
+    looked_up.clear()
+
+    class Essay(Flow[dict[str, Any]]):
+        @start()
+        def first(self) -> str:
+            return str(llm.call("Begin"))
+
+        @listen(first)
+        async def second(self, text: str) -> str:
+            try:
+                return str(await llm.acall(text))
+            finally:
+                await llm._async_client.close()
+
+    agent = Agent(role="Solo", goal="Know", backstory="Alone.", llm=llm_at(provider), tools=[look_up])
+    assert Essay(suppress_flow_events=True).kickoff()
+    solo = limiter.wrap(agent)
+    output: Any = solo.kickoff("What about cats?", response_format=Article)
+    assert isinstance(output.pydantic, Article)
+    assert booked(limiter) == served(provider)
+    assert looked_up == ["cats"]
+    assert {row["agent"]: row["requests"] for row in rows(limiter, "agent")} == {"": 2, "Solo": 3}
+
+
+class Custom(BaseLLM):
+    """A user's own LLM, which tells nobody what it used."""
+
+    def call(self, messages: Any, tools: Any = None, volume: int = 1, **options: Any) -> str:
+        return f"{messages} {volume} {options}"
+
+
+def test_an_llm_of_ones_own_is_charged_its_estimate() -> None:
+    limiter = roomy()
+    llm = limiter.wrap(Custom(model="own", provider="openai", max_tokens=50))
+    assert llm.call("Hello", volume=11, mood="calm") == "Hello 11 {'mood': 'calm'}"
+    assert booked(limiter) == (1, 2, 50)
+    with pytest.raises(NotImplementedError):
+        asyncio.run(llm.acall("Hello"))
+    with pytest.raises(TypeError, match="messages"):
+        llm.call()
+    assert booked(limiter) == (1, 2, 50)
+
+
+class Talkative(BaseLLM):
+    """A user's own LLM, which makes two requests to answer one call, and tells of both."""
+
+    def call(self, messages: Any, tools: Any = None) -> str:
+        self._track_token_usage_internal({"prompt_tokens": 5, "completion_tokens": 6})
+        self._track_token_usage_internal({"inputTokens": 7, "outputTokens": 8})  # as Bedrock says it
+        return "Done."
+
+
+def test_each_request_of_a_call_is_charged() -> None:
+    limiter = roomy()
+    limiter.wrap(Talkative(model="own", provider="openai")).call("Hello")
+    assert booked(limiter) == (2, 12, 14)
+    assert taken(limiter) == (2, 26, 0)
+
+
+def test_what_is_no_llm_is_refused(provider: SimulatedProvider) -> None:
+    limiter = MultiProviderLimiter([Provider("anthropic", {"claude-opus-4": {"rpm": 5}})])
+    with pytest.raises(ConfigError, match=r"llm is a builtins\.int: give an LLM of CrewAI"):
+        RateLimitedLLM(3, limiter)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"kind 'openai'.*anthropic"):
+        limiter.wrap(llm_at(provider))
+    with pytest.raises(ConfigError, match="no such provider"):
+        RateLimitedLLM("gpt-4o", limiter, provider="mistral")
+    with pytest.raises(ConfigError, match="give a Crew, an Agent or an LLM"):
+        roomy().wrap(crew_of(provider).tasks[0])
+
+
+@pytest.mark.parametrize(
+    ("providers", "options", "target"),
+    [
+        ({"openai": {}}, {}, f"openai:{MODEL}"),
+        ({"mine": {"kind": "openai"}}, {}, f"mine:{MODEL}"),
+        ({"openai": {}, "local": {"base_url": "http://127.0.0.1:9/v1"}}, {}, f"openai:{MODEL}"),
+        ({"openai": {}, "local": {"base_url": "http://127.0.0.1:9/v1"}}, {"base_url": "http://127.0.0.1:9/v1"}, f"local:{MODEL}"),
+        ({"openai": {}, "groq": {}}, {"base_url": "https://api.groq.com/openai/v1"}, f"groq:{MODEL}"),
+        ({"anthropic": {}}, {"model": "anthropic/claude-opus-4"}, "anthropic:claude-opus-4"),
+        ({"ollama": {}}, {"model": "ollama/llama3"}, "ollama:llama3"),
+    ],
+)  # fmt: skip
+def test_where_calls_go(providers: dict[str, Any], options: dict[str, Any], target: str) -> None:
+    limits = [Limit(Resource.REQUESTS, 9)]
+    limiter = MultiProviderLimiter([Provider(name, {"*": {"limits": limits}}, **o) for name, o in providers.items()])
+    llm = RateLimitedLLM(LLM(**{"model": MODEL, **options}), limiter)
+    assert str(llm._terms.target(llm)) == target
+
+
+def test_anthropics_own_llm(provider: SimulatedProvider) -> None:
+    limiter = MultiProviderLimiter([Provider("anthropic", {"*": {"rpm": 100, "cost_per_1k": 0.01}})])
+    original = LLM(model="anthropic/claude-opus-4", base_url=provider.anthropic_url, max_tokens=100)
+    llm = limiter.wrap(original)
+    assert llm._client.max_retries == 0
+    llm.call("Hello")
+    llm.call("Hello", tools=TOOLS, available_functions={"look_up": lambda topic: topic})
+    run(llm, llm.acall("Hello"))
+    assert booked(limiter) == served(provider)
+    assert served(provider)[0] == 3
