@@ -115,7 +115,7 @@ class Call:
     def _surroundings(self) -> Generator[None]:
         """Under the call's labels; what the limiter refuses ends the task."""
         try:
-            with self._terms.limiter.scope(**self._labels):
+            with self._terms.scope(self._labels):
                 yield
         except RateLimiterError as error:
             raise refusal(error) from error.__cause__
@@ -131,11 +131,11 @@ def _give_up(target: Target, error: BaseException) -> None:
 @contextmanager
 def _without_retries() -> Generator[None]:
     """CrewAI's own retries are off in the block: it does as inside a call that it is retrying already."""
-    token = retry._active_llm_rate_limit_retry.set(True)  # noqa: SLF001 - there is no setting for it
+    token = retry._active_llm_rate_limit_retry.set(True)
     try:
         yield
     finally:
-        retry._active_llm_rate_limit_retry.reset(token)  # noqa: SLF001 - as above
+        retry._active_llm_rate_limit_retry.reset(token)
 
 
 def asked_of(llm: BaseLLM, other: BaseLLM) -> ExitStack:
@@ -143,7 +143,7 @@ def asked_of(llm: BaseLLM, other: BaseLLM) -> ExitStack:
     stack = ExitStack()
     if other is not llm:
         stack.enter_context(call_stop_override(other, llm.stop_sequences))
-        stack.enter_context(call_stream_override(other, bool(llm._effective_stream())))  # noqa: SLF001 - CrewAI's own
+        stack.enter_context(call_stream_override(other, bool(llm._effective_stream())))
     return stack
 
 

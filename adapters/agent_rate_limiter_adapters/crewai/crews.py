@@ -80,7 +80,7 @@ class _Wrapping:
             twin.planning_llm = CrewPlanner(tasks=[]).planning_agent_llm  # the model that CrewAI would choose later
         for name in _CREW_LLMS:
             self._limit(twin, name, vars(original)[name])
-        twin._memory = self._memory(twin._memory)  # noqa: SLF001 - where a crew keeps what memory=True makes
+        twin._memory = self._memory(twin._memory)
         return twin
 
     def _limit(self, owner: Any, name: str, llm: Any = None) -> None:
@@ -93,9 +93,9 @@ class _Wrapping:
 
     def _guardrails(self, task: Any) -> None:
         """Limit LLMs that check a task's output; CrewAI takes the agent's, when it makes the task."""
-        if task._guardrail is not None:  # noqa: SLF001 - where CrewAI keeps what it makes of a text
-            task._guardrail = self._guardrail(task._guardrail)  # noqa: SLF001 - as above
-        task._guardrails = [self._guardrail(each) for each in task._guardrails]  # noqa: SLF001 - as above
+        if task._guardrail is not None:
+            task._guardrail = self._guardrail(task._guardrail)
+        task._guardrails = [self._guardrail(each) for each in task._guardrails]
 
     def _guardrail(self, guardrail: Any) -> Any:
         llm = getattr(guardrail, "llm", None)
@@ -113,9 +113,9 @@ class _Wrapping:
         twin.llm = self._llm(memory.llm)
         analyst = twin.llm.model_copy()
         analyst.stream = False
-        twin._llm_instance = analyst  # noqa: SLF001 - made by its constructor only
+        twin._llm_instance = analyst
         if memory.embedder is not None:
-            twin._embedder_instance = self._embedder(memory._embedder)  # noqa: SLF001 - as above
+            twin._embedder_instance = self._embedder(memory._embedder)
         return twin
 
     def _embedder(self, embedder: Any) -> Any:
@@ -167,7 +167,7 @@ def unlimited(crew: Crew) -> tuple[str, ...]:
         found += _of_agent("manager_agent", crew.manager_agent)
     for name in _CREW_LLMS:
         found += _of_llm(name, vars(crew)[name])
-    found += _of_memory("memory", crew._memory)  # noqa: SLF001 - as above
+    found += _of_memory("memory", crew._memory)
     if crew.knowledge is not None:
         found.append("knowledge: its embedder")
     for place, task in enumerate(crew.tasks):
@@ -196,7 +196,7 @@ def _of_llm(place: str, llm: Any) -> Iterator[str]:
 def _of_memory(place: str, memory: Any) -> Iterator[str]:
     if isinstance(memory, Memory):
         yield from _of_llm(f"{place}.llm", memory.llm)
-        embedder = memory._embedder_instance  # noqa: SLF001 - as above
+        embedder = memory._embedder_instance
         if embedder is None or not any(_limited(getattr(embedder, name, None)) for name in _CLIENTS):
             yield f"{place}.embedder"
 

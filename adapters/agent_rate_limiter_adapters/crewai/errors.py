@@ -20,14 +20,16 @@ def refusal(error: RateLimiterError) -> RateLimiterError:
     """
     if isinstance(error, HookAborted):
         return error
-    refused = _aborting(type(error)).__new__(_aborting(type(error)), *error.args)
+    kind: Any = _aborting(type(error))
+    refused = kind.__new__(kind)  # its constructor may take anything
+    refused.args = error.args
     refused.__dict__.update(error.__dict__, reason=str(error), source=SOURCE, plain=error)
-    refused.__cause__, refused.__suppress_context__ = error.__cause__, True
-    return refused
+    refused.__cause__ = error.__cause__
+    return refused  # type: ignore[no-any-return]  # of a class made here
 
 
 @cache
-def _aborting(kind: type[RateLimiterError]) -> Any:
+def _aborting(kind: Any) -> Any:
     def reduce(self: Any) -> tuple[Any, tuple[RateLimiterError]]:
         return refusal, (self.plain,)
 

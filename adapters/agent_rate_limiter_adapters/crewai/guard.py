@@ -5,8 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from crewai.hooks import dispatch
-from crewai.hooks.dispatch import InterceptionPoint
+from crewai.hooks.dispatch import InterceptionPoint, register, unregister
 
 from agent_rate_limiter import BudgetExceeded, ConfigError, Explanation, MultiProviderLimiter, Resource
 from agent_rate_limiter_adapters.crewai.errors import refusal
@@ -52,7 +51,7 @@ class BudgetGuard:
             target = self._terms.target(context.llm)
         except ConfigError:  # of a provider that the limiter has no budget for
             return
-        with self._terms.limiter.scope(**labels({}, context.agent, context.task)):
+        with self._terms.scope(labels({}, context.agent, context.task)):
             decision = self._explain(target, estimate(context.llm, context.messages)).decision
         if not decision and decision.limit is not None and decision.limit.resource is Resource.COST:
             raise refusal(BudgetExceeded(decision))
@@ -63,11 +62,11 @@ class BudgetGuard:
 
     def install(self) -> None:
         """Look at all calls from now on."""
-        dispatch.register(_POINT, self)
+        register(_POINT, self)
 
     def remove(self) -> None:
         """Look away again."""
-        dispatch.unregister(_POINT, self)
+        unregister(_POINT, self)
 
     def __enter__(self) -> Self:
         """Install it for the block."""

@@ -34,9 +34,7 @@ class CostLines:
         out: is given each line; `print` unless said.
     """
 
-    def __init__(
-        self, limiter: RateLimiter | MultiProviderLimiter, out: Callable[[str], object] = print
-    ) -> None:
+    def __init__(self, limiter: RateLimiter | MultiProviderLimiter, out: Callable[[str], object] = print) -> None:
         self._costs = limiter.costs
         self._out = out
         self._said: dict[tuple[str, ...], list[float]] = {}
@@ -53,9 +51,9 @@ class CostLines:
 
     def _since(self, crew: str, task: str) -> list[float]:
         """What a task used since its last line; CrewAI's own planner does not say of which crew it is."""
-        rows = self._costs.report(by=_BY).to_dicts()
+        rows: list[dict[str, Any]] = self._costs.report(by=_BY).to_dicts()
         rows = [row for row in rows if row["task"] == task and crew in {row["crew"], ""}]
-        now = [sum(float(row[name]) for row in rows) for name in _COUNTS]
+        now = [float(sum(row[name] for row in rows)) for name in _COUNTS]
         before = self._said.get((crew, task), [0.0] * len(_COUNTS))
         self._said[crew, task] = now
         return [late - early for late, early in zip(now, before, strict=True)]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -60,6 +62,10 @@ class Terms:
                 raise
             return self.limiter.target_for(kind, llm.model.removeprefix(f"{kind}/"))
         return self.limiter.target_for(found.provider, llm.model.removeprefix(f"{kind}/"))
+
+    def scope(self, who: Mapping[str, Any]) -> AbstractContextManager[None]:
+        """Label calls in the block."""
+        return self.limiter.scope(**who)
 
     def patience(self, agent: Any) -> float | None:
         """Return how many seconds a call may wait: no longer than its agent's `max_execution_time` allows."""
@@ -120,9 +126,9 @@ def _url(llm: Any) -> str:
     return str(getattr(llm, "base_url", None) or getattr(llm, "api_base", None) or getattr(llm, "endpoint", None) or "")
 
 
-def _surrounding(kinds: Set[str]) -> str | None:
+def _surrounding(kinds: AbstractSet[str]) -> str | None:
     """Return the id of the nearest event of such a kind that we are inside of; CrewAI keeps them in a stack."""
-    stack = event_context._event_id_stack.get()  # noqa: SLF001 - no public way to more than its top
+    stack = event_context._event_id_stack.get()
     return next((event for event, kind in reversed(stack) if kind in kinds), None)
 
 

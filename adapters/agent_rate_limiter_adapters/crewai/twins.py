@@ -47,7 +47,7 @@ def clone(llm: Any, cls: type) -> Any:
     for slot in _SLOTS:
         value = getattr(llm, slot)
         object.__setattr__(twin, slot, value.copy() if value is not None else None)
-    twin._token_usage = dict.fromkeys(llm._token_usage, 0)  # noqa: SLF001 - CrewAI's copies share it, and count double
+    twin._token_usage = dict.fromkeys(llm._token_usage, 0)
     name = f"{_PREFIX}/{_kind(llm.llm_type)}/{uuid4()}"
     twin.__dict__["llm_type"] = name
     known[name] = twin
@@ -55,7 +55,7 @@ def clone(llm: Any, cls: type) -> Any:
 
 
 @cache
-def _limited_class(cls: Any, limited: type) -> Any:
+def _limited_class(cls: Any, limited: Any) -> Any:
     fields = {
         "__module__": cls.__module__,
         "__qualname__": cls.__qualname__,
@@ -64,7 +64,8 @@ def _limited_class(cls: Any, limited: type) -> Any:
         "llm_type": _PREFIX,
         "_terms": PrivateAttr(default=None),
     }
-    return type(cls)(cls.__name__, (limited, cls), fields)
+    meta: Any = type(cls)
+    return meta(cls.__name__, (limited, cls), fields)
 
 
 def _without_retries(twin: Any) -> None:
@@ -76,7 +77,7 @@ def _without_retries(twin: Any) -> None:
     if getattr(twin, "client_params", None):
         twin.client_params = {**twin.client_params, "max_retries": 0}
     for name in _CLIENTS:
-        client = getattr(twin, name, None)
+        client: Any = getattr(twin, name, None)
         if hasattr(client, "with_options"):  # of the SDKs that Stainless generates: shares the connections
             setattr(twin, name, client.with_options(max_retries=0))
 
@@ -94,7 +95,7 @@ class _Registry(dict[str, str]):
         return f"{__name__}.{rebuilt.__name__}"
 
 
-base_agent._LLM_TYPE_REGISTRY = _Registry(base_agent._LLM_TYPE_REGISTRY)  # noqa: SLF001 - there is no other way in
+base_agent._LLM_TYPE_REGISTRY = _Registry(base_agent._LLM_TYPE_REGISTRY)
 
 
 def rebuilt(**fields: Any) -> Any:
@@ -132,7 +133,7 @@ def restoring(limiter: RateLimiter | MultiProviderLimiter, **options: Any) -> Ge
 
     def restore(fields: dict[str, Any]) -> Any:
         plain = {**fields, "llm_type": _kind(fields["llm_type"])}
-        return RateLimitedLLM(base_agent._validate_llm_ref(plain), limiter, **options)  # noqa: SLF001 - as CrewAI does
+        return RateLimitedLLM(base_agent._validate_llm_ref(plain), limiter, **options)
 
     token = _restore.set(restore)
     try:

@@ -35,19 +35,19 @@ def kickoff(crew: Crew) -> list[Any]:
 
 
 def kickoff_async(crew: Crew) -> list[Any]:
-    return [asyncio.run(crew.kickoff_async(inputs=INPUTS))]  # type: ignore[arg-type]
+    return [asyncio.run(crew.kickoff_async(inputs=INPUTS))]
 
 
 def akickoff(crew: Crew) -> list[Any]:
-    return [asyncio.run(crew.akickoff(inputs=INPUTS))]  # type: ignore[arg-type]
+    return [asyncio.run(crew.akickoff(inputs=INPUTS))]
 
 
 def for_each(crew: Crew) -> list[Any]:
-    return list(crew.kickoff_for_each(inputs=BOTH))  # type: ignore[arg-type]
+    return list(crew.kickoff_for_each(inputs=BOTH))
 
 
 def for_each_async(crew: Crew) -> list[Any]:
-    return list(asyncio.run(crew.kickoff_for_each_async(inputs=BOTH)))  # type: ignore[arg-type]
+    return list(asyncio.run(crew.kickoff_for_each_async(inputs=BOTH)))
 
 
 def streamed(crew: Crew) -> list[Any]:

@@ -32,6 +32,7 @@ from tests.adapters.crewai.crews import (
 )
 
 SCHEMA = {"type": "object", "properties": {"topic": {"type": "string"}}, "required": ["topic"]}
+LOCAL = "http://127.0.0.1:9/v1"
 TOOLS: Any = [{"type": "function", "function": {"name": "look_up", "description": "Look up.", "parameters": SCHEMA}}]
 
 
@@ -203,13 +204,13 @@ def test_a_flow_and_an_agent_alone(provider: SimulatedProvider) -> None:
 class Custom(BaseLLM):
     """A user's own LLM, which tells nobody what it used."""
 
-    def call(self, messages: Any, tools: Any = None, volume: int = 1, **options: Any) -> str:
+    def call(self, messages: Any, tools: Any = None, volume: int = 1, **options: Any) -> str:  # type: ignore[override]
         return f"{messages} {volume} {options}"
 
 
 def test_an_llm_of_ones_own_is_charged_its_estimate() -> None:
     limiter = roomy()
-    llm = limiter.wrap(Custom(model="own", provider="openai", max_tokens=50))
+    llm: Any = limiter.wrap(Custom(model="own", provider="openai", max_tokens=50))
     assert llm.call("Hello", volume=11, mood="calm") == "Hello 11 {'mood': 'calm'}"
     assert booked(limiter) == (1, 2, 50)
     with pytest.raises(NotImplementedError):
@@ -222,7 +223,7 @@ def test_an_llm_of_ones_own_is_charged_its_estimate() -> None:
 class Talkative(BaseLLM):
     """A user's own LLM, which makes two requests to answer one call, and tells of both."""
 
-    def call(self, messages: Any, tools: Any = None) -> str:
+    def call(self, messages: Any, tools: Any = None) -> str:  # type: ignore[override]
         self._track_token_usage_internal({"prompt_tokens": 5, "completion_tokens": 6})
         self._track_token_usage_internal({"inputTokens": 7, "outputTokens": 8})  # as Bedrock says it
         return "Done."
@@ -252,13 +253,13 @@ def test_what_is_no_llm_is_refused(provider: SimulatedProvider) -> None:
     [
         ({"openai": {}}, {}, f"openai:{MODEL}"),
         ({"mine": {"kind": "openai"}}, {}, f"mine:{MODEL}"),
-        ({"openai": {}, "local": {"base_url": "http://127.0.0.1:9/v1"}}, {}, f"openai:{MODEL}"),
-        ({"openai": {}, "local": {"base_url": "http://127.0.0.1:9/v1"}}, {"base_url": "http://127.0.0.1:9/v1"}, f"local:{MODEL}"),
+        ({"openai": {}, "local": {"base_url": LOCAL}}, {}, f"openai:{MODEL}"),
+        ({"openai": {}, "local": {"base_url": LOCAL}}, {"base_url": LOCAL}, f"local:{MODEL}"),
         ({"openai": {}, "groq": {}}, {"base_url": "https://api.groq.com/openai/v1"}, f"groq:{MODEL}"),
         ({"anthropic": {}}, {"model": "anthropic/claude-opus-4"}, "anthropic:claude-opus-4"),
         ({"ollama": {}}, {"model": "ollama/llama3"}, "ollama:llama3"),
     ],
-)  # fmt: skip
+)
 def test_where_calls_go(providers: dict[str, Any], options: dict[str, Any], target: str) -> None:
     limits = [Limit(Resource.REQUESTS, 9)]
     limiter = MultiProviderLimiter([Provider(name, {"*": {"limits": limits}}, **o) for name, o in providers.items()])
@@ -269,7 +270,7 @@ def test_where_calls_go(providers: dict[str, Any], options: dict[str, Any], targ
 def test_anthropics_own_llm(provider: SimulatedProvider) -> None:
     limiter = MultiProviderLimiter([Provider("anthropic", {"*": {"rpm": 100, "cost_per_1k": 0.01}})])
     original = LLM(model="anthropic/claude-opus-4", base_url=provider.anthropic_url, max_tokens=100)
-    llm = limiter.wrap(original)
+    llm: Any = limiter.wrap(original)
     assert llm._client.max_retries == 0
     llm.call("Hello")
     llm.call("Hello", tools=TOOLS, available_functions={"look_up": lambda topic: topic})
