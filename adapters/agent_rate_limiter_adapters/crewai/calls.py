@@ -12,7 +12,7 @@ from crewai.llms import retry
 from crewai.llms.base_llm import call_stop_override, call_stream_override
 from crewai.types.usage_metrics import UsageMetrics
 
-from agent_rate_limiter import AllTargetsFailed, RateLimiterError, Reservation, Target, Usage
+from agent_rate_limiter import AllTargetsFailed, RateLimiterError, Reservation, Usage
 from agent_rate_limiter.providers import FailureKind, read_failure, read_usage
 from agent_rate_limiter_adapters.crewai.errors import refusal
 from agent_rate_limiter_adapters.crewai.terms import Terms, estimate, labels
@@ -27,11 +27,13 @@ class Attempt:
     """One attempt of a call. It is settled when CrewAI has read the answer, before any tool runs.
 
     Args:
+        llm: what was asked; a fallback may answer.
         reservation: for the request that is about to be sent.
         more: follows a further request of the same call, which CrewAI makes without asking.
     """
 
-    def __init__(self, reservation: Reservation, more: Callable[[], Reservation]) -> None:
+    def __init__(self, llm: RateLimitedLLM, reservation: Reservation, more: Callable[[], Reservation]) -> None:
+        self.llm = llm
         self.reservation = reservation
         self.shown = False
         """Whether the caller has seen a part of the answer."""
@@ -66,14 +68,17 @@ class Call:
 
     def __init__(self, llm: RateLimitedLLM, terms: Terms, asked: Mapping[str, Any]) -> None:
         self._terms = terms
-        self._llms = {terms.target(llm): llm}
+        self._llm = llm
+        self._llms = terms.targets(llm)
+        target, *fallbacks = self._llms
         agent = asked.get("from_agent")
         self._labels = labels(dict(terms.labels), agent, asked.get("from_task"))
         self._attempts = terms.limiter.attempts(
-            next(iter(self._llms)),
+            target,
             estimate(llm, asked.get("messages"), asked.get("tools"), asked.get("response_model")),
             priority=terms.priority,
             timeout=terms.patience(agent),
+            fallbacks=fallbacks,
         )
         self._first = self._attempts.claim()
 
@@ -91,7 +96,7 @@ class Call:
     def attempt(self, reservation: Reservation) -> Generator[RateLimitedLLM]:
         """Make one attempt in the block, with the LLM that it yields; an error that may be tried again ends here."""
         limiter, target = self._terms.limiter, reservation.target
-        attempt = Attempt(reservation, lambda: limiter.track(target, reservation.estimate))
+        attempt = Attempt(self._llm, reservation, lambda: limiter.track(target, reservation.estimate))
         token = current.set(attempt)
         try:
             with self._surroundings(), reservation.offered(), _without_retries():
@@ -101,11 +106,24 @@ class Call:
             reservation.cancel()  # an LLM without this kind of call
             raise
         except BaseException as error:
-            if not self._attempts.failed(reservation, error, resend=not attempt.shown):
-                _give_up(target, error)
+            if not self._again(attempt, error):
                 raise
         finally:
             current.reset(token)
+
+    def _again(self, attempt: Attempt, error: BaseException) -> bool:
+        """End an attempt that failed; True when the call is tried again. The request's own mistakes stay theirs.
+
+        Raises:
+            AllTargetsFailed: the provider's failure, or each target's; a `HookAborted`, so CrewAI lets it be.
+        """
+        with self._surroundings():
+            if self._attempts.failed(attempt.reservation, error, resend=not attempt.shown):
+                return True
+            failure = read_failure(error, None, time.time())
+            if failure is not None and failure.kind is not FailureKind.FATAL:
+                raise AllTargetsFailed({str(attempt.reservation.target): error}) from error
+        return False
 
     def _claimed(self) -> Reservation | None:
         first, self._first = self._first, None
@@ -119,13 +137,6 @@ class Call:
                 yield
         except RateLimiterError as error:
             raise refusal(error) from error.__cause__
-
-
-def _give_up(target: Target, error: BaseException) -> None:
-    """Raise, for a failure of the provider, what CrewAI does not try again; the request's own mistakes stay theirs."""
-    failure = read_failure(error, None, time.time())
-    if failure is not None and failure.kind is not FailureKind.FATAL:
-        raise refusal(AllTargetsFailed({str(target): error})) from error
 
 
 @contextmanager

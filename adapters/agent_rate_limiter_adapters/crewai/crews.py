@@ -7,8 +7,6 @@ import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from crewai.agents.agent_builder.base_agent import BaseAgent
-from crewai.crew import Crew
 from crewai.llms.base_llm import BaseLLM
 from crewai.memory.unified_memory import Memory
 from crewai.utilities.planning_handler import CrewPlanner
@@ -18,6 +16,9 @@ from agent_rate_limiter_adapters.crewai.llm import RateLimitedLLM
 from agent_rate_limiter_adapters.crewai.terms import role_of
 
 if TYPE_CHECKING:
+    from crewai.agents.agent_builder.base_agent import BaseAgent
+    from crewai.crew import Crew
+
     from agent_rate_limiter import MultiProviderLimiter, RateLimiter
 
     AnyLimiter = RateLimiter | MultiProviderLimiter

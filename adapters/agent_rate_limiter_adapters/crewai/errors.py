@@ -20,7 +20,8 @@ def refusal(error: RateLimiterError) -> RateLimiterError:
     """
     if isinstance(error, HookAborted):
         return error
-    kind: Any = _aborting(type(error))
+    own: Any = type(error)
+    kind = _class_of(own)
     refused = kind.__new__(kind)  # its constructor may take anything
     refused.args = error.args
     refused.__dict__.update(error.__dict__, reason=str(error), source=SOURCE, plain=error)
@@ -29,7 +30,7 @@ def refusal(error: RateLimiterError) -> RateLimiterError:
 
 
 @cache
-def _aborting(kind: Any) -> Any:
+def _class_of(kind: Any) -> Any:
     def reduce(self: Any) -> tuple[Any, tuple[RateLimiterError]]:
         return refusal, (self.plain,)
 

@@ -75,7 +75,7 @@ class RateLimitedLLM(Base):
         fallbacks = tuple(RateLimitedLLM(fallback, limiter) for fallback in fallback_llms)
         who = tuple(sorted((labels or {}).items()))
         self._terms = Terms(limiter, provider, priority, timeout, fallbacks, who)
-        self._terms.target(self)  # refuse now what could never be sent
+        self._terms.targets(self)  # refuse now what could never be sent
 
     def call(self, *args: Any, **kwargs: Any) -> Any:
         """Ask the LLM, as its own `call`, when the limits admit it.
@@ -83,19 +83,19 @@ class RateLimitedLLM(Base):
         Raises:
             RateLimiterError: it is refused, or has failed for good; a `HookAborted` too.
         """
-        asked = _named(super().call, args, kwargs)
+        asked = _named(_plain(self).call, args, kwargs)
         call = Call(self, self._terms, asked)
         while True:
             with call.attempt(call.acquire()) as llm, asked_of(self, llm):
-                return super(RateLimitedLLM, llm).call(**asked)
+                return _plain(llm).call(**asked)
 
     async def acall(self, *args: Any, **kwargs: Any) -> Any:
         """Ask the LLM, letting the event loop run. As `call`."""
-        asked = _named(super().acall, args, kwargs)
+        asked = _named(_plain(self).acall, args, kwargs)
         call = Call(self, self._terms, asked)
         while True:
             with call.attempt(await call.acquire_async()) as llm, asked_of(self, llm):
-                return await super(RateLimitedLLM, llm).acall(**asked)
+                return await _plain(llm).acall(**asked)
 
     def get_input_tokens_count(self, messages: Any, tools: Any = None, response_model: Any = None) -> int:
         """Estimate the tokens here; most LLMs would ask their provider, which is a request more for every call."""
@@ -103,9 +103,11 @@ class RateLimitedLLM(Base):
 
     def _track_token_usage_internal(self, usage_data: Any) -> None:
         """CrewAI tells what an answer used, on the thread and in the context of the call."""
+        attempt = current.get()
         with _counting:
             super()._track_token_usage_internal(usage_data)
-        attempt = current.get()
+            if attempt is not None and attempt.llm is not self:  # this is a fallback: its crew counts the other one
+                BaseLLM._track_token_usage_internal(attempt.llm, usage_data)
         if attempt is not None:
             attempt.note(usage_data)
 
@@ -127,13 +129,19 @@ class RateLimitedLLM(Base):
 
     def __copy__(self) -> Self:
         """Return a twin under the same limits, with settings and a token counter of its own."""
-        return clone(self, type(self))
+        twin: Self = clone(self, type(self))
+        return twin
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
         """Return a copy whose settings are copies too; connections and the limiter stay shared."""
-        twin = clone(self, type(self))
+        twin: Self = clone(self, type(self))
         object.__setattr__(twin, "__dict__", copy.deepcopy(self.__dict__, memo))
         return twin
+
+
+def _plain(llm: RateLimitedLLM) -> Any:
+    """The LLM as it was before it was limited."""
+    return super(RateLimitedLLM, llm)
 
 
 def _an_llm(value: Any) -> BaseLLM:

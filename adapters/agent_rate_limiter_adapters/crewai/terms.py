@@ -63,6 +63,20 @@ class Terms:
             return self.limiter.target_for(kind, llm.model.removeprefix(f"{kind}/"))
         return self.limiter.target_for(found.provider, llm.model.removeprefix(f"{kind}/"))
 
+    def targets(self, llm: RateLimitedLLM) -> dict[Target, RateLimitedLLM]:
+        """Return where calls of an LLM go, and who serves them there: itself first, then its fallbacks.
+
+        Raises:
+            ConfigError: to a provider or a model that is not configured, or twice to the same.
+        """
+        found = {self.target(llm): llm}
+        for place, fallback in enumerate(self.fallbacks):
+            target = fallback._terms.target(fallback)
+            if target in found:
+                raise ConfigError(f"fallback_llms[{place}] goes to {target}, as one before it: give another model.")
+            found[target] = fallback
+        return found
+
     def scope(self, who: Mapping[str, Any]) -> AbstractContextManager[None]:
         """Label calls in the block."""
         return self.limiter.scope(**who)

@@ -36,14 +36,15 @@ def twin_of(llm: Any, limited: type) -> Any:
     """
     if isinstance(llm, limited):
         return clone(llm, type(llm))
-    twin = clone(llm, _limited_class(type(llm), limited))
+    own: Any = type(llm)
+    twin = clone(llm, _limited_class(own, limited))
     _without_retries(twin)
     return twin
 
 
 def clone(llm: Any, cls: type) -> Any:
     """Return a copy of a class, with a token counter and a name of its own."""
-    twin = cls.__new__(cls)
+    twin: Any = object.__new__(cls)
     for slot in _SLOTS:
         value = getattr(llm, slot)
         object.__setattr__(twin, slot, value.copy() if value is not None else None)

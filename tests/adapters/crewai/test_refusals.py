@@ -17,6 +17,7 @@ from agent_rate_limiter import (
     AllTargetsFailed,
     Budget,
     BudgetExceeded,
+    ConfigError,
     LimitExceeded,
     MultiProviderLimiter,
     Provider,
@@ -29,16 +30,20 @@ from agent_rate_limiter.testing.simulated import Fault
 from agent_rate_limiter_adapters.crewai import RateLimitedLLM
 from agent_rate_limiter_adapters.crewai.errors import refusal
 from tests.adapters.crewai.crews import (
+    CHEAP,
     INPUTS,
+    MODEL,
     QUICK,
     agents,
     booked,
+    counted,
     crew_of,
     llm_at,
     look_up,
     looked_up,
     outcome,
     roomy,
+    rows,
     served,
     taken,
 )
@@ -191,3 +196,47 @@ def test_a_policy_of_ones_own(provider: SimulatedProvider) -> None:
     error = outcome(lambda: limiter.wrap(Agent(role="R", goal="g", backstory="b", llm=llm_at(provider))).kickoff("Hi"))
     assert isinstance(error, AllTargetsFailed)
     assert served(provider)[0] == 1
+
+
+def test_a_fallback_serves_the_same_step(provider: SimulatedProvider) -> None:
+    """The primary fails after the tool was run: the fallback goes on from there."""
+    looked_up.clear()
+    limiter = roomy()
+    crew = crew_with_fault(provider, Fault("rate_limit", dimension="rpd", model=MODEL))
+    twin = limiter.wrap(crew, fallback_llms=[llm_at(provider, CHEAP)])
+    output: Any = twin.kickoff()
+    assert looked_up == ["cats"]
+    assert {row["model"]: row["requests"] for row in rows(limiter, "model")} == {MODEL: 2, CHEAP: 1}
+    assert booked(limiter) == served(provider)
+    assert counted(output) == (2, *booked(limiter)[1:])  # the refused one was no success
+    assert all(row["agent"] == "Researcher" for row in rows(limiter))
+
+
+@pytest.mark.parametrize("options", [{}, {"stream": True}], ids=["whole", "streamed"])
+def test_a_fallback_serves_what_the_limits_do_not_admit(options: dict[str, Any], provider: SimulatedProvider) -> None:
+    models: Any = {MODEL: {"rpm": 1, "rps": 1}, CHEAP: {"rpm": 100}}
+    limiter = MultiProviderLimiter([Provider("openai", models)], retry=QUICK)
+    cheap = llm_at(provider, CHEAP)
+    llm = RateLimitedLLM(llm_at(provider, stop=["any"], **options), limiter, fallback_llms=[cheap], timeout=0.5)
+    assert [bool(llm.call("Hello")) for _ in range(3)] == [True] * 3
+    assert all("any" not in llm.call("Say any word") for _ in range(5))
+    assert {row["model"]: row["requests"] for row in rows(limiter, "model")} == {MODEL: 1, CHEAP: 7}
+    assert cheap.get_token_usage_summary().total_tokens == 0
+    assert llm.get_token_usage_summary().total_tokens == sum(served(provider)[1:])
+    assert [request.stream for request in provider.requests] == [bool(options)] * 8
+
+
+def test_when_all_have_failed_each_says_why(provider: SimulatedProvider) -> None:
+    looked_up.clear()
+    crew = crew_with_fault(provider, LASTING)
+    error = outcome(lambda: roomy().wrap(crew, fallback_llms=[llm_at(provider, CHEAP)]).kickoff())
+    assert isinstance(error, AllTargetsFailed)
+    assert isinstance(error, HookAborted)
+    assert list(error.causes) == [f"openai:{MODEL}", f"openai:{CHEAP}"]
+    assert served(provider)[0] == 1 + 2 * QUICK.max_attempts
+    assert looked_up == ["cats"]
+
+
+def test_a_fallback_is_another_target(provider: SimulatedProvider) -> None:
+    with pytest.raises(ConfigError, match=r"fallback_llms\[0\] goes to openai:gpt-4o, as one before it"):
+        RateLimitedLLM(llm_at(provider), roomy(), fallback_llms=[llm_at(provider)])
