@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -32,6 +32,7 @@ def adapter(
     limiter: RateLimiter | MultiProviderLimiter,
     *,
     provider: str | None = None,
+    fallbacks: Sequence[str] | None = None,
     priority: int | None = None,
     timeout: float | None = None,
 ) -> C:
@@ -51,6 +52,8 @@ def adapter(
         limiter: whose limits.
         provider: the name of the provider that all calls go to; None finds it by the client's base_url: the provider
             with that base_url, else the one of that host's kind, else of kind "anthropic" ("bedrock", "vertex").
+        fallbacks: where calls may go instead, in order; besides those that the limiter has configured. A list of
+            targets of the same provider, whose model is then asked for.
         priority: lower goes first; None takes the scope's.
         timeout: seconds a call may wait; None waits for ever.
 
@@ -58,7 +61,9 @@ def adapter(
         ConfigError: it is no such client; or no configured provider fits, or several do.
     """
     kind = _kind_of(client)
-    twin = limited_sdk(client, limiter, kind, provider=provider, priority=priority, timeout=timeout)
+    twin = limited_sdk(
+        client, limiter, kind, provider=provider, fallbacks=fallbacks, priority=priority, timeout=timeout
+    )
     limited: Any = type(twin)
     twin.__class__ = _self_copying(limited)
     return twin

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from agent_rate_limiter import ConfigError
@@ -18,6 +19,7 @@ def adapter(
     limiter: RateLimiter | MultiProviderLimiter,
     *,
     provider: str | None = None,
+    fallbacks: Mapping[str, object] | Sequence[str] | None = None,
     priority: int | None = None,
     timeout: float | None = None,
     include_usage: bool = True,
@@ -37,6 +39,10 @@ def adapter(
         limiter: whose limits.
         provider: the name of the provider that all calls go to; None finds it by the client's base_url: the provider
             with that base_url, else the one of that host's kind, else of kind "openai" (Azure: "azure").
+        fallbacks: where calls may go instead, in order; besides those that the limiter has configured. A list of
+            targets of the same provider, whose model is then asked for; or a mapping of targets to the client of
+            each, such as `{"anthropic:claude-opus-4": Anthropic()}`. To OpenAI clients goes every call; to clients of
+            Anthropic and Google go chat completions alone, by those providers' OpenAI-compatible endpoints.
         priority: lower goes first; None takes the scope's.
         timeout: seconds a call may wait; None waits for ever.
         include_usage: ask chat streams to state their usage, where the caller has not decided; the caller does not
@@ -59,6 +65,7 @@ def adapter(
         limiter,
         "azure" if azure else "openai",
         provider=provider,
+        fallbacks=fallbacks,
         priority=priority,
         timeout=timeout,
         include_usage=include_usage,

@@ -8,6 +8,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from agent_rate_limiter import ConfigError
+from agent_rate_limiter_adapters.http.elsewhere import Others
 from agent_rate_limiter_adapters.http.flow import Terms
 from agent_rate_limiter_adapters.http.targets import Destinations
 from agent_rate_limiter_adapters.http.transports import Wrapping, transports
@@ -44,6 +45,7 @@ def limited_client(
     priority: int | None = None,
     timeout: float | None = None,
     include_usage: bool = True,
+    others: Others | None = None,
 ) -> C:
     """Return a client like this one, whose model calls are limited; this one stays as it is.
 
@@ -57,9 +59,10 @@ def limited_client(
         priority: lower goes first; None takes the scope's.
         timeout: seconds a call may wait; None waits for ever.
         include_usage: ask chat streams to state their usage, where the caller has not decided.
+        others: where its calls can go besides.
     """
     library = library_of(client)
-    terms = Terms(library, limiter, destinations, priority, timeout, include_usage)
+    terms = Terms(library, limiter, destinations, priority, timeout, include_usage, others or Others())
     twin: C = _twin(client, terms)
     return twin
 

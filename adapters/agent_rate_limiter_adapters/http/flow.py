@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from agent_rate_limiter_adapters.http import body as bodies
+from agent_rate_limiter_adapters.http.elsewhere import Others
 from agent_rate_limiter_adapters.http.meter import Meter
 from agent_rate_limiter_adapters.http.targets import Destinations
 
@@ -30,6 +31,7 @@ class Terms:
         priority: lower goes first; None takes the scope's.
         timeout: seconds a call may wait; None waits for ever.
         include_usage: ask chat streams to state their usage, where the caller has not decided.
+        others: where calls can go besides their own target.
     """
 
     library: Any
@@ -38,6 +40,7 @@ class Terms:
     priority: int | None = None
     timeout: float | None = None
     include_usage: bool = True
+    others: Others = field(default_factory=Others)
 
 
 # ------------------------------------------------------------------ steps: what the drivers do
@@ -100,15 +103,36 @@ def limited(request: Request, terms: Terms) -> Flow:
         return Answer((yield Send(request)))
     yield Load(request)
     call = _call(request, terms)
-    attempts = terms.limiter.attempts(call.target, call.estimate, priority=terms.priority, timeout=terms.timeout)
+    attempts = _attempts(call, terms)
     reservation = attempts.claim()
     while True:
         if reservation is None:
             reservation = yield Acquire(attempts)
-        answer = yield from _attempt(call, reservation, attempts, terms)
+        answer = yield from _attempt(_towards(call, reservation.target, terms), reservation, attempts, terms)
         if answer is not None:
             return answer
         reservation = None
+
+
+def _attempts(call: Call, terms: Terms) -> Attempts:
+    others = terms.others
+    return terms.limiter.attempts(
+        call.target,
+        call.estimate,
+        fallbacks=[target for target in others.targets if others.serve(call.request, call.target, target)],
+        serves=lambda target: others.serve(call.request, call.target, target),
+        priority=terms.priority,
+        timeout=terms.timeout,
+    )
+
+
+def _towards(call: Call, target: Target, terms: Terms) -> Call:
+    """The call as it is made at the target that was chosen."""
+    if target == call.target:
+        return call
+    request = terms.others.redirect(call.request, target)
+    spoken = call.dialect if target.provider == call.target.provider else terms.destinations.spoken(target.provider)
+    return call._replace(request=request, target=target, dialect=spoken)
 
 
 def _call(request: Request, terms: Terms) -> Call:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from agent_rate_limiter import RateLimiterError
 from agent_rate_limiter_adapters.http.clients import limited_client
+from agent_rate_limiter_adapters.http.elsewhere import others_of
 from agent_rate_limiter_adapters.http.targets import Destinations
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ def limited_sdk(
     kind: str,
     *,
     provider: str | None = None,
+    fallbacks: object = None,
     **terms: Any,
 ) -> C:
     """Return a client like this one, whose model calls are limited; this one stays as it is.
@@ -36,18 +38,21 @@ def limited_sdk(
         limiter: whose limits.
         kind: the SDK's own dialect, for hosts that nobody knows.
         provider: the name of the provider that all calls go to; None finds it by the client's base_url.
+        fallbacks: where its calls may go instead: a list of targets of its own provider, or a mapping of targets to
+            the SDK client of each.
         terms: as in `limited_client`.
 
     Raises:
         ConfigError: no configured provider fits, or several do.
     """
     destinations = Destinations(limiter, provider=provider, kind=kind)
+    where: Any = client
+    terms["others"] = others_of(fallbacks, destinations.find(str(where.base_url)).provider)
     twin: C = _twin(client, limiter, destinations, terms)
     return twin
 
 
 def _twin(client: Any, limiter: AnyLimiter, destinations: Destinations, terms: dict[str, Any]) -> Any:
-    destinations.find(str(client.base_url))  # refuse now what could never be sent
     http_client = limited_client(client._client, limiter, destinations, **terms)  # noqa: SLF001 - no public way
     twin = client.copy(http_client=http_client, max_retries=0)
     twin.__class__ = _limited_class(client.__class__)

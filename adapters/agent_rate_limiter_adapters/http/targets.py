@@ -72,6 +72,11 @@ class Destinations:
             raise ConfigError(f"Several providers fit {_shown(url)}: {names}. {_FIX}")
         return Destination(found[0].name, dialect(_kind(found[0]) or host))
 
+    def spoken(self, name: str) -> Dialect:
+        """Return the dialect that a provider speaks, by its name or kind."""
+        provider = self._providers.get(name)
+        return dialect((provider and _kind(provider)) or _known_kind(name) or _GENERIC)
+
     def _by_base_url(self, url: str) -> list[Provider]:
         place = _place(url)
         fits: dict[int, list[Provider]] = {}

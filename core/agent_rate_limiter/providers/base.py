@@ -66,6 +66,15 @@ class Dialect:
         """
         return request.model(path, body)
 
+    def renamed(self, path: str, body: object, model: str) -> tuple[str | None, dict[str, Any] | None]:
+        """Change a request so that it asks for another model of the same provider.
+
+        Returns:
+            The changed path and None, or None and a changed copy of the body, wherever it names the model; twice
+            None where it names none.
+        """
+        return request.renamed(path, body, model)
+
     def counted(self, method: str, path: str) -> bool:
         """Whether a request is a model call; lists of models, files, batches and token counts are not."""
         return request.counted(method, path)

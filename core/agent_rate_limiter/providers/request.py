@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from agent_rate_limiter.estimates import token_weight
 from agent_rate_limiter.providers.shapes import is_mapping, listed, mapping, words
@@ -76,6 +76,16 @@ def model(path: str, body: object) -> str | None:
         return unquote(next(name for name in found.groups() if name))
     named = mapping(body).get("model")
     return named.removeprefix("models/") or None if isinstance(named, str) else None
+
+
+def renamed(path: str, body: object, name: str) -> tuple[str | None, dict[str, Any] | None]:
+    """The same request for another model: a changed path, or a changed body; neither where none names a model."""
+    found = _MODEL_IN_PATH.search(path)
+    if found is not None:
+        group = next(group for group, value in found.groupdict().items() if value)
+        return path[: found.start(group)] + quote(name, safe="") + path[found.end(group) :], None
+    asked = mapping(body)
+    return None, {**asked, "model": name} if isinstance(asked.get("model"), str) else None
 
 
 def counted(method: str, path: str) -> bool:

@@ -1,0 +1,167 @@
+"""The same call at another model, or at another provider that speaks OpenAI's chat API too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from agent_rate_limiter import ConfigError, Target
+from agent_rate_limiter.providers import dialect
+from agent_rate_limiter_adapters.http import body as bodies
+
+if TYPE_CHECKING:
+    from httpx2 import Request
+
+_CHAT = "/chat/completions"
+_COMPATIBLE = {
+    # Where providers take OpenAI's chat requests, below their clients' own base URL (their docs on OpenAI
+    # compatibility, November 2026): with tools, streams and images; the provider does the translation.
+    "anthropic": "/v1",
+    "google": "/v1beta/openai",
+}
+_KEYS = ("authorization", "api-key", "x-api-key", "openai-organization", "openai-project")
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Another provider's endpoint, as one of its SDK's clients knows it.
+
+    Args:
+        base_url: what comes before `/chat/completions`.
+        headers: what it is told besides, its key included.
+        any_path: whether it speaks all of OpenAI's API; else only chat is sent there.
+        deployments: whether the model is in the path (Azure OpenAI).
+        query: what the URL ends with.
+    """
+
+    base_url: str
+    headers: Mapping[str, str] = field(repr=False)  # they hold a key
+    any_path: bool = False
+    deployments: bool = False
+    query: str = ""
+
+    def url(self, path: str, model: str) -> str:
+        """Return where a call with this path goes."""
+        within = f"/deployments/{model}" if self.deployments else ""
+        return f"{self.base_url.rstrip('/')}{within}{path}{self.query}"
+
+
+@dataclass(frozen=True)
+class Others:
+    """Where a client's calls can go besides its own provider.
+
+    Args:
+        targets: that were asked for, in order.
+        endpoints: provider → its endpoint.
+    """
+
+    targets: tuple[Target, ...] = ()
+    endpoints: Mapping[str, Endpoint] = field(default_factory=dict[str, Endpoint])
+
+    def serve(self, request: Request, own: Target, other: Target) -> bool:
+        """Whether a request can go to another target than its own."""
+        if bodies.signed(request.headers):
+            return False
+        if other.provider == own.provider and other.provider not in self.endpoints:
+            return _renamed(request, other.model) is not None
+        endpoint = self.endpoints.get(other.provider)
+        if endpoint is None or "model" not in bodies.asked(request):
+            return False
+        path = _api_path(request)
+        return path == _CHAT or (endpoint.any_path and path is not None)
+
+    def redirect(self, request: Request, target: Target) -> Request:
+        """Return the request as it is sent to another target that can serve it."""
+        endpoint = self.endpoints.get(target.provider)
+        if endpoint is None:
+            renamed = _renamed(request, target.model)
+            assert renamed is not None  # noqa: S101 - `serve` has looked
+            return renamed
+        sent = bodies.with_body(request, {**bodies.asked(request), "model": target.model})
+        for name in _KEYS:
+            sent.headers.pop(name, None)
+        path = _api_path(request)
+        assert path is not None  # noqa: S101 - as above
+        sent.url = type(sent.url)(endpoint.url(path, target.model))
+        sent.headers.update({**endpoint.headers, "host": _host(sent)})
+        return sent
+
+
+def others_of(fallbacks: object, own: str) -> Others:
+    """Read `wrap(client, fallbacks=…)`: targets of the client's own provider, or targets with a client for each.
+
+    Args:
+        fallbacks: a list of targets, or a mapping of targets to an SDK's client, or None for the wrapped one.
+        own: the wrapped client's provider.
+
+    Raises:
+        ConfigError: a target of another provider has no client, or one that is not known.
+    """
+    if fallbacks is None:
+        return Others()
+    if isinstance(fallbacks, str) or not isinstance(fallbacks, (Mapping, list, tuple)):
+        raise ConfigError(f"fallbacks is {fallbacks!r}: give a list of targets, or a mapping of targets to clients.")
+    given: dict[Any, Any] = dict(fallbacks) if isinstance(fallbacks, Mapping) else dict.fromkeys(fallbacks)
+    endpoints: dict[str, Endpoint] = {}
+    targets: list[Target] = []
+    for text, client in given.items():
+        target = Target.parse(text)
+        targets.append(target)
+        if client is not None:
+            endpoints[target.provider] = _endpoint(client, target)
+        elif target.provider not in {own, *endpoints}:
+            raise ConfigError(
+                f"fallbacks hold '{target}' without a client: this one calls {own!r}. "
+                f"Give one, as fallbacks={{'{target}': Anthropic()}}."
+            )
+    return Others(tuple(targets), endpoints)
+
+
+def _endpoint(client: Any, target: Target) -> Endpoint:
+    root = next((cls.__module__.partition(".")[0] for cls in type(client).__mro__), "")
+    if root == "openai":
+        azure = hasattr(client, "_api_version")
+        query = f"?api-version={client._api_version}" if azure else ""  # noqa: SLF001 - no public way
+        headers = {name: value for name, value in client.default_headers.items() if isinstance(value, str)}
+        kept = {name: value for name, value in headers.items() if name.lower() in _KEYS}
+        return Endpoint(str(client.base_url), kept, any_path=True, deployments=azure, query=query)
+    if root == "anthropic" and getattr(client, "api_key", None):
+        base, key = str(client.base_url), client.api_key
+    elif root == "google" and not getattr(client, "vertexai", True):
+        api = client._api_client  # noqa: SLF001 - no public way
+        base, key = str(api._http_options.base_url), api.api_key  # noqa: SLF001
+    else:
+        kind = type(client)
+        raise ConfigError(
+            f"fallbacks give a {kind.__module__}.{kind.__qualname__} for '{target}': give a client of openai (with any "
+            "base_url), anthropic or google.genai that has an API key."
+        )
+    return Endpoint(base.rstrip("/") + _COMPATIBLE[root], {"authorization": f"Bearer {key}"})
+
+
+def _renamed(request: Request, model: str) -> Request | None:
+    """The same request for another model of its provider; None where the model is not to be found."""
+    asked = bodies.asked(request)
+    path, body = dialect("generic").renamed(request.url.raw_path.decode("ascii", "replace"), asked, model)
+    if body is not None:
+        return bodies.with_body(request, body)
+    if path is None:
+        return None
+    sent = bodies.with_body(request, asked)
+    sent.url = request.url.copy_with(raw_path=path.encode("ascii"))
+    return sent
+
+
+def _api_path(request: Request) -> str | None:
+    """Return what comes after the base of the API, as `/chat/completions`."""
+    path = request.url.path
+    for known in (_CHAT, "/completions", "/responses", "/embeddings", "/moderations"):
+        if path.endswith(known):
+            return known
+    return None
+
+
+def _host(request: Request) -> str:
+    return urlsplit(str(request.url)).netloc
