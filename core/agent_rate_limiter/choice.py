@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 from agent_rate_limiter.errors import ConfigError
-from agent_rate_limiter.limits import PERIOD_SECONDS, Limit, Resource, Target
+from agent_rate_limiter.limits import PERIOD_SECONDS, Resource, Target
 from agent_rate_limiter.provider import DEGRADE_AT
 from agent_rate_limiter.strategies import gate
 
@@ -88,7 +88,6 @@ class Chooser:
             cost, "fastest" the one that answered fastest of late, "least_loaded" the one whose fullest limit is
             the least full; where these are equal, the order written.
         fallback_after: seconds that a call without a timeout waits for a target that it prefers.
-        degrading: the limits of budgets that, once spent, degrade calls instead of refusing them.
     """
 
     def __init__(
@@ -96,13 +95,11 @@ class Chooser:
         elsewhere: Callable[[Target], Elsewhere],
         policy: str = "in_order",
         fallback_after: float = FALLBACK_AFTER,
-        degrading: Container[Limit] = (),
     ) -> None:
         if policy not in POLICIES:
             raise ConfigError(f"policy is {policy!r}: it is one of {', '.join(POLICIES)}.")
         self.elsewhere = elsewhere
         self.fallback_after = fallback_after
-        self._degrading = degrading
         self.health = Health()
         self._rank = _RANKS.get(policy)
         self._seconds: dict[Target, float] | None = {} if policy == "fastest" else None
@@ -120,16 +117,8 @@ class Chooser:
         if cheaper is None:
             return None
         path = calls.route(target).path
-        low = calls.engine.read(lambda now: next((b for b in path if self._runs_low(b, share, now)), None))
+        low = calls.engine.read(lambda now: next((bucket for bucket in path if _runs_low(bucket, share, now)), None))
         return None if low is None else (cheaper, low)
-
-    def _runs_low(self, bucket: Bucket, share: float, now: int) -> bool:
-        limit = bucket.limit
-        if limit.resource is not Resource.COST and (limit.period_ms or 0) < _LONG_MS:
-            return False  # a minute's limit is waited for
-        capacity = bucket.strategy.capacity
-        share = 1.0 if limit in self._degrading else share
-        return capacity - bucket.strategy.available(bucket.state, now) >= share * capacity
 
     @property
     def times_calls(self) -> bool:
@@ -145,6 +134,14 @@ class Chooser:
     def seconds(self, target: Target) -> float:
         """How long a target's calls took of late; 0 for one that nobody has tried, which so goes first."""
         return (self._seconds or {}).get(target, 0.0)
+
+
+def _runs_low(bucket: Bucket, share: float, now: int) -> bool:
+    limit = bucket.limit
+    if limit.resource is not Resource.COST and (limit.period_ms or 0) < _LONG_MS:
+        return False  # a minute's limit is waited for
+    capacity = bucket.strategy.capacity
+    return capacity - bucket.strategy.available(bucket.state, now) >= share * capacity
 
 
 def tripped(calls: Calls, target: Target) -> bool:
