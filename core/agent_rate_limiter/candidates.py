@@ -85,9 +85,11 @@ class Candidates:
                 self._note(target, refusals[target])
             target = self._soonest(refusals)
             stretch *= 2
-            refusal = yield Way(target, _bounded(refusals[target], remaining(), stretch), again=True)
-            if remaining() == 0 or isinstance(refusal, _FINAL):
-                self.out(target, refusal)
+            left = remaining()
+            patience = _bounded(refusals[target], left, stretch)
+            refusal = yield Way(target, patience, again=True)
+            if patience == left or isinstance(refusal, _FINAL):
+                self.out(target, refusal)  # not in all the time there was
 
     def taken(self, way: Way, call: Reservation) -> Reservation:
         """Note which way was taken, and tell when it is not the one that was meant."""

@@ -104,7 +104,10 @@ def decorated_stream(limiter: MultiProviderLimiter, provider: SimulatedProvider)
         with create(client, model, stream=True) as chunks:
             yield from chunks
 
-    return lambda: {str(chunk.model) for chunk in ask()}.pop()
+    def served() -> str:
+        return {str(chunk.model) for chunk in ask()}.pop()
+
+    return served
 
 
 def decorated_async_stream(limiter: MultiProviderLimiter, provider: SimulatedProvider) -> Callable[[], str]:
