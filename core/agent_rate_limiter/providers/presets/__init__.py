@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from functools import lru_cache
 from importlib.resources import files
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, cast
 
 from agent_rate_limiter.errors import ConfigError
 from agent_rate_limiter.providers.kinds import known_kind
@@ -69,18 +69,20 @@ def merged(preset: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any
 
     A preset's provider keeps its kind under any name.
     """
-    fields = {"kind": preset["name"], **preset, **{key: value for key, value in given.items() if value is not None}}
+    fields: dict[str, Any] = {"kind": preset["name"], **preset}
+    fields.update((key, value) for key, value in given.items() if value is not None)
     for entries in ("models", "pools"):
         theirs, ours = given.get(entries), preset.get(entries, {})
         if isinstance(theirs, Mapping):
-            fields[entries] = {**ours, **{name: _laid_over(ours.get(name), entry) for name, entry in theirs.items()}}
+            changed = cast("Mapping[str, object]", theirs)
+            fields[entries] = {**ours, **{name: _laid_over(ours.get(name), changed[name]) for name in changed}}
     return fields
 
 
 def _laid_over(ours: Mapping[str, Any] | None, theirs: object) -> object:
-    if ours and (theirs is None or isinstance(theirs, Mapping)):
-        return {**ours, **(theirs or {})}
-    return theirs
+    if ours and theirs is None:
+        return ours
+    return {**ours, **cast("Mapping[str, Any]", theirs)} if ours and isinstance(theirs, Mapping) else theirs
 
 
 @lru_cache(maxsize=1)
