@@ -231,8 +231,9 @@ class Calls:
     def refuse(self, route: Route, hold: Hold, estimate: Estimate, failure: Failure) -> float:
         """The provider refused the call, or was never reached: charge that, and let everybody know."""
         sent = Usage(requests=estimate.requests if failure.sent else 0)
+        self.engine.read(lambda now: self._feedback.refused(route, hold, failure, now))  # before its place is taken
         self.engine.settle(hold, route.used(Estimate(requests=0), sent, 0) if failure.sent else hold.nothing)
-        self._tell(lambda now: self._feedback.refused(route, hold, failure, now))
+        self._spread()
         if self.events.listening:
             self._settled(route, hold, sent, 0)
         return route.account.book(sent, 0, hold.taken_at)
@@ -243,6 +244,10 @@ class Calls:
 
     def _tell(self, learn: Callable[[int], None]) -> None:
         self.engine.read(learn)
+        self._spread()
+
+    def _spread(self) -> None:
+        """Limits have changed: tell whoever listens or waits."""
         if self.events.listening:
             self.events.flush()
         if self.engine.waiting:

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 _LEARNABLE = frozenset({Resource.REQUESTS, Resource.INPUT_TOKENS, Resource.OUTPUT_TOKENS, Resource.TOKENS})
 _FIRST_COOLDOWN, _LAST_COOLDOWN = 2_000, 60_000
 """Milliseconds that a gate stays closed when nobody told how long; doubled with each closing in a row."""
+_ON_THE_WAY = 250
+"""Milliseconds by which calls may overtake each other on their way to a provider: cold connections take that long."""
+_MOST = 10**9
+"""The highest rate that is searched for."""
 _PACIFIC = {"gemini", "google", "vertex"}
 """Providers whose days end at midnight Pacific time (provider docs, November 2026)."""
 
@@ -44,32 +48,39 @@ class Feedback:
     def succeeded(self, route: Route, hold: Hold, now: int) -> None:
         """A call went through."""
         bucket = route.gate
-        known = len(route.path) > 1
-        bucket.state = gate.succeeded(bucket.state, known=known)
+        if hold.taken_at >= bucket.state.closed_at:  # one sent before the last closing tells nothing new
+            bucket.state = gate.succeeded(bucket.state, known=route.rated)
         adaptive = self._router.adaptive.get(route.target)
         if adaptive is None:
             self._pace.accepted(route.target, hold)
-        elif now - bucket.state.closed_at > _quiet_ms(adaptive.limit) and adaptive.merged_at < now:
-            self._search_upwards(adaptive, now)
+        else:
+            self._search_upwards(route, adaptive, hold, now)
 
     def refused(self, route: Route, hold: Hold, failure: Failure, now: int) -> None:
-        """A provider refused a call: close the gate as long as it says, for everybody."""
-        bucket = route.gate
-        state: gate.State = bucket.state
-        if hold.taken_at < state.closed_at and failure.retry_after is None:
-            return  # sent before the last closing: it tells nothing new
+        """A provider refused a call, which is not settled yet: close the gate as long as it says, for everybody."""
+        state: gate.State = route.gate.state
+        told = failure.retry_after is not None
+        late = hold.taken_at < state.closed_at  # sent before the last closing: of the same wave, it tells less
         if failure.kind is FailureKind.PARKED:
-            bucket.state = gate.closed(state, now + _parked_ms(route.target.provider, failure, now), now)
-        elif failure.kind is FailureKind.WAIT:
+            self._close(route, hold, _parked_ms(route.target.provider, failure, now), now)
+        elif failure.kind is FailureKind.WAIT and (told or not late):
             self._slow_down(route, hold, failure, now)
-        elif failure.kind is FailureKind.OVERLOADED:
-            strikes, told = state.strikes + 1, failure.retry_after is not None
-            until = now + (_told_ms(failure, state) if told else cooldown_ms(strikes))
-            bucket.state = gate.closed(state, until, now) if told or strikes >= gate.TRIP_AFTER else gate.struck(state)
-        closed_until = bucket.state.closed_until
+        elif failure.kind is FailureKind.OVERLOADED and (told or not late):
+            strikes = state.strikes + 1
+            if told or strikes >= gate.TRIP_AFTER:
+                self._close(route, hold, _told_ms(failure, state) if told else cooldown_ms(strikes), now)
+            else:
+                route.gate.state = gate.struck(state)
+        closed_until = route.gate.state.closed_until
         if self._events.listening and closed_until > max(now, state.closed_until):
             seconds, kind = closed_until / 1000, failure.kind.value
             self._events.later(Paused(now / 1000, str(route.target), route.labels, until=seconds, kind=kind))
+
+    @staticmethod
+    def _close(route: Route, hold: Hold, wait: int, now: int) -> None:
+        state: gate.State = route.gate.state
+        late = hold.taken_at < state.closed_at
+        route.gate.state = gate.prolonged(state, now + wait) if late else gate.closed(state, now + wait, now)
 
     def observe(self, route: Route, hold: Hold, quotas: Iterable[Quota], now: int) -> None:
         """Correct the limits by what a response's headers say is left."""
@@ -101,39 +112,54 @@ class Feedback:
             _follow(bucket, quota.limit, now)
         if quota.remaining is None or hold.taken_at < bucket.merged_at:
             return  # an older call's answer says less than the one already heard
-        bucket.merged_at = hold.taken_at
-        left = quota.remaining + quota.granularity - 1 - self._sent_since(bucket, hold)
-        excess = bucket.strategy.available(bucket.state, now) - left
-        if excess > 0 or (bucket.learned and not bucket.refused_at):
+        newer, bucket.merged_at = hold.taken_at > bucket.merged_at, hold.taken_at
+        excess = bucket.strategy.available(bucket.state, now) - (quota.remaining + quota.granularity - 1)
+        if excess < 0:  # what is in flight may or may not be counted in what is stated: only the rest is certain
+            loosened = newer and bucket.learned and not bucket.refused_at
+            excess = min(0, excess + quota.granularity - 1 + self._uncounted(bucket, hold)) if loosened else 0
+        if excess:
             bucket.state = bucket.strategy.settle(bucket.state, 0, excess, now, now)
 
-    def _sent_since(self, bucket: Bucket, hold: Hold) -> int:
-        """Units of calls in flight that the provider cannot have counted when it answered this one."""
+    def _uncounted(self, bucket: Bucket, hold: Hold) -> int:
+        """Units of calls in flight that the provider perhaps had not counted when it answered this one."""
         units = 0
         for other in self._engine.newest_first():
-            if other.taken_at < hold.taken_at or other is hold:
+            if other.taken_at < hold.taken_at - _ON_THE_WAY:
                 break
             for place, amount in zip(other.path, other.amounts, strict=False):
-                if place is bucket:
+                if place is bucket and other is not hold:
                     units += amount
         return units
 
     # -- refusals ------------------------------------------------------------------------------------------
 
     def _slow_down(self, route: Route, hold: Hold, failure: Failure, now: int) -> None:
-        bucket = route.gate
-        state: gate.State = bucket.state
-        told = _told_ms(failure, state)
+        told = _told_ms(failure, route.gate.state)
         binding = _binding(route.path, failure)
+        searched = binding is None or self._searched(route, binding, hold, now)
         if binding is None:
             self._search_downwards(route, hold, now)
-        else:
-            if binding is self._router.adaptive.get(route.target) and hold.taken_at > binding.merged_at:
-                binding.merged_at = now
-                _follow(binding, max(1, int(binding.limit.amount) * 4 // 5), now)
-            _empty(binding, failure.requested or _taken(hold, binding), told, now)
-        if binding is None or failure.requested is None:  # else it is exact: smaller calls need not wait as long
-            bucket.state = gate.closed(state, now + told, now)
+        elif not searched:
+            _empty(binding, hold, failure.requested, told, now)
+        elif hold.taken_at > binding.merged_at:  # else sent before the rate was changed
+            binding.merged_at = now
+            _follow(binding, max(1, int(binding.limit.amount) * 4 // 5), now)
+            _empty(binding, hold, failure.requested, told, now)
+        if searched or failure.requested is None:  # else it is exact: smaller calls need not wait as long
+            self._close(route, hold, told, now)
+
+    def _searched(self, route: Route, binding: Bucket, hold: Hold, now: int) -> bool:
+        """Whether a limit's rate is searched for: a learned one, or a configured one that was refused again and again.
+
+        The first refusal of a configured limit only aligns it; headers, where there are any, tell its rate.
+        """
+        if binding is self._router.adaptive.get(route.target):
+            return True
+        again = 0 < binding.refused_at < hold.taken_at and now - binding.refused_at < _pause_ms(binding.limit)
+        if binding.learned or binding.merged_at or not again:
+            return False
+        self._router.search(route.target, binding)
+        return True
 
     def _search_downwards(self, route: Route, hold: Hold, now: int) -> None:
         """No header tells a rate: take what went through since the last refusal."""
@@ -141,13 +167,22 @@ class Feedback:
         if rate is not None:
             limit = Limit(Resource.REQUESTS, max(1, rate), "minute", burst=1)
             limit = replace(limit, name=f"{limit.name} (adaptive)")
-            self._router.learn(route.target, limit, now, adaptive=True)
+            self._router.learn(route.target, limit, now, adaptive=True).merged_at = now
             self._learned(route, limit, now)
 
-    def _search_upwards(self, adaptive: Bucket, now: int) -> None:
-        if adaptive.strategy.available(adaptive.state, now) < 1:  # it binds: is there more?
-            _follow(adaptive, int(adaptive.limit.amount * 1.05) + 1, now)
+    def _search_upwards(self, route: Route, adaptive: Bucket, hold: Hold, now: int) -> None:
+        """Try more while it binds: by quarters until the first refusal, then by a twentieth, after a pause."""
+        found = adaptive.refused_at > 0
+        tried, refused = now - adaptive.merged_at, now - route.gate.state.closed_at
+        pause = _pause_ms(adaptive.limit)
+        if tried < pause // 5 * 2 or (found and refused < pause):
+            return
+        if adaptive.strategy.available(adaptive.state, now) < max(1, _taken(hold, adaptive)):
+            _follow(adaptive, min(_MOST, int(adaptive.limit.amount * (1.05 if found else 1.25)) + 1), now)
             adaptive.merged_at = now
+            if adaptive.limit is adaptive.configured and not adaptive.learned:
+                adaptive.merged_at = adaptive.refused_at = 0
+                del self._router.adaptive[route.target]
 
 
 class _Pace:
@@ -212,12 +247,18 @@ def _follow(bucket: Bucket, amount: int, now: int) -> None:
     bucket.state = strategy.settle(strategy.initial(now), 0, max(0, strategy.capacity - available), now, now)
 
 
-def _empty(bucket: Bucket, requested: int, told: int, now: int) -> None:
-    """A refusal names a limit: then it has only what will, with the refill until then, make room for the call."""
-    bucket.refused_at = now
+def _empty(bucket: Bucket, hold: Hold, requested: int | None, told: int, now: int) -> None:
+    """A refusal names a limit: then it has only what will, with the refill until then, make room for the call.
+
+    The call itself is not settled yet: what it took of tokens comes back.
+    """
+    if hold.taken_at > bucket.refused_at:  # else of the same wave
+        bucket.refused_at = now
+    taken = _taken(hold, bucket)
     refill = told * bucket.limit.units // (bucket.limit.period_ms or 1)
-    left = min(requested, bucket.strategy.capacity) - refill
-    excess = bucket.strategy.available(bucket.state, now) - left
+    left = min(requested or taken or 1, bucket.strategy.capacity) - refill
+    returned = 0 if bucket.limit.resource is Resource.REQUESTS else taken
+    excess = bucket.strategy.available(bucket.state, now) + returned - left
     if excess > 0:
         bucket.state = bucket.strategy.settle(bucket.state, 0, excess, now, now)
 
@@ -234,7 +275,7 @@ def _binding(path: Sequence[Bucket], failure: Failure) -> Bucket | None:
 
 
 def _taken(hold: Hold, bucket: Bucket) -> int:
-    return max((n for b, n in zip(hold.path, hold.amounts, strict=False) if b is bucket), default=0) or 1
+    return max((n for b, n in zip(hold.path, hold.amounts, strict=False) if b is bucket), default=0)
 
 
 def _told_ms(failure: Failure, state: gate.State) -> int:
@@ -251,6 +292,6 @@ def _parked_ms(provider: str, failure: Failure, now: int) -> int:
     return window(now, failure.period or "day")[1] - now
 
 
-def _quiet_ms(limit: Limit) -> int:
-    """How long nothing may have been refused before more is tried: twenty calls' time, ten seconds at least."""
+def _pause_ms(limit: Limit) -> int:
+    """How long a rate is kept before more is tried: twenty calls' time, ten seconds at least."""
     return max(10_000, 20 * (limit.period_ms or 0) // max(1, int(limit.amount)))

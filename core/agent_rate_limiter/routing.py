@@ -85,6 +85,7 @@ class Route:
         "labels",
         "path",
         "price",
+        "rated",
         "searching",
         "target",
         "watched",
@@ -121,6 +122,7 @@ class Route:
         self._costed = _FIELD[Resource.COST] in fields
         self._capped = not set(fields).isdisjoint(_AT_MOST.values())
         self._pick = _picker(fields)
+        self.rated = any(bucket.limit.resource is not Resource.COST for bucket in path[1:])  # what it is paced by
         self.path = path
 
     def reserved(self, estimate: Estimate) -> Sequence[int]:
@@ -276,6 +278,12 @@ class Router:
                 route.follow((*route.path, bucket))
                 route.watched += self._alerts.watched([bucket])
         return bucket
+
+    def search(self, target: Target, bucket: Bucket) -> None:
+        """Search for the rate of a configured limit, as its provider enforces less. The engine's lock must be held."""
+        self.adaptive[target] = bucket
+        for route in self.routes.values():
+            route.searching = route.searching or route.target == target
 
     def forget_scope(self, name: str) -> None:
         """Drop the routes that lead through a scope's own limit. The engine's lock must be held."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from random import Random
 
 from agent_rate_limiter import Estimate, MultiProviderLimiter, Resource, Usage
 from agent_rate_limiter.limits import Target
@@ -43,11 +44,16 @@ class VirtualProvider:
         told: bool = True,
         exact: bool = True,
         latency: float = 0.05,
+        jitter: tuple[float, float] | None = None,
+        stated_at_end: bool = False,
     ) -> None:
         self.clock = clock
         self.minute = Bucket(rpm, rpm / 60)
         self.burst = Bucket(burst or rpm, rpm / 60)
         self.headers, self.told, self.exact, self.latency = headers, told, exact, latency
+        self.jitter, self.stated_at_end = jitter, stated_at_end
+        self.random = Random(1)
+        self.sent = 0
         self.admitted: list[int] = []
         self.refused: list[int] = []
         self.failing: Callable[[int], Failure | None] = lambda _: None
@@ -67,7 +73,6 @@ class VirtualProvider:
             return failure, []
         for bucket in (self.minute, self.burst):
             bucket.refill(now)
-        quotas = []
         level = min(self.minute.level, self.burst.level)
         if level >= 1:
             for bucket in (self.minute, self.burst):
@@ -76,9 +81,26 @@ class VirtualProvider:
         else:
             self.refused.append(now)
             failure = self._refusal((1 - level) / self.minute.per_second)
-        if self.headers:
-            quotas = [Quota(Resource.REQUESTS, "minute", int(self.minute.capacity), int(self.minute.level))]
-        return failure, quotas
+        return failure, self.quotas()
+
+    def quotas(self) -> list[Quota]:
+        if not self.headers:
+            return []
+        self.minute.refill(self.clock.now())
+        return [Quota(Resource.REQUESTS, "minute", int(self.minute.capacity), int(self.minute.level))]
+
+    async def way(self) -> None:
+        """To the provider or back; the first calls wait for their connections."""
+        if self.jitter is None:
+            await asyncio.sleep(self.latency / 2)
+        else:
+            self.sent += 1
+            await asyncio.sleep(2.5 * self.jitter[1] if self.sent <= 50 else self.random.uniform(*self.jitter))
+
+    async def work(self) -> None:
+        """With jitter, it takes time to answer what was admitted."""
+        if self.jitter is not None:
+            await asyncio.sleep(self.random.uniform(0.5, 1.5) * self.latency)
 
     def _refusal(self, wait: float) -> Failure:
         if not self.exact:
@@ -90,9 +112,12 @@ class VirtualProvider:
         attempts = limiter.attempts(target, Estimate())
         while True:
             reservation = await attempts.acquire_async()
-            await asyncio.sleep(self.latency / 2)
+            await self.way()
             failure, quotas = self.answer()
-            await asyncio.sleep(self.latency / 2)
+            if failure is None:
+                await self.work()
+                quotas = self.quotas() if self.stated_at_end else quotas
+            await self.way()
             reservation.observe(quotas)
             if failure is None:
                 reservation.settle(Usage(1, 10, 10))

@@ -148,6 +148,16 @@ def tripped(state: State) -> bool:
     return state.strikes >= TRIP_AFTER
 
 
+def prolonged(state: State, until: int) -> State:
+    """Return the gate after another refusal of the wave that closed it.
+
+    Args:
+        state: before.
+        until: epoch milliseconds.
+    """
+    return state._replace(closed_until=max(until, state.closed_until))
+
+
 def struck(state: State) -> State:
     """Return the gate after a failure that does not close it yet."""
     return state._replace(strikes=state.strikes + 1)
