@@ -315,10 +315,12 @@ class ProviderEntry(ProviderBody):
     @classmethod
     def _with_preset(cls, written: object) -> object:
         """Lay what was written over the preset that it names."""
-        entry = cast("Mapping[str, Any]", written) if isinstance(written, Mapping) else {}
+        if not isinstance(written, Mapping):
+            return written
+        entry = cast("Mapping[str, Any]", written)
         name, tier = entry.get("preset"), entry.get("tier")
         if name is None:
-            return written if tier is None else refuse(("tier",), tier, "it is a preset's; name that with 'preset'")
+            return entry if tier is None else refuse(("tier",), tier, "it is a preset's; name that with 'preset'")
         from agent_rate_limiter.providers.presets import merged, preset
 
         try:
