@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -35,6 +35,7 @@ def adapter(
     fallbacks: Sequence[str] | None = None,
     priority: int | None = None,
     timeout: float | None = None,
+    labels: Callable[[], Mapping[str, object]] | None = None,
 ) -> C:
     """Return a limited twin of a client of Anthropic's SDK; the original stays as it is.
 
@@ -56,13 +57,21 @@ def adapter(
             targets of the same provider, whose model is then asked for.
         priority: lower goes first; None takes the scope's.
         timeout: seconds a call may wait; None waits for ever.
+        labels: asked at every call what it is labelled with, besides the scope's labels.
 
     Raises:
         ConfigError: it is no such client; or no configured provider fits, or several do.
     """
     kind = _kind_of(client)
     twin = limited_sdk(
-        client, limiter, kind, provider=provider, fallbacks=fallbacks, priority=priority, timeout=timeout
+        client,
+        limiter,
+        kind,
+        provider=provider,
+        fallbacks=fallbacks,
+        priority=priority,
+        timeout=timeout,
+        labels=labels,
     )
     limited: Any = type(twin)
     twin.__class__ = _self_copying(limited)

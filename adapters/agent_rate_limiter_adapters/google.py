@@ -13,7 +13,7 @@ from agent_rate_limiter import ConfigError
 from agent_rate_limiter_adapters.http import Destinations, library_of, limited_client
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from agent_rate_limiter import MultiProviderLimiter, RateLimiter
 
@@ -27,6 +27,7 @@ def adapter(
     provider: str | None = None,
     priority: int | None = None,
     timeout: float | None = None,
+    labels: Callable[[], Mapping[str, object]] | None = None,
 ) -> C:
     """Return a limited twin of a client of Google's GenAI SDK; the original stays as it is.
 
@@ -45,6 +46,7 @@ def adapter(
             with that base_url, else the one of that host's kind, else of kind "gemini" (Vertex AI: "vertex").
         priority: lower goes first; None takes the scope's.
         timeout: seconds a call may wait; None waits for ever.
+        labels: asked at every call what it is labelled with, besides the scope's labels.
 
     Raises:
         ConfigError: it is no such client; or no configured provider fits, or several do.
@@ -60,7 +62,7 @@ def adapter(
     destinations.find(str(api._http_options.base_url))  # noqa: SLF001 - refuse now what could never be sent
 
     def limit(http_client: Any) -> Any:
-        return limited_client(http_client, limiter, destinations, priority=priority, timeout=timeout)
+        return limited_client(http_client, limiter, destinations, priority=priority, timeout=timeout, labels=labels)
 
     twin: C = _twin(original, _limited_api(original, limit))
     return twin

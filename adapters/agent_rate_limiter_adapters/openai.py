@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from agent_rate_limiter import ConfigError
@@ -23,6 +23,7 @@ def adapter(
     priority: int | None = None,
     timeout: float | None = None,
     include_usage: bool = True,
+    labels: Callable[[], Mapping[str, object]] | None = None,
 ) -> C:
     """Return a limited twin of a client of OpenAI's SDK; the original stays as it is.
 
@@ -47,6 +48,7 @@ def adapter(
         timeout: seconds a call may wait; None waits for ever.
         include_usage: ask chat streams to state their usage, where the caller has not decided; the caller does not
             see the chunk that states it.
+        labels: asked at every call what it is labelled with, besides the scope's labels.
 
     Raises:
         ConfigError: it is no such client; or no configured provider fits, or several do.
@@ -69,4 +71,5 @@ def adapter(
         priority=priority,
         timeout=timeout,
         include_usage=include_usage,
+        labels=labels,
     )

@@ -244,6 +244,12 @@ class Limiter:
         wrapped: T = adapter_for(client)(client, self, **options)
         return wrapped
 
+    def can_wrap(self, client: object) -> bool:
+        """Whether an installed adapter knows what `wrap` would be given."""
+        from agent_rate_limiter.wrapping import find_adapter
+
+        return find_adapter(client) is not None
+
     def close(self) -> None:
         """Refuse every further call, and those that wait. Calls in flight can still be settled."""
         self._calls.engine.close()

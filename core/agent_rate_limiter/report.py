@@ -30,6 +30,7 @@ class LimitStatus:
         idle_in: seconds until all of it is free, if nobody takes more; None: not by time alone.
         exhausted_in: seconds until it is used up at the recent pace, which is known from the second look on (of a
             budget's calendar window from the first); None: at that pace it lasts.
+        per: seconds in which the amount comes back; None for slots, and for totals that never reset.
     """
 
     owner: str
@@ -42,6 +43,17 @@ class LimitStatus:
     waiting: int
     idle_in: float | None
     exhausted_in: float | None = None
+    per: float | None = None
+
+    def wait_for(self, amount: float) -> float | None:
+        """Return the seconds until so much of it has come free, if nobody else takes any; it may be more than it holds.
+
+        None when it never does by time alone.
+        """
+        missing = amount - self.available
+        if missing <= 0:
+            return 0.0
+        return None if self.per is None else missing * self.per / self.amount
 
     def __str__(self) -> str:
         """On one line."""
@@ -194,4 +206,5 @@ def status_of(bucket: Bucket, now: int) -> LimitStatus:
         waiting=0 if bucket.queue is None else bucket.queue.waiting,
         idle_in=None if idle is None else idle / 1000,
         exhausted_in=None if gone is None else gone / 1000,
+        per=limit.period_ms / 1000 if limit.period_ms else None,
     )

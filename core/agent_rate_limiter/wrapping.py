@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from importlib.metadata import entry_points
+from collections.abc import Callable, Mapping
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from agent_rate_limiter.errors import ConfigError
@@ -21,15 +22,27 @@ def adapter_for(client: object) -> Adapter:
     Raises:
         ConfigError: no installed adapter knows it.
     """
-    known = {point.name: point for point in entry_points(group=GROUP)}
-    for cls in type(client).__mro__:
-        point = known.get(cls.__module__.partition(".")[0])
-        if point is not None:
-            adapter: Adapter = point.load()
-            return adapter
+    point = find_adapter(client)
+    if point is not None:
+        adapter: Adapter = point.load()
+        return adapter
     kind = type(client)
     message = (
-        f"client is a {kind.__module__}.{kind.__qualname__}: no adapter knows it. Known: {', '.join(sorted(known))}. "
+        f"client is a {kind.__module__}.{kind.__qualname__}: no adapter knows it. "
+        f"Known: {', '.join(sorted(_known()))}. "
         "Decorate the function that makes the call with @limiter.limit(...) instead."
     )
     raise ConfigError(message)
+
+
+def find_adapter(client: object) -> EntryPoint | None:
+    """Return where the adapter is for the client's class or one of its bases; None when no adapter knows it."""
+    known = _known()
+    places = (cls.__module__.partition(".")[0] for cls in type(client).__mro__)
+    return next((known[place] for place in places if place in known), None)
+
+
+@cache
+def _known() -> Mapping[str, EntryPoint]:
+    """The installed adapters; looking through all that is installed takes milliseconds, and is done once."""
+    return {point.name: point for point in entry_points(group=GROUP)}

@@ -245,3 +245,22 @@ def test_dollars_are_booked_from_real_usage(provider: SimulatedProvider) -> None
     expected = (answer.usage.prompt_tokens * 30 + answer.usage.completion_tokens * 60) / 1e6
     assert limiter.snapshot().spend == pytest.approx(expected)
     assert before <= limiter.snapshot().at
+
+
+@both
+def test_labels_are_asked_for_at_every_call(provider: SimulatedProvider, kind: Any) -> None:
+    limiter = roomy()
+    steps = iter(("plan", "act"))
+
+    async def use() -> None:
+        twin = limiter.wrap(client_of(kind, provider), labels=lambda: {"step": next(steps)})
+        with limiter.scope(agent="a"):
+            await finish(ask(twin))
+            await finish(ask(twin))
+        await finish(twin.close())
+
+    assert limiter.can_wrap(client_of(OpenAI, provider))
+    assert not limiter.can_wrap(object())
+    asyncio.run(use())
+    rows = limiter.costs.report(by=("agent", "step")).to_dicts()
+    assert {(row["agent"], row["step"]) for row in rows} == {("a", "plan"), ("a", "act")}

@@ -66,14 +66,16 @@ def test_every_limit_as_it_stands(limiter: MultiProviderLimiter) -> None:
         "60 requests/minute",
     ]
     assert status["60 requests/minute"] == LimitStatus(
-        "p:m", "60 requests/minute", "", "requests", 60, 59, 1 / 60, 0, 1.0
+        "p:m", "60 requests/minute", "", "requests", 60, 59, 1 / 60, 0, 1.0, per=60
     )
     assert status["6,000 tokens/minute"] == LimitStatus(
-        "p:m", "6,000 tokens/minute", "", "tokens", 6_000, 4_000, 1 / 3, 0, 20.0
+        "p:m", "6,000 tokens/minute", "", "tokens", 6_000, 4_000, 1 / 3, 0, 20.0, per=60
     )
     assert status["2 at once"] == LimitStatus("p:m", "2 at once", "", "concurrency", 2, 1, 0.5, 0, None)
     assert status["1,000 requests/day"].owner == "p"
-    assert status["per agent"] == LimitStatus("budget", "per agent", "agent=a", "cost", 5, 3.0, 0.4, 0, 86_400.0)
+    assert status["per agent"] == LimitStatus(
+        "budget", "per agent", "agent=a", "cost", 5, 3.0, 0.4, 0, 86_400.0, per=86_400
+    )
     assert limiter.snapshot().in_flight == 1
     call.settle(Usage(input_tokens=8_000))
     status = by_name(limiter.snapshot())
@@ -311,3 +313,18 @@ def test_advice_counts_those_who_wait(manual_clock: ManualClock) -> None:
         (await waiter).cancel()
 
     run_virtual(main(), manual_clock)
+
+
+@pytest.mark.parametrize(
+    ("limit", "amount", "wait"),
+    [
+        ("60 requests/minute", 60, 0.0),
+        ("60 requests/minute", 90, 30.0),
+        ("60 requests/minute", 600, 540.0),
+        ("100 requests", 101, None),
+        ("2 concurrent", 3, None),
+    ],
+)
+def test_a_limits_status_tells_when_so_much_has_come_free(limit: str, amount: int, wait: float | None) -> None:
+    (status,) = RateLimiter(limit, clock=ManualClock()).explain().limits
+    assert status.wait_for(amount) == wait

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
 from agent_rate_limiter_adapters.http.clients import library_of, limited_client
@@ -24,6 +25,7 @@ def adapter(
     priority: int | None = None,
     timeout: float | None = None,
     include_usage: bool = True,
+    labels: Callable[[], Mapping[str, object]] | None = None,
 ) -> C:
     """Return a limited twin of a client of httpx or httpx2, sync or async; the original stays as it is.
 
@@ -39,11 +41,18 @@ def adapter(
         timeout: seconds a call may wait; None waits for ever.
         include_usage: ask chat streams to state their usage, where the caller has not decided; they then end with
             one chunk more, whose `choices` are empty.
+        labels: asked at every call what it is labelled with, besides the scope's labels.
 
     Raises:
         ConfigError: it is no such client, or the limiter has no such provider.
     """
     destinations = Destinations(limiter, provider=provider)
     return limited_client(
-        client, limiter, destinations, priority=priority, timeout=timeout, include_usage=include_usage
+        client,
+        limiter,
+        destinations,
+        priority=priority,
+        timeout=timeout,
+        include_usage=include_usage,
+        labels=labels,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import sys
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -46,6 +47,7 @@ def limited_client(
     timeout: float | None = None,
     include_usage: bool = True,
     others: Others | None = None,
+    labels: Callable[[], Mapping[str, object]] | None = None,
 ) -> C:
     """Return a client like this one, whose model calls are limited; this one stays as it is.
 
@@ -60,9 +62,10 @@ def limited_client(
         timeout: seconds a call may wait; None waits for ever.
         include_usage: ask chat streams to state their usage, where the caller has not decided.
         others: where its calls can go besides.
+        labels: asked at every call what it is labelled with, besides the scope's labels.
     """
     library = library_of(client)
-    terms = Terms(library, limiter, destinations, priority, timeout, include_usage, others or Others())
+    terms = Terms(library, limiter, destinations, priority, timeout, include_usage, others or Others(), labels)
     twin: C = _twin(client, terms)
     return twin
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -32,6 +33,7 @@ class Terms:
         timeout: seconds a call may wait; None waits for ever.
         include_usage: ask chat streams to state their usage, where the caller has not decided.
         others: where calls can go besides their own target.
+        labels: asked at every call what it is labelled with, besides the scope's labels.
     """
 
     library: Any
@@ -41,6 +43,11 @@ class Terms:
     timeout: float | None = None
     include_usage: bool = True
     others: Others = field(default_factory=Others)
+    labels: Callable[[], Mapping[str, object]] | None = None
+
+    def labelled(self) -> AbstractContextManager[None]:
+        """Surround a call with its labels."""
+        return nullcontext() if self.labels is None else self.limiter.scope(**dict(self.labels()))  # type: ignore[arg-type]
 
 
 # ------------------------------------------------------------------ steps: what the drivers do
@@ -107,7 +114,8 @@ def limited(request: Request, terms: Terms) -> Flow:
     reservation = attempts.claim()
     while True:
         if reservation is None:
-            reservation = yield Acquire(attempts)
+            with terms.labelled():
+                reservation = yield Acquire(attempts)
         answer = yield from _attempt(_towards(call, reservation.target, terms), reservation, attempts, terms)
         if answer is not None:
             return answer

@@ -121,4 +121,6 @@ def _place(url: str) -> tuple[str, ...]:
 def _shown(url: str) -> str:
     """A URL without what could be a secret: credentials and query."""
     parts = urlsplit(url)
+    if not parts.scheme:
+        return parts.path  # a name in place of an address
     return f"{parts.scheme}://{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}{parts.path}"

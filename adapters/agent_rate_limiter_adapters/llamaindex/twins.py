@@ -1,0 +1,151 @@
+"""Limited models: still of the user's own class, by a limited subclass of it that is made once."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from functools import cache
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from agent_rate_limiter import ConfigError
+from agent_rate_limiter_adapters.llamaindex import embeddings, endpoints
+from agent_rate_limiter_adapters.llamaindex.limits import CLIENTS, GETTERS, Limits
+
+if TYPE_CHECKING:
+    from agent_rate_limiter import MultiProviderLimiter, RateLimiter
+
+_limiters: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
+"""The limiters of this process whose models were pickled."""
+
+
+def twin_of(model: Any, limits: Limits) -> Any:
+    """Return a limited copy of an LLM or an embedding model; the original stays as it is.
+
+    Raises:
+        ConfigError: no provider fits, or several do; or another limiter limits it already.
+    """
+    twin = model.model_copy()
+    limit(twin, limits)
+    return twin
+
+
+def limit(model: Any, limits: Limits) -> None:
+    """Limit a model where it stands.
+
+    Raises:
+        ConfigError: no provider fits, or several do; or another limiter limits it already.
+    """
+    before = limits_of(model)
+    if before is not None and before.limiter is not limits.limiter:
+        raise ConfigError(f"{type(model).__name__} is limited by another limiter already: give the original.")
+    unlimit(model)
+    made_late, clients = _clients_of(model, limits)
+    if not clients:
+        limits.place(model)  # refuse now what could never be sent, as limiting a client does
+    limited = {name: limits.client(client) for name, client in clients.items()}
+    kept, limited = ({}, {}) if made_late else (clients, limited)
+    retries = model.__dict__.get("max_retries")
+    if retries is not None:
+        model.__dict__["max_retries"] = 0  # retries are the limiter's
+    kind: Any = type(model)
+    model.__class__ = limited_class(kind, made_late=made_late, by_sdk=bool(clients))
+    private = model.__pydantic_private__ or {}
+    model.__pydantic_private__ = {**private, **limited, "_limits": limits, "_before": (kept, retries)}
+
+
+def uses_sdk(model: Any, limits: Limits) -> bool:
+    """Whether a model calls its provider by an SDK whose requests can be limited."""
+    return bool(_clients_of(model, limits)[1])
+
+
+def _clients_of(model: Any, limits: Limits) -> tuple[bool, dict[str, Any]]:
+    """The SDK's clients of a model, and whether it has a method that makes them when they are needed."""
+    make = getattr(model, GETTERS[0], None)
+    made = {CLIENTS[0]: make()} if make is not None else dict(model.__pydantic_private__ or {})
+    known = {name: made[name] for name in CLIENTS if limits.knows(made.get(name))}
+    return make is not None and bool(known), known
+
+
+def unlimit(model: Any) -> None:
+    """Make a model what it was before it was limited."""
+    if limits_of(model) is None:
+        return
+    private = dict(model.__pydantic_private__)
+    del private["_limits"]
+    kept, retries = private.pop("_before")
+    model.__class__ = original_class(type(model))
+    model.__pydantic_private__ = {**private, **kept}
+    if retries is not None:
+        model.__dict__["max_retries"] = retries
+
+
+def limits_of(model: Any) -> Limits | None:
+    """Return the limits of a limited model; None of any other."""
+    limited = "_limits" in getattr(type(model), "__private_attributes__", {})
+    return model._limits if limited else None  # noqa: SLF001 - ours
+
+
+def original_class(cls: type) -> type:
+    """Return the class that a limited one was made of."""
+    return cls.__mro__[1]
+
+
+@cache
+def limited_class(cls: Any, *, made_late: bool, by_sdk: bool) -> Any:
+    """Make the limited subclass of an LLM's or an embedding model's class.
+
+    Args:
+        cls: the user's.
+        made_late: whether it has methods that make or return its SDK's client.
+        by_sdk: whether its SDK's requests are limited, rather than its own methods.
+    """
+    from llama_index.core.base.llms.base import BaseLLM
+    from pydantic import PrivateAttr
+
+    methods = (endpoints if issubclass(cls, BaseLLM) else embeddings).overrides(cls, by_sdk=by_sdk)
+    if made_late:
+        methods |= {name: _limited_getter(getattr(cls, name)) for name in GETTERS if hasattr(cls, name)}
+    for method in methods.values():
+        method.__dict__["__dispatcher_span_decorated__"] = True  # the span is the original's: it needs no second one
+    fields = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
+    private = {"_limits": PrivateAttr(default=None), "_before": PrivateAttr(default=None)}
+    return type(cls)(cls.__name__, (cls,), {**fields, **private, **methods, "__reduce__": _reduce})
+
+
+def _limited_getter(get: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def method(self: Any) -> Any:
+        return self._limits.client(get(self))
+
+    return method
+
+
+def _reduce(self: Any) -> tuple[Any, ...]:
+    """Pickle the original, and which limiter limits it."""
+    limits: Limits = self._limits
+    plain = self.model_copy()
+    unlimit(plain)
+    return _restored, (plain, _name_of(limits.limiter), limits.options)
+
+
+def _name_of(limiter: RateLimiter | MultiProviderLimiter) -> str:
+    names = (name for name, known in _limiters.items() if known is limiter)
+    name = next(names, None) or str(uuid4())
+    _limiters[name] = limiter
+    return name
+
+
+def _restored(model: Any, name: str, options: dict[str, Any]) -> Any:
+    """Limit an unpickled model again.
+
+    Raises:
+        ConfigError: its limiter is not in this process.
+    """
+    limiter = _limiters.get(name)
+    if limiter is None:
+        raise ConfigError(
+            f"{type(model).__name__} was limited in another process, whose limits cannot come along: pickle the "
+            "original, and wrap it here with a limiter of this process (they share limits through a common store)."
+        )
+    limit(model, Limits(limiter, **options))
+    return model
