@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from agent_rate_limiter.attempts import Attempts as Attempts
     from agent_rate_limiter.budgets import Budget as Budget
     from agent_rate_limiter.context import ScopeBudget as ScopeBudget
-    from agent_rate_limiter.cost_tracker import CostReport as CostReport
+    from agent_rate_limiter.cost_report import CostReport as CostReport
     from agent_rate_limiter.cost_tracker import CostTracker as CostTracker
     from agent_rate_limiter.decision import Decision as Decision
     from agent_rate_limiter.errors import AcquireTimeout as AcquireTimeout
@@ -64,7 +64,8 @@ _HOME = {
     "attempts": ("Attempts",),
     "budgets": ("Budget",),
     "context": ("ScopeBudget",),
-    "cost_tracker": ("CostReport", "CostTracker"),
+    "cost_report": ("CostReport",),
+    "cost_tracker": ("CostTracker",),
     "decision": ("Decision",),
     "errors": (
         "AcquireTimeout",

@@ -113,7 +113,7 @@ class Attempts:
             except LimitExceeded as refusal:  # noqa: PERF203 - that is the loop
                 way = ways.send(refusal)
             else:
-                return call if self._candidates is None else self._candidates.taken(way, call)
+                return self._taken(way, call)
 
     async def acquire_async(self) -> Reservation:
         """Wait, letting the event loop run, until the next attempt may be sent. As `acquire`."""
@@ -130,7 +130,7 @@ class Attempts:
             except LimitExceeded as refusal:  # noqa: PERF203 - as above
                 way = ways.send(refusal)
             else:
-                return call if self._candidates is None else self._candidates.taken(way, call)
+                return self._taken(way, call)
 
     def try_acquire(self) -> Reservation | Decision:
         """Admit the next attempt now, or say why not: never waits."""
@@ -141,9 +141,13 @@ class Attempts:
         for target in self._candidates.order(self._estimate):
             call = self._calls.try_acquire(target, self._estimate, self._priority)
             if not isinstance(call, Decision):
-                return self._candidates.taken(Way(target, 0.0), call)
+                return self._taken(Way(target, 0.0), call)
             refused.append(call)
         return min(refused, key=lambda decision: (decision.retry_after is None, decision.retry_after))
+
+    def _taken(self, way: Way, call: Reservation) -> Reservation:
+        call.count(self._attempt)
+        return call if self._candidates is None else self._candidates.taken(way, call)
 
     def failed(self, call: Reservation, error: BaseException | Failure, *, resend: bool = True) -> bool:
         """End an attempt that failed. True when the call is to be tried again: acquire once more.

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from agent_rate_limiter import context
+from agent_rate_limiter.accounts import ESTIMATED, FAILED, OK, REFUSED
 from agent_rate_limiter.admission import Bucket, Path, Refusal
 from agent_rate_limiter.attempts import Attempts
 from agent_rate_limiter.choice import Chooser
@@ -22,7 +23,7 @@ from agent_rate_limiter.errors import ConfigError, LimiterClosed, ReservationErr
 from agent_rate_limiter.events import Admitted, Events, Queued, Refused, Settled
 from agent_rate_limiter.feedback import Feedback
 from agent_rate_limiter.limits import NANO_PER_DOLLAR, Priority, Resource, Target
-from agent_rate_limiter.providers.model import Failure, Quota
+from agent_rate_limiter.providers.model import Failure, FailureKind, Quota
 from agent_rate_limiter.reservation import Reservation, Tracked
 from agent_rate_limiter.retry import RetryStrategy
 from agent_rate_limiter.routing import Declared, Route, Router
@@ -204,9 +205,10 @@ class Calls:
 
     def settle(self, route: Route, hold: Hold, estimate: Estimate, usage: Usage) -> float:
         """Charge what was used; return its dollars."""
-        nano = route.cost(usage, hold.taken_at)
+        account, at = route.account, hold.taken_at
+        nano = account.cost(usage, at)
         used = route.used(estimate, usage, nano)
-        self.engine.settle(hold, used if usage.exact else _charged(hold, used, usage))
+        now = self.engine.settle(hold, used if usage.exact else _charged(hold, used, usage))
         gate = route.gate.state
         if route.searching or gate[1] < OPEN or gate[5]:  # window, strikes
             self._tell(lambda now: self._feedback.succeeded(route, hold, now))
@@ -216,11 +218,10 @@ class Calls:
         if self.chooser.health:
             self.chooser.health.succeeded(route.target)
         if self.events.listening or self.chooser.times_calls:
-            self._settled(route, hold, usage, nano)
-        return route.account.book(usage, nano, hold.taken_at)
+            self._settled(route, hold, usage, nano, now)
+        return account.book(usage, nano, at, now - at, OK if usage.exact else ESTIMATED, hold.attempt, estimate)
 
-    def _settled(self, route: Route, hold: Hold, usage: Usage, nano: int) -> None:
-        now = self.engine.clock.now()
+    def _settled(self, route: Route, hold: Hold, usage: Usage, nano: int, now: int) -> None:
         seconds = (now - hold.taken_at) / 1000
         self.chooser.took(route.target, seconds)
         if self.events.listening:
@@ -232,11 +233,13 @@ class Calls:
         """The provider refused the call, or was never reached: charge that, and let everybody know."""
         sent = Usage(requests=estimate.requests if failure.sent else 0)
         self.engine.read(lambda now: self._feedback.refused(route, hold, failure, now))  # before its place is taken
-        self.engine.settle(hold, route.used(Estimate(requests=0), sent, 0) if failure.sent else hold.nothing)
+        used = route.used(Estimate(requests=0), sent, 0) if failure.sent else hold.nothing
+        at, now = hold.taken_at, self.engine.settle(hold, used)
         self._spread()
         if self.events.listening:
-            self._settled(route, hold, sent, 0)
-        return route.account.book(sent, 0, hold.taken_at)
+            self._settled(route, hold, sent, 0, now)
+        outcome = FAILED if failure.kind in _FAILED else REFUSED
+        return route.account.book(sent, 0, at, now - at, outcome, hold.attempt, estimate)
 
     def observe(self, route: Route, hold: Hold, quotas: Iterable[Quota]) -> None:
         """A response's headers say what is left."""
@@ -259,9 +262,10 @@ class Calls:
 
     def abandon(self, route: Route, hold: Hold, estimate: Estimate, usage: Usage) -> None:
         """Charge a call that nobody will settle any more, as soon as may be. Safe in a finalizer."""
-        nano = route.known_cost(usage)  # a limit on cost is on the path: then its price is known
+        account = route.account
+        nano = account.known_cost(usage)  # if a limit on cost is on the path, its price is known
         hold.final = _charged(hold, route.used(estimate, usage, nano), usage)
-        route.account.book_later(usage, nano if route.priced else None, hold.taken_at)
+        account.book_later(usage, nano if account.priced else None, hold.taken_at, hold.attempt, estimate)
         self.engine.abandon(hold)
 
     # -- how -----------------------------------------------------------------------------------------------
@@ -450,6 +454,7 @@ def make_estimate(estimate: Estimate | None, counts: Mapping[str, int]) -> Estim
     return estimate
 
 
+_FAILED = {FailureKind.TRANSIENT, FailureKind.FATAL}
 ONE_REQUEST = Estimate()
 _NORMAL = int(Priority.NORMAL)
 _LONGEST = 1e10

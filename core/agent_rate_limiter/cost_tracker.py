@@ -5,213 +5,294 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from threading import Lock
+from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
-from agent_rate_limiter.errors import ConfigError
-from agent_rate_limiter.limits import NANO_PER_DOLLAR, Target
+from agent_rate_limiter.accounts import Account
+from agent_rate_limiter.cost_report import CostReport, make_report, make_rows
+from agent_rate_limiter.errors import ConfigError, StoreUnavailable
+from agent_rate_limiter.ledger import Keep, Note, open_ledger
+from agent_rate_limiter.limits import NANO_PER_DOLLAR, Target, label_texts
+from agent_rate_limiter.pricing import Price
+from agent_rate_limiter.quotes import Quote, Quotes
 from agent_rate_limiter.usage import Usage
 
-_HOUR = 3_600_000
-_COLUMNS = ("requests", "input_tokens", "output_tokens", "cached_input_tokens", "cost")
+if TYPE_CHECKING:
+    from types import TracebackType
 
-Row = dict[str, object]
-_Cell = tuple[int, Target, tuple[tuple[str, str], ...]]
+    from typing_extensions import Self
 
-
-@dataclass(frozen=True)
-class CostReport:
-    """Rows of spend, one per group.
-
-    Args:
-        by: the labels that it is grouped by.
-        rows: each with those labels, `requests`, the tokens, and `cost` in dollars; the dearest first.
-    """
-
-    by: tuple[str, ...]
-    rows: tuple[Row, ...]
-
-    def to_dicts(self) -> list[Row]:
-        """Return the rows as plain dictionaries."""
-        return [dict(row) for row in self.rows]
-
-    def __iter__(self) -> Iterator[Row]:
-        return iter(self.rows)
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __str__(self) -> str:
-        """As a table for a terminal."""
-        head = [*self.by, *_COLUMNS]
-        lines = [head, *([_cell(name, row[name]) for name in head] for row in self.rows)]
-        widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
-        return "\n".join(
-            "  ".join(
-                text.ljust(width) if column < len(self.by) else text.rjust(width)
-                for column, (text, width) in enumerate(zip(line, widths, strict=True))
-            ).rstrip()
-            for line in lines
-        )
-
+    from agent_rate_limiter.engine.port import Clock
 
 _BATCH = 512
-"""Calls that are noted before they are added up: a lock for each costs as much as the sums."""
-
-
-class Account:
-    """The books of one target and one set of labels; made by `CostTracker.account`."""
-
-    __slots__ = ("_hour", "_labels", "_sums", "_target", "_tracker", "cost", "source")
-
-    cost: Callable[[Usage, int], int]
-    """What a usage costs in nano-dollars, at an epoch millisecond."""
-
-    def __init__(self, tracker: CostTracker, target: Target, labels: tuple[tuple[str, str], ...]) -> None:
-        self._tracker = tracker
-        self._target = target
-        self._labels = labels
-        self.source = ""
-        self._hour = -1
-        self._sums: list[int] = []
-
-    def book_later(self, usage: Usage, nano: int | None, now: int) -> None:
-        """Book one call without a lock: safe in a finalizer, which may run while the lock is held.
-
-        Without a cost, that is found out when the books are added up.
-        """
-        self._tracker.late.append((self, usage, nano, now))
-
-    def book(self, usage: Usage, nano: int, now: int) -> float:
-        """Book one call; return its cost in dollars.
-
-        Args:
-            usage: what it used.
-            nano: what it cost, in nano-dollars.
-            now: epoch milliseconds at which it was admitted.
-        """
-        late = self._tracker.late
-        late.append((self, usage, nano, now))
-        if len(late) >= _BATCH:
-            self._tracker.add_up()
-        return nano / NANO_PER_DOLLAR
-
-    def add(self, usage: Usage, nano: int, now: int) -> None:
-        """Add one call to its hour; under the lock."""
-        hour = now // _HOUR
-        if hour != self._hour:
-            self._hour = hour
-            self._sums = self._tracker.cells.setdefault((hour, self._target, self._labels), [0] * len(_COLUMNS))
-        sums = self._sums
-        sums[0] += usage.requests
-        sums[1] += usage.input_tokens
-        sums[2] += usage.output_tokens
-        sums[3] += usage.cached_input_tokens
-        sums[4] += nano
+"""Calls that are noted in memory before they are added up: a lock for each costs as much as the sums."""
+_UNWRITTEN = 100_000
+"""Calls that wait in memory while a ledger's file cannot be written; beyond, the oldest are lost, and that is said."""
+_ACCOUNTS = 4_096
+_log = logging.getLogger("agent_rate_limiter")
 
 
 class CostTracker:
-    """Adds up every settled call by hour, target and labels. In memory: it forgets when the process ends.
+    """Keeps every call, and sums them up. Limiters have one as `limiter.costs`; it is as useful alone.
 
-    Usable alone: `CostTracker().account(Target("openai", "gpt-4"), {"agent": "a"}).book(usage, nano, now)`.
+    ```python
+    costs = CostTracker("sqlite:///costs.db")
+    costs.record("openai:gpt-4", client.chat.completions.create(...), agent="researcher")
+    print(costs.report(by=("agent", "model"), every="day"))
+    ```
+
+    Args:
+        ledger: "memory://" forgets with the process; "sqlite:///costs.db" is a file that processes can share: what
+            was recorded there survives the process, however it ends.
+        prices: target → `Price`; of others the price table's is taken.
+        on_unknown_price: "warn" logs once that a target has no price, "block" refuses to record it, "zero" is silent.
+        keep_rows: days for which each call keeps its row.
+        keep_hours: days for which sums are kept by the hour; from then on by the day, for ever.
+        passing_labels: labels that sums by the day leave out, as their values do not come again.
+        synchronous: "normal", or "full" to survive a loss of power as well; that takes some ten times as long.
+        clock: tells the time; the system's unless given.
+
+    Raises:
+        ConfigError: a value makes no sense.
+        StoreUnavailable: the file cannot be used; the message says why, and what to do.
     """
 
-    def __init__(self) -> None:
-        self.cells: dict[_Cell, list[int]] = {}
-        self.late: deque[tuple[Account, Usage, int | None, int]] = deque()
+    def __init__(
+        self,
+        ledger: str = "memory://",
+        *,
+        prices: Mapping[str, Price] | Mapping[Target, Price] | None = None,
+        on_unknown_price: str = "warn",
+        keep_rows: float = 7,
+        keep_hours: float = 30,
+        passing_labels: Iterable[str] = ("run",),
+        synchronous: str = "normal",
+        clock: Clock | None = None,
+    ) -> None:
+        if clock is None:
+            from agent_rate_limiter.clock import SystemClock
+
+            clock = SystemClock()
+        self._now = clock.now
+        self._quotes = Quotes(on_unknown_price, clock.now)
+        self._prices = {Target.parse(target): _price(target, price) for target, price in (prices or {}).items()}
+        self._ledger = open_ledger(ledger, Keep.checked(keep_rows, keep_hours, passing_labels), synchronous=synchronous)
+        self._accounts: dict[tuple[Target, tuple[tuple[str, str], ...]], Account] = {}
+        self._failing = False
+        self._spent = 0
+        self.batch = 1 if self._ledger.durable else _BATCH
+        self.late: deque[Note] = deque()
         self.lock = Lock()
         _trackers.add(self)
 
-    def account(self, target: Target, labels: Mapping[str, str]) -> Account:
-        """Return the books of a target and of who calls it."""
-        return Account(self, target, tuple(sorted(labels.items())))
+    # -- writing -------------------------------------------------------------------------------------------
+
+    def record(
+        self,
+        target: str | Target,
+        usage: object,
+        *,
+        at: float | datetime | None = None,
+        latency: float = 0.0,
+        service_tier: str = "",
+        **labels: object,
+    ) -> float:
+        """Keep a call that was made, and return its cost in dollars.
+
+        Args:
+            target: where it went, as `provider:model`.
+            usage: an SDK's response, its dict, or a `Usage`.
+            at: epoch seconds or a datetime at which it was sent; None is now.
+            latency: seconds that it took.
+            service_tier: how it was served, if its response does not say: "batch".
+            labels: who made it: agent, run, team, …
+
+        Raises:
+            ConfigError: a value makes no sense, the response states no usage, or there is no price and "block" is set.
+        """
+        found, named = _usage(usage, service_tier), label_texts(labels)
+        moment = _milliseconds("at", at)
+        if moment is None:
+            account, moment = self._account(Target.parse(target), tuple(sorted(named.items()))), self._now()
+        else:
+            account = self.account(Target.parse(target), named)  # its own, with the price of that time
+        return account.book(found, account.cost(found, moment), moment, _took(latency))
+
+    def account(
+        self,
+        target: Target,
+        labels: Mapping[str, str],
+        quote: Callable[[int | None], Quote] | None = None,
+    ) -> Account:
+        """Return the books of a target and of who calls it; `quote` finds its price."""
+        if quote is None:
+            quote = partial(self._quotes.quote, target, self._prices.get(target), target.provider)
+        return Account(self, target, tuple(sorted(labels.items())), quote)
+
+    def _account(self, target: Target, labels: tuple[tuple[str, str], ...]) -> Account:
+        account = self._accounts.get((target, labels))
+        if account is None:
+            if len(self._accounts) >= _ACCOUNTS:
+                self._accounts.clear()
+            account = self._accounts[target, labels] = self.account(target, dict(labels))
+        return account
+
+    def add_up(self) -> None:
+        """Write down what was noted. A ledger that cannot be written is logged, and written when it can be again."""
+        with self.lock:
+            late = self.late
+            notes = [late.popleft() for _ in range(len(late))]
+            if notes:
+                self._write([note if note[2] is not None else _priced(note) for note in notes])
+
+    def _write(self, notes: list[Note]) -> None:
+        try:
+            self._ledger.write(notes, self._now())
+        except StoreUnavailable as error:
+            self.late.extendleft(reversed(notes))
+            lost = max(0, len(self.late) - _UNWRITTEN)
+            for _ in range(lost):
+                self.late.popleft()
+            if not self._failing or lost:
+                fate = f"; the oldest {lost} are lost" if lost else " until they can be written"
+                _log.error("%s %d calls wait in memory%s.", error, len(self.late), fate)
+            self._failing = True
+            return
+        self._spent += sum(note[2] or 0 for note in notes) if self._ledger.durable else 0
+        if self._failing:
+            self._failing = False
+            _log.warning("The ledger can be written again; nothing that waited is missing.")
+
+    # -- reading -------------------------------------------------------------------------------------------
 
     def report(
         self,
         by: Sequence[str] = ("provider", "model"),
         since: float | datetime | None = None,
         until: float | datetime | None = None,
+        *,
+        every: str | None = None,
+        timezone: str = "UTC",
     ) -> CostReport:
         """Sum up by labels: "provider", "model", or any label of a scope; calls without one count under "".
 
         Args:
-            by: the labels to group by.
-            since: epoch seconds or a datetime; the hour it lies in is included.
-            until: epoch seconds or a datetime; the hour it lies in is included.
+            by: the labels to group by; also "price", where prices are from.
+            since: epoch seconds or a datetime; the hour it lies in is included (the day, where hours are rolled up).
+            until: the same.
+            every: "hour", "day", "week" or "month": a row for each such period, too.
+            timezone: where days, weeks and months begin, as an IANA name; days that are rolled up begin in UTC.
 
         Raises:
-            ConfigError: `by` is a plain string.
+            ConfigError: a value makes no sense.
         """
-        _check_labels(by)
-        first, last = _hour("since", since), _hour("until", until)
-        groups: dict[tuple[str, ...], list[int]] = {}
-        for (hour, target, labels), sums in self._snapshot():
-            if (first is not None and hour < first) or (last is not None and hour > last):
-                continue
-            names = {"provider": target.provider, "model": target.model, **dict(labels)}
-            total = groups.setdefault(tuple(names.get(label, "") for label in by), [0] * len(_COLUMNS))
-            for place, amount in enumerate(sums):
-                total[place] += amount
-        ordered = sorted(groups.items(), key=lambda group: (-group[1][4], group[0]))
-        return CostReport(tuple(by), tuple(_row(by, group, sums) for group, sums in ordered))
+        self.add_up()
+        first, last = _milliseconds("since", since), _milliseconds("until", until)
+        with self.lock:
+            return make_report(self._ledger, by, (first, last), every, timezone)
+
+    def rows(
+        self, last: int = 1_000, *, since: float | datetime | None = None, until: float | datetime | None = None
+    ) -> CostReport:
+        """Return single calls with all that is known of them, the newest first.
+
+        Args:
+            last: no more than so many.
+            since: epoch seconds or a datetime.
+            until: the same.
+        """
+        if not isinstance(last, int) or isinstance(last, bool) or last < 1:
+            raise ConfigError(f"last is {last!r}: give a whole number of at least 1.")
+        self.add_up()
+        first, end = _milliseconds("since", since), _milliseconds("until", until)
+        with self.lock:
+            return make_rows(self._ledger.rows(first, end, last))
 
     @property
     def total(self) -> float:
-        """Dollars spent so far."""
-        return sum(sums[4] for _, sums in self._snapshot()) / NANO_PER_DOLLAR
-
-    def add_up(self) -> None:
-        """Add up what was noted."""
-        with self.lock:
-            while self.late:
-                account, usage, nano, now = self.late.popleft()
-                account.add(usage, account.cost(usage, now) if nano is None else nano, now)
-
-    def _snapshot(self) -> Iterable[tuple[_Cell, list[int]]]:
+        """Dollars spent so far: all that the ledger knows of."""
         self.add_up()
         with self.lock:
-            return [(cell, list(sums)) for cell, sums in self.cells.items()]
+            return sum(sums[4] for sums in self._ledger.sums(None, None).values()) / NANO_PER_DOLLAR
+
+    @property
+    def spent(self) -> float:
+        """Dollars spent through this tracker, and not what its file holds besides."""
+        return self._spent / NANO_PER_DOLLAR if self._ledger.durable else self.total
+
+    # -- the end -------------------------------------------------------------------------------------------
+
+    def compact(self) -> None:
+        """Drop and roll up all that is old enough. Writing does so by and by; this does it at once."""
+        self.add_up()
+        with self.lock:
+            self._ledger.compact(self._now())
+
+    def close(self) -> None:
+        """Write what was noted, and let go of the file. Whoever records more opens it again."""
+        self.add_up()
+        with self.lock:
+            self._ledger.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     def __repr__(self) -> str:
         """State the total."""
         return f"<CostTracker ${self.total:.6f}>"
 
 
-def _row(by: Sequence[str], group: tuple[str, ...], sums: list[int]) -> Row:
-    row: Row = dict(zip(by, group, strict=True))
-    row.update(zip(_COLUMNS, sums, strict=True))
-    row["cost"] = sums[4] / NANO_PER_DOLLAR
-    return row
+def _priced(note: Note) -> Note:
+    account, usage, _, at = note[:4]
+    return (account, usage, account.cost(usage, at), *note[3:])
 
 
-def _check_labels(by: Sequence[str]) -> None:
-    if isinstance(by, str) or not isinstance(by, Iterable) or not all(isinstance(label, str) for label in by):
-        example = by if isinstance(by, str) else "agent"
-        raise ConfigError(f"by is {by!r}: give a sequence of labels, for example ({example!r},).")
-    for label in by:
-        if label in _COLUMNS:
-            raise ConfigError(f"by holds {label!r}: that is a column of every report; name the label differently.")
+def _price(target: object, price: object) -> Price:
+    if not isinstance(price, Price):
+        raise ConfigError(f"prices[{str(target)!r}] is {price!r}: give a Price(input_per_1m, output_per_1m).")
+    return price
 
 
-def _hour(field: str, moment: float | datetime | None) -> int | None:
+def _usage(given: object, service_tier: str) -> Usage:
+    from agent_rate_limiter.providers import read_usage
+
+    usage = read_usage(given)
+    if usage is None:
+        raise ConfigError(f"No usage found in a {type(given).__name__}: pass an SDK's response, or a Usage(...).")
+    if service_tier:
+        from dataclasses import replace
+
+        return replace(usage, service_tier=service_tier)
+    return usage
+
+
+def _took(latency: object) -> int:
+    number = isinstance(latency, (int, float)) and not isinstance(latency, bool)
+    if not number or not 0 <= latency < 1e9:  # type: ignore[operator]  # noqa: PLR2004
+        raise ConfigError(f"latency is {latency!r}: give seconds as a finite number of at least 0.")
+    return round(latency * 1000)  # type: ignore[operator]
+
+
+def _milliseconds(field: str, moment: float | datetime | None) -> int | None:
     if moment is None:
         return None
-    seconds = moment.timestamp() if isinstance(moment, datetime) else moment
+    seconds: Any = moment.timestamp() if isinstance(moment, datetime) else moment
     number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
     if not number or not -1e12 < seconds < 1e12:  # noqa: PLR2004 - some 30,000 years
         raise ConfigError(f"{field} is {moment!r}: give epoch seconds or a datetime.")
-    return int(seconds * 1000) // _HOUR
-
-
-def _cell(name: str, value: object) -> str:
-    if name == "cost":
-        return f"${value:,.4f}"
-    return f"{value:,}" if isinstance(value, int) else str(value)
+    return int(seconds * 1000)
 
 
 _trackers: WeakSet[CostTracker] = WeakSet()
@@ -220,6 +301,8 @@ _trackers: WeakSet[CostTracker] = WeakSet()
 def _after_fork() -> None:
     for tracker in list(_trackers):
         tracker.lock = Lock()  # whoever held the old one is not here to release it
+        if tracker.batch == 1:
+            tracker.late.clear()  # the parent writes them
 
 
 if hasattr(os, "register_at_fork"):

@@ -63,6 +63,8 @@ class Limiter:
         max_queue: how many calls may wait for one limit: a number, or priority → a number for each.
         alerts: who is told of limits that run low.
         on_unknown_price: what to do about a target without a price: "warn", "block" or "zero".
+        ledger: where the books are kept: a URI such as "sqlite:///costs.db", or a `CostTracker`; unless given, in
+            the store's file if it has one, else in memory.
         chooser: puts the targets that can serve a call in order.
 
     Attributes:
@@ -83,6 +85,7 @@ class Limiter:
         alerts: Alerts | None = None,
         on_unknown_price: str = "warn",
         chooser: Chooser | None = None,
+        ledger: str | CostTracker | None = None,
     ) -> None:
         if clock is not None and not hasattr(clock, "now"):
             raise ConfigError(f"clock is {clock!r}: give an object with now() -> epoch milliseconds, or None.")
@@ -93,10 +96,13 @@ class Limiter:
             ageing=_span("ageing", ageing),
             bounds=_bounds(max_queue),
         )
-        self.costs = CostTracker()
         self.alerts = alerts or Alerts()
         self.alerts.keep_in(engine.store)
         quotes = Quotes(on_unknown_price, engine.clock.now)
+        self.costs = (
+            ledger if isinstance(ledger, CostTracker) else CostTracker(_books(ledger, store), clock=engine.clock)
+        )
+        self._own_costs = self.costs is not ledger
         self.events = Events()
         self.alerts.hear(lambda alert: self.events.emit(AlertRaised(alert.at, alert=alert)))
         chooser = chooser or Chooser(lambda _: NOWHERE)
@@ -144,7 +150,7 @@ class Limiter:
     def snapshot(self) -> Snapshot:
         """Say how every limit stands, and how many calls are in flight and waiting."""
         engine = self._calls.engine
-        spend = self.costs.total
+        spend = self.costs.spent
 
         def look(now: int) -> Snapshot:
             limits = tuple(
@@ -253,6 +259,8 @@ class Limiter:
     def close(self) -> None:
         """Refuse every further call, and those that wait. Calls in flight can still be settled."""
         self._calls.engine.close()
+        if self._own_costs:
+            self.costs.close()
 
     def __enter__(self) -> Self:
         return self
@@ -272,7 +280,7 @@ class RateLimiter(Limiter):
         limits: `Limit`s, or texts such as "40 requests/week".
         target: what messages and reports call it, as `provider:model`.
         price: for limits on cost and for reports; without it, the price table's for the target.
-        store: see Limiter; so are clock, lease, ageing, retry and on_unknown_price.
+        store: see Limiter; so are clock, lease, ageing, retry, on_unknown_price, ledger.
         alert_threshold: the share of a limit at which to alert, or several; none unless given.
         on_alert: who is told, see MultiProviderLimiter.
         max_queue: how many calls may wait for one limit: a number, or priority → a number for each.
@@ -297,6 +305,7 @@ class RateLimiter(Limiter):
         alert_threshold: float | Sequence[float] = (),
         on_alert: Sinks = None,
         max_queue: int | Mapping[int, int] | None = None,
+        ledger: str | CostTracker | None = None,
         **shorthands: float,
     ) -> None:
         self.target = Target.parse(target)
@@ -317,6 +326,7 @@ class RateLimiter(Limiter):
             alerts=Alerts(on_alert, shares, shares),
             on_unknown_price=on_unknown_price,
             max_queue=max_queue,
+            ledger=ledger,
         )
 
     def acquire(
@@ -410,6 +420,12 @@ class _Known:
         self.limits = limits
         self.price = price
         self.kind = kind
+
+
+def _books(ledger: str | None, store: str | Store) -> str:
+    if ledger is not None:
+        return ledger
+    return store if isinstance(store, str) and store.startswith("sqlite://") else "memory://"
 
 
 def _limits(limits: object) -> list[Limit]:

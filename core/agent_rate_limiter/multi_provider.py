@@ -15,6 +15,7 @@ from agent_rate_limiter.attempts import Attempts
 from agent_rate_limiter.budgets import DEFAULT_THRESHOLDS, Budget, limits_of
 from agent_rate_limiter.calls import check_timeout, make_estimate
 from agent_rate_limiter.choice import FALLBACK_AFTER, Chooser, Elsewhere
+from agent_rate_limiter.cost_tracker import CostTracker
 from agent_rate_limiter.decision import Decision
 from agent_rate_limiter.decorator import limited
 from agent_rate_limiter.engine.port import Clock, Store
@@ -65,6 +66,8 @@ class MultiProviderLimiter(Limiter):
         fallbacks: target → the targets that may serve its calls instead, in order; besides those of its model.
         policy: how one of several targets is chosen: "in_order", "cheapest", "fastest" or "least_loaded".
         fallback_after: seconds that a call without a timeout waits for a target before the next one is looked at.
+        ledger: where the books are kept: a URI such as "sqlite:///costs.db", or a `CostTracker`; unless given, in
+            the store's file if it has one, else in memory.
 
     Raises:
         ConfigError: a value makes no sense; the message names it and the fix.
@@ -91,6 +94,7 @@ class MultiProviderLimiter(Limiter):
         fallbacks: Mapping[str, Sequence[str | Target]] | None = None,
         policy: str = "in_order",
         fallback_after: float = FALLBACK_AFTER,
+        ledger: str | CostTracker | None = None,
     ) -> None:
         self.providers = _by_name(providers)
         thresholds = check_thresholds(alert_threshold)
@@ -113,6 +117,7 @@ class MultiProviderLimiter(Limiter):
             max_queue=max_queue,
             alerts=alerts,
             on_unknown_price=on_unknown_price,
+            ledger=ledger,
             chooser=Chooser(self._elsewhere, policy, fallback_after),
         )
         for target, others in self._fallbacks.items():

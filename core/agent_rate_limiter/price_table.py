@@ -95,13 +95,13 @@ def _priced(info: ModelInfo, at: datetime, *, variants: bool) -> Price | None:
     usual = _with_tiers(info.get_prices(at))
     if usual is None:
         return None
-    services: dict[str, Price] = {}
+    service_tiers: dict[str, Price] = {}
     for variant in (info.price_variants or ()) if variants else ():
         name = next(iter(variant.when.values()))
         price = None if name == "default" else _with_tiers(info.get_prices(at, variant.when))
         if price is not None and price != usual:
-            services[name] = price
-    return replace(usual, services=services) if services else usual
+            service_tiers[name] = price
+    return replace(usual, service_tiers=service_tiers) if service_tiers else usual
 
 
 def _with_tiers(prices: ModelPrice) -> Price | None:

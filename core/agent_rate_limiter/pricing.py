@@ -41,7 +41,7 @@ class Price:
         per_request: dollars for each request, whatever its tokens.
         cache_write_1h_per_1m: the part of the cache writes that is kept for an hour.
         tiers: a number of input tokens → the price of the whole call if it sends more than that.
-        services: how a call was served ("batch", "flex", "priority") → its price; others cost the usual.
+        service_tiers: how a call was served ("batch", "flex", "priority") → its price; others cost the usual.
 
     Raises:
         ConfigError: a price is not a finite number of at least 0 (0 is free), or a tier or service makes no sense.
@@ -57,7 +57,7 @@ class Price:
     per_request: float = 0.0
     cache_write_1h_per_1m: float | None = None
     tiers: Mapping[int, Price] = field(default_factory=dict[int, "Price"], hash=False, repr=False)
-    services: Mapping[str, Price] = field(default_factory=dict[str, "Price"], hash=False, repr=False)
+    service_tiers: Mapping[str, Price] = field(default_factory=dict[str, "Price"], hash=False, repr=False)
 
     # Nano-dollars per million tokens (or requests), computed once: calls are priced on the hot path.
     _input: int = field(init=False, repr=False, compare=False)
@@ -68,13 +68,13 @@ class Price:
     _input_kinds: tuple[int, int, int, int] = field(init=False, repr=False, compare=False)
     _output_kinds: tuple[int, int] = field(init=False, repr=False, compare=False)
     _flat: bool = field(init=False, repr=False, compare=False)
-    _plain: Price | None = field(init=False, repr=False, compare=False)  # the same without tiers and services
+    _plain: Price | None = field(init=False, repr=False, compare=False)  # the same without tiers and service_tiers
     _steps: tuple[tuple[int, Price], ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense, and turn dollars into integers."""
         _check_tiers(self.tiers)
-        _check_services(self.services)
+        _check_services(self.service_tiers)
         sent, produced = self._rate("input_per_1m"), self._rate("output_per_1m")
         write = self._rate("cache_write_per_1m", sent)
         input_kinds = (
@@ -93,7 +93,7 @@ class Price:
             _input_kinds=input_kinds,
             _output_kinds=output_kinds,
             _flat={sent} == set(input_kinds) and {produced} == set(output_kinds),
-            _plain=replace(self, tiers={}, services={}) if self.tiers or self.services else None,
+            _plain=replace(self, tiers={}, service_tiers={}) if self.tiers or self.service_tiers else None,
             _steps=tuple(sorted(self.tiers.items(), reverse=True)),
         )
 
@@ -120,8 +120,8 @@ class Price:
 
     def applied(self, input_tokens: int, service: str = "") -> Price:
         """Return the price of a call that sends so many tokens, and is served in that way."""
-        if service in self.services:
-            return self.services[service].applied(input_tokens)
+        if service in self.service_tiers:
+            return self.service_tiers[service].applied(input_tokens)
         return next((tier for above, tier in self._steps if input_tokens > above), self._plain or self)
 
     def nano(self, usage: Usage) -> int:
@@ -197,13 +197,15 @@ def _check_tiers(tiers: object) -> None:
     for above, tier in cast("Mapping[object, object]", tiers).items():
         if not isinstance(above, int) or isinstance(above, bool) or above < 0:
             raise ConfigError(f"tiers hold {above!r}: give the input tokens above which it begins, a whole number.")
-        if not isinstance(tier, Price) or tier.tiers or tier.services:
-            raise ConfigError(f"tiers[{above}] is {tier!r}: give a Price without tiers or services of its own.")
+        if not isinstance(tier, Price) or tier.tiers or tier.service_tiers:
+            raise ConfigError(f"tiers[{above}] is {tier!r}: give a Price without tiers or service tiers of its own.")
 
 
-def _check_services(services: object) -> None:
-    if not isinstance(services, Mapping):
-        raise ConfigError(f"services is {services!r}: give a mapping such as {{'batch': Price(1.5, 7.5)}}.")
-    for name, price in cast("Mapping[object, object]", services).items():
-        if not isinstance(name, str) or not name or not isinstance(price, Price) or price.services:
-            raise ConfigError(f"services[{name!r}] is {price!r}: give a name, and a Price without services of its own.")
+def _check_services(service_tiers: object) -> None:
+    if not isinstance(service_tiers, Mapping):
+        raise ConfigError(f"service_tiers is {service_tiers!r}: give a mapping such as {{'batch': Price(1.5, 7.5)}}.")
+    for name, price in cast("Mapping[object, object]", service_tiers).items():
+        if not isinstance(name, str) or not name or not isinstance(price, Price) or price.service_tiers:
+            raise ConfigError(
+                f"service_tiers[{name!r}] is {price!r}: give a name, and a Price without service tiers of its own."
+            )

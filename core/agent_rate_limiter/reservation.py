@@ -131,6 +131,10 @@ class Reservation:
             self.usage = self._guess() if usage is None else usage
             self._calls.abandon(self._route, self._hold, self.estimate, self.usage)
 
+    def count(self, attempt: int) -> None:
+        """Note which attempt of its logical call this is; for the ledger."""
+        self._hold.attempt = attempt
+
     def claim(self) -> Reservation | None:
         """Take over the call for an inner layer that makes it; None when it has ended, or was taken over before.
 

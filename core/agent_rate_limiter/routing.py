@@ -7,14 +7,15 @@ from functools import partial
 from operator import itemgetter
 from typing import Protocol
 
+from agent_rate_limiter.accounts import Account
 from agent_rate_limiter.admission import Bucket, Path
 from agent_rate_limiter.alerts import Alerts, Watch
 from agent_rate_limiter.context import CallScope, ScopeKey
-from agent_rate_limiter.cost_tracker import Account, CostTracker
+from agent_rate_limiter.cost_tracker import CostTracker
 from agent_rate_limiter.errors import ConfigError
 from agent_rate_limiter.limits import NANO_PER_DOLLAR, Limit, Resource, Target
 from agent_rate_limiter.pricing import Price
-from agent_rate_limiter.quotes import Quote, Quotes
+from agent_rate_limiter.quotes import Quotes
 from agent_rate_limiter.strategies import GATE, NARROW_GATE
 from agent_rate_limiter.strategies.gate import OPEN
 from agent_rate_limiter.usage import Estimate, Usage
@@ -66,8 +67,7 @@ class Route:
         target: where calls go.
         scope: who makes them.
         path: the limits; the first is the target's gate.
-        quote: finds its price at an epoch millisecond, or now; called when one is first needed.
-        account: the books of this target and scope.
+        account: the books of this target and scope, which know its price.
         watched: the limits on the path that somebody wants to hear of.
         searching: whether nobody configured a rate: then successes and refusals teach it.
     """
@@ -75,16 +75,12 @@ class Route:
     __slots__ = (
         "_capped",
         "_costed",
-        "_flat_rates",
         "_pick",
-        "_quote",
-        "_until",
         "account",
         "flow",
         "gate",
         "labels",
         "path",
-        "price",
         "rated",
         "searching",
         "target",
@@ -96,7 +92,6 @@ class Route:
         target: Target,
         scope: CallScope,
         path: Path,
-        quote: Callable[[int | None], Quote],
         account: Account,
         *,
         watched: tuple[Watch, ...],
@@ -104,13 +99,8 @@ class Route:
     ) -> None:
         self.target = target
         self.labels = scope.labels
-        self.price: Price | None = None
-        self._quote = quote
-        self._until = 0  # when to ask for a price again: at first, as soon as one is needed
-        self._flat_rates: tuple[int, int, int] | None = None
         self.gate = path[0]
         self.account = account
-        account.cost = self.cost
         self.watched = watched
         self.searching = searching
         self.flow = scope.labels.get("agent", "")
@@ -136,53 +126,20 @@ class Route:
             if estimate.cost is not None:
                 cost = round(estimate.cost * NANO_PER_DOLLAR)
             else:
-                if not self._until:
-                    self._find_price(None)
-                if self.price is not None:
-                    cost = self.price.worst_nano(requests, given, at_most)
+                account = self.account
+                if not account.priced:
+                    account.find_price()
+                if account.price is not None:
+                    cost = account.price.worst_nano(requests, given, at_most)
         gate = self.gate.state
         passing = 0 if gate[1] >= OPEN and not gate[0] else 1  # nobody counts who passes an open gate
         return self._pick((requests, given, expected, given + expected, cost, 1, at_most, given + at_most, passing))
 
-    def cost(self, usage: Usage, at: int) -> int:
-        """What a call of that time cost, in nano-dollars, rounded up; what the provider stated wins."""
-        rates = self._flat_rates
-        if usage.cost is None:
-            if at >= self._until:
-                self._find_price(at)
-                rates = self._flat_rates
-            if rates is not None:  # the usual case, in one step
-                requests, sent, produced = rates
-                millionths = usage.requests * requests + usage.input_tokens * sent + usage.output_tokens * produced
-                return -(-millionths // 1_000_000)
-        return self.known_cost(usage)
-
     def expected_cost(self, estimate: Estimate) -> float:
         """What a call is expected to cost, in nano-dollars; infinite when its price is not known."""
-        if not self._until:
-            self._find_price(None)
-        if self.price is None:
-            return float("inf")
-        sizes = estimate.requests, estimate.input_tokens, estimate.expected_output_tokens
-        return self.price.expected_nano(*sizes)
-
-    def known_cost(self, usage: Usage) -> int:
-        """The same by the price that was found last: safe in a finalizer, for nothing is looked up."""
-        if self.price is not None:
-            return self.price.nano(usage)
-        return round((usage.cost or 0) * NANO_PER_DOLLAR)
-
-    @property
-    def priced(self) -> bool:
-        """Whether its price was asked for yet."""
-        return self._until > 0
-
-    def _find_price(self, at: int | None) -> None:
-        quote = self._quote(at)
-        self.price = quote.price
-        self._flat_rates = None if quote.price is None else quote.price.flat_rates
-        self.account.source = quote.source
-        self._until = quote.until
+        if not self.account.priced:
+            self.account.find_price()
+        return float("inf") if self.account.price is None else self.account.expected(estimate)
 
     def used(self, estimate: Estimate, usage: Usage, nano: int) -> Sequence[int]:
         """Units that a call really used of each limit; those that count `max_tokens` keep that."""
@@ -249,10 +206,10 @@ class Router:
         path += self._learned.get(target, ())
         if len(self.routes) >= _ROUTES:
             self._forget_idle(now)
-        account = self._costs.account(target, scope.labels)
         watched = self._alerts.watched(path)
         quote = partial(self._quotes.quote, target, declared.price, declared.kind, budgets=_money(path))
-        route = Route(target, scope, tuple(path), quote, account, watched=watched, searching=not declared.rated)
+        account = self._costs.account(target, scope.labels, quote)
+        route = Route(target, scope, tuple(path), account, watched=watched, searching=not declared.rated)
         self.routes[target, scope.key] = route
         return route
 

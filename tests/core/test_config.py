@@ -45,6 +45,7 @@ EVERYTHING = {
         {"limit": 5, "per": "total", "scope": {"agent": "each"}, "action": "warn", "thresholds": 0.5, "rolling": False}
     ],
     "fallbacks": {"openai:gpt-4": ["anthropic:claude-opus-4"]},
+    "ledger": "sqlite:///costs.db",
     "on_unknown_price": "zero",
     "retry": {"max_attempts": 4, "max_time": 60, "backoff": "exponential", "jitter": True},
     "store": "sqlite:///agents.db",
@@ -88,6 +89,7 @@ budgets:
   - {limit: 5, per: total, scope: {agent: each}, action: warn, thresholds: 0.5, rolling: false}
 fallbacks:
   openai:gpt-4: [anthropic:claude-opus-4]
+ledger: sqlite:///costs.db
 on_unknown_price: zero
 retry: {max_attempts: 4, max_time: 60, backoff: exponential, jitter: true}
 store: sqlite:///agents.db
@@ -143,6 +145,7 @@ def test_the_options_are_ready_for_the_limiter() -> None:
         "max_queue": 100,
         "policy": "cheapest",
         "fallback_after": 2,
+        "ledger": "sqlite:///costs.db",
         "on_unknown_price": "zero",
     }
 

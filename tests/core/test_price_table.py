@@ -1,4 +1,4 @@
-"""Prices from the table: found by provider and model, in force at a moment, with tiers and services; or not at all."""
+"""Prices from the table: found by provider and model, in force at a moment, with their tiers; or not at all."""
 
 from __future__ import annotations
 
@@ -75,10 +75,10 @@ def test_tiers_and_services() -> None:
     assert price.tiers == {
         200_000: Price(6, 22.5, cached_input_per_1m=0.6, cache_write_per_1m=7.5, cache_write_1h_per_1m=12)
     }
-    assert set(price.services) == {"batch"}
+    assert set(price.service_tiers) == {"batch"}
     assert price.applied(200_001, "batch").output_per_1m == 11.25
-    assert set(price_of("openai", "gpt-5").services) == {"batch", "fast", "flex", "priority"}
-    assert price_of("azure", "gpt-4o").services == {}  # the other seller's services are not this one's
+    assert set(price_of("openai", "gpt-5").service_tiers) == {"batch", "fast", "flex", "priority"}
+    assert price_of("azure", "gpt-4o").service_tiers == {}  # the other seller's services are not this one's
 
 
 def test_prices_change_on_their_day() -> None:

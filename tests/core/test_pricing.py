@@ -108,7 +108,7 @@ def test_a_missing_price_is_refused() -> None:
 LONG = Price(6, 22.5, cached_input_per_1m=0.6)
 TIERED = Price(3, 15, tiers={200_000: LONG, 500_000: Price(9, 30)})
 BATCH = Price(1.5, 7.5, tiers={200_000: Price(3, 11.25)})
-SERVED = replace(TIERED, services={"batch": BATCH})
+SERVED = replace(TIERED, service_tiers={"batch": BATCH})
 
 
 @pytest.mark.parametrize(
@@ -143,13 +143,13 @@ def test_what_is_expected_and_the_worst_follow_the_tiers() -> None:
     [
         ({"tiers": {-1: TEXT}}, "tiers hold -1: give the input tokens above which it begins, a whole number."),
         ({"tiers": {"200K": TEXT}}, "tiers hold '200K': give the input tokens above which it begins"),
-        ({"tiers": {5: 3}}, "tiers[5] is 3: give a Price without tiers or services of its own."),
-        ({"tiers": {5: TIERED}}, "give a Price without tiers or services of its own."),
+        ({"tiers": {5: 3}}, "tiers[5] is 3: give a Price without tiers or service tiers of its own."),
+        ({"tiers": {5: TIERED}}, "give a Price without tiers or service tiers of its own."),
         ({"tiers": [TEXT]}, "give a mapping such as {200_000: Price(6, 22.5)}."),
-        ({"services": {"batch": 3}}, "services['batch'] is 3: give a name, and a Price"),
-        ({"services": {"": TEXT}}, "services[''] is"),
-        ({"services": {"batch": SERVED}}, "without services of its own."),
-        ({"services": TEXT}, "give a mapping such as {'batch': Price(1.5, 7.5)}."),
+        ({"service_tiers": {"batch": 3}}, "service_tiers['batch'] is 3: give a name, and a Price"),
+        ({"service_tiers": {"": TEXT}}, "service_tiers[''] is"),
+        ({"service_tiers": {"batch": SERVED}}, "without service tiers of its own."),
+        ({"service_tiers": TEXT}, "give a mapping such as {'batch': Price(1.5, 7.5)}."),
     ],
 )
 def test_tiers_and_services_that_make_no_sense(change: dict[str, Any], message: str) -> None:

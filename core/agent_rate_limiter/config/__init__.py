@@ -128,6 +128,9 @@ class LimiterConfig(Entry):
     max_queue: kinds.MaxQueue | None = Field(None, description="calls that may wait for a limit; or by priority")
     policy: kinds.Policy | None = Field(None, description="how one of several targets is chosen")
     fallback_after: kinds.Seconds | None = Field(None, description="seconds until a fallback is looked at")
+    ledger: kinds.StoreUri | None = Field(
+        None, description="where the books are kept: memory://, sqlite:///costs.db", repr=False
+    )
     on_unknown_price: kinds.UnknownPrice | None = Field(None, description="what to do about a model without a price")
 
     @model_validator(mode="after")
@@ -219,7 +222,7 @@ _ENTRIES: Mapping[int | str, type[BaseModel]] = {
     "degrade_to": DegradeEntry,
     "budgets": BudgetEntry,
     "tiers": PriceEntry,
-    "services": PriceEntry,
+    "service_tiers": PriceEntry,
     "on_alert": AlertEntry,
 }
 

@@ -167,7 +167,7 @@ class PriceEntry(Entry):
         return Price(**prices) if prices else None
 
 
-class ModelEntry(_Limited, PriceEntry):
+class ModelEntry(PriceEntry, _Limited):
     """A model: its limits, its prices, and where its calls may go instead."""
 
     counts: kinds.Counts | None = Field(None, description="how the provider charges output when it admits a call")
@@ -175,7 +175,7 @@ class ModelEntry(_Limited, PriceEntry):
     tiers: dict[kinds.Count, PriceEntry] | None = Field(
         None, description="prices of calls that send more than so many input tokens, as {200000: {…}}"
     )
-    services: dict[kinds.Text, PriceEntry] | None = Field(
+    service_tiers: dict[kinds.Text, PriceEntry] | None = Field(
         None, description="prices of calls that are served in another way, as {batch: {…}}"
     )
     fallbacks: list[kinds.ModelTarget] | None = Field(None, description="where its calls go instead, in order")
@@ -189,15 +189,15 @@ class ModelEntry(_Limited, PriceEntry):
         return self.all_limits(self.counts or "actual", self.strategy or "")
 
     def price(self) -> Price | None:
-        """Make the price with its tiers and services; None when none is given."""
+        """Make the price with its tiers and service tiers; None when none is given."""
         usual = super().price()
-        tiers, services = _prices("tiers", self.tiers), _prices("services", self.services)
-        if not tiers and not services:
+        tiers, service_tiers = _prices("tiers", self.tiers), _prices("service_tiers", self.service_tiers)
+        if not tiers and not service_tiers:
             return usual
         if usual is None:
-            name = "tiers" if tiers else "services"
+            name = "tiers" if tiers else "service_tiers"
             raise ConfigError(f"{name} is given without a price: add input_per_1m and output_per_1m beside it.")
-        return replace(usual, tiers=tiers, services=services)
+        return replace(usual, tiers=tiers, service_tiers=service_tiers)
 
     def share(self) -> float:
         """Tell from which share of a budget on the cheaper target takes over."""

@@ -113,8 +113,8 @@ class Engine:
         if self._dropped:
             self.advance()
 
-    def settle(self, hold: Hold, used: Sequence[int]) -> None:
-        """End a reservation with what was used.
+    def settle(self, hold: Hold, used: Sequence[int]) -> int:
+        """End a reservation with what was used; return when that was, in epoch milliseconds.
 
         Raises:
             ReservationError: it has been settled before.
@@ -136,6 +136,7 @@ class Engine:
                 self._advance(now, hold)
         if self._dropped:
             self.advance()
+        return now
 
     def abandon(self, hold: Hold) -> None:
         """Note that nobody can settle this hold any more. Safe anywhere, even in a finalizer under our lock."""

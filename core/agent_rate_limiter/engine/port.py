@@ -17,11 +17,12 @@ class Hold:
         amounts: units taken from each, in the path's order.
     """
 
-    __slots__ = ("amounts", "expires_at", "final", "id", "lost", "open", "path", "taken_at")
+    __slots__ = ("amounts", "attempt", "expires_at", "final", "id", "lost", "open", "path", "taken_at")
 
     def __init__(self, path: Path, amounts: Sequence[int]) -> None:
         self.path = path
         self.amounts = amounts
+        self.attempt = 1  # of its logical call
         self.id = 0
         self.taken_at = 0  # epoch milliseconds, like every time in here
         self.expires_at = 0

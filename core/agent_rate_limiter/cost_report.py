@@ -1,0 +1,288 @@
+"""Reports: rows of spend, as a table, data, a file or a picture."""
+
+# What users pass is checked, whatever its annotation promises.
+# pyright: reportUnnecessaryIsInstance=false
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from agent_rate_limiter.errors import ConfigError
+from agent_rate_limiter.ledger import COLUMNS, Key, Ledger, Sums
+from agent_rate_limiter.ledger import Row as Call
+from agent_rate_limiter.limits import NANO_PER_DOLLAR
+from agent_rate_limiter.quotes import UNPRICED
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Row = dict[str, object]
+
+PERIODS = ("hour", "day", "week", "month")
+_MONEY = ("cost", "estimate")
+_CALL_COLUMNS = (
+    "requests",
+    "input_tokens",
+    "output_tokens",
+    "cached_input_tokens",
+    "cache_write_tokens",
+    "cache_write_1h_tokens",
+    "reasoning_tokens",
+    "input_audio_tokens",
+    "output_audio_tokens",
+    "cost",
+    "estimate",
+    "latency",
+    "outcome",
+    "attempts",
+    "price",
+)
+
+
+@dataclass(frozen=True)
+class CostReport:
+    """Rows of spend, one per group; or single calls.
+
+    Args:
+        by: the labels that it is grouped by; the period first, if there is one.
+        rows: each with those labels, `requests`, the tokens, and `cost` in dollars; the dearest first, or in the
+            order of periods.
+        columns: what each row has besides the labels.
+        unpriced: requests in it that have no price, and so cost $0 here.
+    """
+
+    by: tuple[str, ...]
+    rows: tuple[Row, ...]
+    columns: tuple[str, ...] = COLUMNS
+    unpriced: int = 0
+
+    @property
+    def total(self) -> float:
+        """Dollars of all rows together."""
+        nano = sum(round(float(str(row["cost"])) * NANO_PER_DOLLAR) for row in self.rows)
+        return nano / NANO_PER_DOLLAR
+
+    def to_dicts(self) -> list[Row]:
+        """Return the rows as plain dictionaries."""
+        return [dict(row) for row in self.rows]
+
+    def to_csv(self, path: str | Path | None = None) -> str:
+        """Return the rows as CSV text with a header, and write it to a file if one is named."""
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow([*self.by, *self.columns])
+        writer.writerows([_plain(row[name]) for name in (*self.by, *self.columns)] for row in self.rows)
+        return _written(out.getvalue(), path)
+
+    def to_json(self, path: str | Path | None = None) -> str:
+        """Return the rows as a JSON list, and write it to a file if one is named."""
+        return _written(json.dumps(self.to_dicts(), default=_iso, ensure_ascii=False, indent=1) + "\n", path)
+
+    def to_pandas(self) -> Any:
+        """Return the rows as a pandas DataFrame.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        try:
+            pandas: Any = import_module("pandas")
+        except ImportError:
+            raise ImportError("to_pandas() needs pandas: pip install pandas. Or use to_dicts().") from None
+        return pandas.DataFrame(self.to_dicts(), columns=[*self.by, *self.columns])
+
+    def plot(self, ax: Axes | None = None, *, top: int = 12) -> Axes:
+        """Draw the costs: a bar for each group, or for each period, divided by groups.
+
+        Args:
+            ax: the matplotlib axes to draw on; new ones unless given.
+            top: groups that are shown; the rest is one more.
+
+        Raises:
+            ImportError: matplotlib is not installed.
+        """
+        from agent_rate_limiter.cost_plot import plot
+
+        return plot(self, ax, top)
+
+    def __iter__(self) -> Iterator[Row]:
+        return iter(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __str__(self) -> str:
+        """As a table for a terminal."""
+        head = [*self.by, *self.columns]
+        lines = [head, *([_cell(name, row[name]) for name in head] for row in self.rows)]
+        widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+        table = [
+            "  ".join(
+                text.ljust(width) if name in self.by else text.rjust(width)
+                for name, text, width in zip(head, line, widths, strict=True)
+            ).rstrip()
+            for line in lines
+        ]
+        return "\n".join([*table, *self._notes()])
+
+    def _repr_html_(self) -> str:
+        """As a table for a notebook."""
+        from agent_rate_limiter.cost_html import html_table
+
+        head = [*self.by, *self.columns]
+        cells = [[_cell(name, row[name]) for name in head] for row in self.rows]
+        return html_table(self, head, cells, self._notes())
+
+    def _notes(self) -> list[str]:
+        if not self.unpriced:
+            return []
+        who = (
+            "1 request has no known price and counts"
+            if self.unpriced == 1
+            else (f"{self.unpriced:,} requests have no known price and count")
+        )
+        return [f"{who} as $0: give a price, or see report(by=('price', 'model'))."]
+
+
+# -- making them -----------------------------------------------------------------------------------------------
+
+
+def make_report(
+    ledger: Ledger, by: Sequence[str], span: tuple[int | None, int | None], every: str | None, zone: str
+) -> CostReport:
+    """Sum up a span of a ledger.
+
+    Raises:
+        ConfigError: the labels, the period or the time zone make no sense.
+    """
+    labels = _check_labels(by)
+    if every is None:
+        sums = ((("",), key, sums) for key, sums in ledger.sums(*span).items())
+        return _grouped(labels, sums, dated=False)
+    period = _period(every, zone)
+    dated = (((period(start),), key, sums) for start, key, sums in ledger.sums_by_start(*span))
+    return _grouped(labels, dated, dated=True)
+
+
+def _grouped(labels: tuple[str, ...], parts: Iterable[tuple[tuple[str], Key, Sums]], *, dated: bool) -> CostReport:
+    groups: dict[tuple[str, ...], Sums] = {}
+    names: dict[Key, tuple[str, ...]] = {}
+    unpriced = 0
+    for period, key, sums in parts:
+        group = names.get(key)
+        if group is None:
+            told = {"provider": key.provider, "model": key.model, "price": key.source, **dict(key.labels)}
+            group = names[key] = tuple(told.get(label, "") for label in labels)
+        total = groups.setdefault(period + group, [0] * len(COLUMNS))
+        for place, amount in enumerate(sums):
+            total[place] += amount
+        unpriced += sums[0] if key.source == UNPRICED else 0
+    ordered = sorted(groups.items(), key=lambda item: (item[0][0], -item[1][4], item[0]))
+    head = ("period", *labels) if dated else labels
+    return CostReport(
+        head, tuple(_row(head, group[0 if dated else 1 :], sums) for group, sums in ordered), unpriced=unpriced
+    )
+
+
+def _row(head: tuple[str, ...], group: tuple[str, ...], sums: Sums) -> Row:
+    row: Row = dict(zip(head, group, strict=True))
+    row.update(zip(COLUMNS, sums, strict=True))
+    row["cost"] = sums[4] / NANO_PER_DOLLAR
+    return row
+
+
+def make_rows(calls: Sequence[Call]) -> CostReport:
+    """Make a report of single calls."""
+    unpriced = sum(call.requests for call in calls if call.key.source == UNPRICED)
+    head = ("time", "provider", "model", "labels")
+    return CostReport(head, tuple(map(_call_row, calls)), _CALL_COLUMNS, unpriced)
+
+
+def _call_row(call: Call) -> Row:
+    row: Row = {
+        "time": datetime.fromtimestamp(call.at / 1000, timezone.utc),
+        "provider": call.key.provider,
+        "model": call.key.model,
+        "labels": dict(call.key.labels),
+        **{name: getattr(call, name) for name in _CALL_COLUMNS[:-1]},
+        "price": call.key.source,
+    }
+    row.update(cost=call.cost / NANO_PER_DOLLAR, estimate=call.estimate / NANO_PER_DOLLAR, latency=call.latency / 1000)
+    return row
+
+
+def _check_labels(by: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(by, str) or not isinstance(by, Iterable) or not all(isinstance(label, str) for label in by):
+        example = by if isinstance(by, str) else "agent"
+        raise ConfigError(f"by is {by!r}: give a sequence of labels, for example ({example!r},).")
+    for label in by:
+        if label in COLUMNS:
+            raise ConfigError(f"by holds {label!r}: that is a column of every report; name the label differently.")
+        if label == "period":
+            raise ConfigError("by holds 'period': give every='day' instead; name a label differently.")
+    return tuple(by)
+
+
+def _period(every: str, zone: str) -> Callable[[int], str]:
+    """Make the function that names the period of a moment, in epoch milliseconds."""
+    from functools import cache
+    from zoneinfo import ZoneInfo
+
+    if every not in PERIODS:
+        raise ConfigError(f"every is {every!r}: give one of {', '.join(PERIODS)}.")
+    try:
+        place = ZoneInfo(zone)
+    except Exception:  # noqa: BLE001 - it raises many kinds
+        raise ConfigError(f"timezone is {zone!r}: give an IANA name, such as 'Europe/Berlin'.") from None
+
+    @cache
+    def name(start: int) -> str:
+        moment = datetime.fromtimestamp(start / 1000, place)
+        if every == "hour":
+            return f"{moment:%Y-%m-%d %H:%M}"
+        if every == "month":
+            return f"{moment:%Y-%m}"
+        day = moment - timedelta(days=moment.weekday()) if every == "week" else moment
+        return f"{day:%Y-%m-%d}"
+
+    return name
+
+
+# -- writing them ----------------------------------------------------------------------------------------------
+
+
+def _cell(name: str, value: object) -> str:
+    if name in _MONEY:
+        return f"${value:,.4f}"
+    if name == "latency":
+        return f"{value:,.3f}"
+    if isinstance(value, datetime):
+        return f"{value:%Y-%m-%d %H:%M:%S}"
+    if isinstance(value, dict):
+        return " ".join(f"{label}={text}" for label, text in cast("dict[str, str]", value).items())
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, float):
+        return f"{value:.9f}".rstrip("0").removesuffix(".")
+    if isinstance(value, dict):
+        return json.dumps(value, ensure_ascii=False) if value else ""
+    return _iso(value) if isinstance(value, datetime) else value
+
+
+def _iso(value: object) -> str:
+    return value.isoformat(timespec="milliseconds") if isinstance(value, datetime) else str(value)
+
+
+def _written(text: str, path: str | Path | None) -> str:
+    if path is not None:
+        Path(path).write_text(text, encoding="utf-8")
+    return text

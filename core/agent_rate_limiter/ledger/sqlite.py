@@ -1,0 +1,261 @@
+"""The books in a SQLite file, which processes share and which outlives them.
+
+One transaction per call: its row, and the sums of its hour. In WAL mode with `synchronous=NORMAL` a commit is with
+the operating system when it returns: it survives the process (kill -9). When the power goes the file stays whole,
+though the last commits may be missing; `FULL` waits for the disk.
+
+Old rows are dropped and old hours rolled up a little at a time, within the transactions of calls.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from agent_rate_limiter.errors import ConfigError, StoreUnavailable
+from agent_rate_limiter.ledger import HOUR, Keep, Key, Note, Row, Sums, row_of
+from agent_rate_limiter.ledger import statements as say
+
+_PATIENCE = 2.0
+"""Seconds that a writer waits for others."""
+_EVERY = 64
+"""Calls after which a little is tidied up."""
+_DROPPED = 256
+"""Rows that are dropped then, at most: more than come, so that what is kept stays bounded."""
+_ROLLED = 128
+"""Accounts whose hours are looked at then, until all were, once a day: twice as many as there can be new ones."""
+
+_EVER = 1 << 62
+
+
+class SqliteLedger:
+    """Rows and sums in a file.
+
+    Args:
+        path: of the file; made unless there.
+        keep: how long what is kept.
+        synchronous: "normal" or "full".
+        must_exist: refuse to make the file, and write nothing to it.
+
+    Raises:
+        ConfigError: `synchronous` is neither.
+        StoreUnavailable: the file cannot be used.
+    """
+
+    durable = True
+
+    def __init__(self, path: str, keep: Keep, *, synchronous: str = "normal", must_exist: bool = False) -> None:
+        if synchronous not in {"normal", "full"}:
+            raise ConfigError(f"synchronous is {synchronous!r}: give 'normal' or 'full'.")
+        self._path = path
+        self._keep = keep
+        self._synchronous = synchronous
+        self._read_only = must_exist
+        self._ids: dict[Key, int] = {}
+        self._hour = 0
+        self._written = 0
+        self._rolled_until = 0
+        self._rolled = 0  # the account whose hours were looked at last
+        self._pid = 0
+        self._connection: sqlite3.Connection | None = None
+        with self._told():
+            self._open()
+
+    # -- the file ------------------------------------------------------------------------------------------
+
+    def _open(self) -> sqlite3.Connection:
+        connection = self._connection
+        if connection is not None and self._pid == os.getpid():
+            return connection
+        if connection is not None:
+            _inherited.append(connection)  # across a fork, neither used nor closed: it is the parent's
+        self._ids.clear()
+        self._pid = os.getpid()
+        self._connection = connection = self._connect()
+        return connection
+
+    def _connect(self) -> sqlite3.Connection:
+        uri = f"{Path(self._path).resolve().as_uri()}?mode={'ro' if self._read_only else 'rwc'}"
+        connection = sqlite3.connect(uri, timeout=_PATIENCE, isolation_level=None, check_same_thread=False, uri=True)
+        try:
+            if not self._read_only:
+                connection.execute("PRAGMA journal_mode = WAL")
+                connection.execute(f"PRAGMA synchronous = {self._synchronous.upper()}")
+            self._prepare(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        """Make the tables unless they are there."""
+        there = connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'ledger_meta'").fetchone()[0]
+        if not there:
+            if self._read_only:
+                raise StoreUnavailable(f"{self._path!r} holds no ledger: it was not written by CostTracker.")
+            connection.execute("BEGIN IMMEDIATE")
+            for statement in say.TABLES.split(";\n"):
+                connection.execute(statement)
+            connection.execute("COMMIT")
+        found = connection.execute("SELECT value FROM ledger_meta WHERE key = 'version'").fetchone()
+        version = found[0] if found else "none"
+        if version != str(say.VERSION):
+            raise StoreUnavailable(
+                f"The ledger in {self._path!r} has version {version}, this release reads {say.VERSION}: "
+                "update agent-rate-limiter, or name another file."
+            )
+
+    def close(self) -> None:
+        """Let go of the file; the next call opens it again."""
+        if self._connection is not None and self._pid == os.getpid():
+            self._connection.close()
+            self._connection = None
+            self._ids.clear()
+
+    @contextmanager
+    def _told(self) -> Generator[None]:
+        """Say in our words what SQLite does not like."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise StoreUnavailable(f"The ledger in {self._path!r} cannot be used: {_reason(error)}") from error
+
+    # -- writing -------------------------------------------------------------------------------------------
+
+    def write(self, notes: Sequence[Note], now: int) -> None:
+        """Add calls, in one transaction."""
+        with self._transaction() as connection:
+            for note in notes:
+                self._add(connection, row_of(note))
+            self._written += len(notes)
+            if self._written >= _EVERY:
+                self._written = 0
+                self._tidy(connection, now)
+
+    @contextmanager
+    def _transaction(self) -> Generator[sqlite3.Connection]:
+        with self._told():
+            connection = self._open()
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                self._ids.clear()
+                connection.rollback()
+                raise
+
+    def _add(self, connection: sqlite3.Connection, row: Row) -> None:
+        hour = row.at - row.at % HOUR
+        if hour != self._hour:
+            self._hour = hour
+            self._ids.clear()  # so that it stays small
+        account = self._ids.get(row.key) or self._id(connection, row.key)
+        connection.execute(say.INSERT, (account, *row[1:]))
+        connection.execute(say.ADD_HOUR, (account, hour, *row[2:6], row.cost))
+
+    def _id(self, connection: sqlite3.Connection, key: Key) -> int:
+        told = (key.provider, key.model, json.dumps(key.labels), key.source)
+        connection.execute(say.ADD_ID, told)
+        found: int = connection.execute(say.FIND_ID, told).fetchone()[0]
+        self._ids[key] = found
+        return found
+
+    # -- keeping it small ----------------------------------------------------------------------------------
+
+    def _tidy(self, connection: sqlite3.Connection, now: int) -> None:
+        self._drop_rows(connection, self._keep.rows_end(now))
+        end = self._keep.hours_end(now)
+        for _ in range(_ROLLED if end > self._rolled_until else 0):
+            if not self._roll_up(connection, end):
+                self._rolled_until = end
+                break
+
+    def _drop_rows(self, connection: sqlite3.Connection, end: int) -> bool:
+        """Drop some of the oldest rows; False when none is old enough."""
+        oldest = connection.execute(say.OLDEST).fetchone()
+        if oldest is None or oldest[1] >= end:
+            return False
+        connection.execute(say.DROP_ROWS, (oldest[0] + _DROPPED, end))
+        return True
+
+    def _roll_up(self, connection: sqlite3.Connection, end: int) -> bool:
+        """Make days of the next account's hours, if they are old enough; False after the last account."""
+        found = connection.execute(say.NEXT_HOURS, (self._rolled,)).fetchone()
+        if found is None:
+            self._rolled = 0
+            return False
+        self._rolled, start = found
+        if start < end:
+            key = self._keys(connection, [self._rolled])[self._rolled].without(self._keep.passing)
+            connection.execute(say.ADD_DAYS, (self._ids.get(key) or self._id(connection, key), self._rolled, end))
+            connection.execute(say.DROP_HOURS, (self._rolled, end))
+        return True
+
+    def compact(self, now: int) -> None:
+        """Drop and roll up all that is old enough, in many short transactions: others can write in between."""
+        self._rolled = 0
+        for step, end in ((self._drop_rows, self._keep.rows_end(now)), (self._roll_up, self._keep.hours_end(now))):
+            more = True
+            while more:
+                with self._transaction() as connection:
+                    more = step(connection, end)
+
+    # -- reading -------------------------------------------------------------------------------------------
+
+    def sums(self, since: int | None, until: int | None) -> Mapping[Key, Sums]:
+        """Sum up a span of time."""
+        return {key: sums for _, key, sums in self._select(say.TOTALS, since, until)}
+
+    def sums_by_start(self, since: int | None, until: int | None) -> Iterable[tuple[int, Key, Sums]]:
+        """The same, hour by hour or day by day."""
+        return self._select(say.SPAN, since, until)
+
+    def _select(self, query: str, since: int | None, until: int | None) -> list[tuple[int, Key, Sums]]:
+        span = {"since": -_EVER if since is None else since, "until": _EVER if until is None else until}
+        with self._told():
+            connection = self._open()
+            found = connection.execute(query, span).fetchall()
+            keys = self._keys(connection, {row[0] for row in found})
+        return [(row[1], keys[row[0]], list(row[2:])) for row in found]
+
+    def rows(self, since: int | None, until: int | None, last: int) -> list[Row]:
+        """Return the last calls."""
+        span = (-_EVER if since is None else since, _EVER if until is None else until, last)
+        with self._told():
+            connection = self._open()
+            found = connection.execute(say.ROWS, span).fetchall()
+            keys = self._keys(connection, {row[1] for row in found})
+        return [Row(keys[row[1]], *row[2:]) for row in found]
+
+    def _keys(self, connection: sqlite3.Connection, ids: Iterable[int]) -> dict[int, Key]:
+        found = connection.execute(say.KEYS, (json.dumps(list(ids)),))
+        return {
+            number: Key(provider, model, tuple((name, value) for name, value in json.loads(labels)), source)
+            for number, provider, model, labels, source in found
+        }
+
+
+def _reason(error: sqlite3.Error) -> str:
+    """What is wrong with the file, and what to do."""
+    said = str(error)
+    for words, meaning in _REASONS.items():
+        if words in said:
+            return f"{meaning} ({said})."
+    return f"{said}."
+
+
+_REASONS = {
+    "not a database": "it is no SQLite database; move it away, or name another file",
+    "malformed": "it is damaged; move it away, and restore a copy",
+    "unable to open": "it cannot be opened; its folder must exist, and be writable",
+    "readonly": "it is read-only; give this process the right to write it and its folder, or name another file",
+    "disk is full": "the disk is full; make room",
+    "locked": "other processes keep it locked",
+    "disk I/O error": "the disk failed",
+}
+_inherited: list[sqlite3.Connection] = []

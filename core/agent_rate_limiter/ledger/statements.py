@@ -1,0 +1,63 @@
+"""What a SQLite ledger says to its file. All tables begin with `ledger_`: a limiter's store may be in the same file."""
+
+# ruff: noqa: S608 - everything here is made of constants, values are bound
+from __future__ import annotations
+
+from agent_rate_limiter.ledger import COLUMNS, DAY, HOUR
+
+VERSION = 1
+"""Of the tables."""
+_SUMMED = ", ".join(COLUMNS)
+TABLES = f"""
+CREATE TABLE IF NOT EXISTS ledger_meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS ledger_accounts (
+    id INTEGER PRIMARY KEY, provider TEXT NOT NULL, model TEXT NOT NULL, labels TEXT NOT NULL, source TEXT NOT NULL,
+    UNIQUE (provider, model, labels, source)
+);
+CREATE TABLE IF NOT EXISTS ledger_rows (
+    id INTEGER PRIMARY KEY, account INTEGER NOT NULL, at INTEGER NOT NULL,
+    requests INTEGER NOT NULL, input_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL,
+    cached_input_tokens INTEGER NOT NULL, cache_write_tokens INTEGER NOT NULL, cache_write_1h_tokens INTEGER NOT NULL,
+    reasoning_tokens INTEGER NOT NULL, input_audio_tokens INTEGER NOT NULL, output_audio_tokens INTEGER NOT NULL,
+    cost INTEGER NOT NULL, estimate INTEGER NOT NULL, latency INTEGER NOT NULL, outcome TEXT NOT NULL,
+    attempts INTEGER NOT NULL
+);
+CREATE TABLE IF NOT EXISTS ledger_hours (
+    account INTEGER, start INTEGER, requests INTEGER NOT NULL, input_tokens INTEGER NOT NULL,
+    output_tokens INTEGER NOT NULL, cached_input_tokens INTEGER NOT NULL, cost INTEGER NOT NULL,
+    PRIMARY KEY (account, start)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS ledger_days (
+    account INTEGER, start INTEGER, requests INTEGER NOT NULL, input_tokens INTEGER NOT NULL,
+    output_tokens INTEGER NOT NULL, cached_input_tokens INTEGER NOT NULL, cost INTEGER NOT NULL,
+    PRIMARY KEY (account, start)
+) WITHOUT ROWID;
+INSERT OR IGNORE INTO ledger_meta VALUES ('version', '{VERSION}');
+"""
+_PLUS = ", ".join(f"{name} = {name} + excluded.{name}" for name in COLUMNS)
+INSERT = f"INSERT INTO ledger_rows VALUES (NULL, {', '.join('?' * 16)})"
+ADD_HOUR = f"INSERT INTO ledger_hours VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET {_PLUS}"
+ADD_DAYS = f"""
+    INSERT INTO ledger_days
+    SELECT ?, start - start % {DAY} AS day, sum(requests), sum(input_tokens), sum(output_tokens),
+           sum(cached_input_tokens), sum(cost)
+    FROM ledger_hours WHERE account = ? AND start < ? GROUP BY day
+    ON CONFLICT DO UPDATE SET {_PLUS}
+"""
+SPAN = f"""
+    SELECT account, start, {_SUMMED} FROM ledger_hours WHERE start > :since - {HOUR} AND start <= :until
+    UNION ALL
+    SELECT account, start, {_SUMMED} FROM ledger_days WHERE start > :since - {DAY} AND start <= :until
+"""
+TOTALS = f"""
+    SELECT account, 0, sum(requests), sum(input_tokens), sum(output_tokens), sum(cached_input_tokens), sum(cost)
+    FROM ({SPAN}) GROUP BY account
+"""
+ROWS = "SELECT * FROM ledger_rows WHERE at >= ? AND at <= ? ORDER BY id DESC LIMIT ?"
+FIND_ID = "SELECT id FROM ledger_accounts WHERE provider = ? AND model = ? AND labels = ? AND source = ?"
+ADD_ID = "INSERT OR IGNORE INTO ledger_accounts VALUES (NULL, ?, ?, ?, ?)"
+KEYS = "SELECT * FROM ledger_accounts WHERE id IN (SELECT value FROM json_each(?))"
+OLDEST = "SELECT id, at FROM ledger_rows ORDER BY id LIMIT 1"
+DROP_ROWS = "DELETE FROM ledger_rows WHERE id < ? AND at < ?"
+NEXT_HOURS = "SELECT account, start FROM ledger_hours WHERE account > ? ORDER BY account, start LIMIT 1"
+DROP_HOURS = "DELETE FROM ledger_hours WHERE account = ? AND start < ?"
