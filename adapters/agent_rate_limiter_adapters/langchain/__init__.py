@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from agent_rate_limiter_adapters.langchain.callbacks import get_rate_limit_callback as get_rate_limit_callback
     from agent_rate_limiter_adapters.langchain.chat import rate_limited as rate_limited
     from agent_rate_limiter_adapters.langchain.embeddings import RateLimitedEmbeddings as RateLimitedEmbeddings
+    from agent_rate_limiter_adapters.langchain.fallback import FallbackChatModel as FallbackChatModel
     from agent_rate_limiter_adapters.langchain.middleware import AgentBudgetExceeded as AgentBudgetExceeded
     from agent_rate_limiter_adapters.langchain.middleware import RateLimitMiddleware as RateLimitMiddleware
     from agent_rate_limiter_adapters.langchain.rate_limiter import LimiterRateLimiter as LimiterRateLimiter
@@ -29,6 +30,7 @@ T = TypeVar("T")
 _MODULE = {
     "AgentBudgetExceeded": "middleware",
     "AsyncRateLimitCallbackHandler": "callbacks",
+    "FallbackChatModel": "fallback",
     "LimiterRateLimiter": "rate_limiter",
     "RateLimitCallbackHandler": "callbacks",
     "RateLimitMiddleware": "middleware",

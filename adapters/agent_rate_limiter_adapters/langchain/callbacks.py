@@ -111,7 +111,7 @@ class _Limits:
             return None
         fields: Mapping[str, Any] = (serialized or {}).get("kwargs") or {}
         try:
-            target = self._targets.find(told.get("metadata") or {}, url_of(fields.get))
+            target = self._targets.find(told.get("metadata") or {}, url_of(fields))
         except ConfigError as error:
             if self.mode == "enforce":
                 raise

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import wraps
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from langchain_core.language_models import BaseChatModel
 
-from agent_rate_limiter import ConfigError
+from agent_rate_limiter import ConfigError, Reservation, Target
 from agent_rate_limiter.sending import send, send_async, stream, stream_async
 from agent_rate_limiter_adapters.langchain.sdk import switch_off_retries
 from agent_rate_limiter_adapters.langchain.targets import Targets, chat_estimate, check_limiter, url_of
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from langchain_core.messages import BaseMessage
     from langchain_core.outputs import ChatResult
 
-    from agent_rate_limiter import Attempts, Target
+    from agent_rate_limiter import Attempts
     from agent_rate_limiter_adapters.http.targets import AnyLimiter
 
 M = TypeVar("M", bound=BaseChatModel)
@@ -36,6 +36,8 @@ class Terms:
         priority: lower goes first; None takes the scope's.
         timeout: seconds a call may wait; None waits for ever.
         include_usage: ask streams to state their usage, where the model has not decided.
+        fallbacks: other models of its provider.
+        takes_model: whether a call can name another model.
     """
 
     limiter: AnyLimiter
@@ -43,14 +45,35 @@ class Terms:
     priority: int | None
     timeout: float | None
     include_usage: bool
+    fallbacks: tuple[Target, ...]
+    takes_model: bool
 
-    def attempts(self, model: Any, messages: Sequence[BaseMessage], options: dict[str, Any]) -> Attempts:
-        """Begin one call of a model."""
+    def begin(self, model: Any, messages: Sequence[BaseMessage], options: dict[str, Any]) -> tuple[Attempts, Target]:
+        """Begin one call of a model; return where it is meant to go, too."""
         asked = {name: value for name, value in options.items() if name != "run_manager"}
         params = model._get_ls_params(**asked)  # noqa: SLF001 - what LangChain itself asks
-        target = self.targets.find(params, url_of(lambda name: getattr(model, name, None)))
+        target = self.targets.find(params, url_of(model))
         estimate = chat_estimate(messages, params, {"n": getattr(model, "n", None), **asked})
-        return self.limiter.attempts(target, estimate, priority=self.priority, timeout=self.timeout)
+        serves = (lambda other: other.provider == target.provider) if self.takes_model else None
+        attempts = self.limiter.attempts(
+            target,
+            estimate,
+            fallbacks=self.fallbacks,
+            serves=serves,
+            priority=self.priority,
+            timeout=self.timeout,
+        )
+        return attempts, target
+
+    def maker(self, base: Any, model: Any, messages: Any, args: Any, options: dict[str, Any]) -> tuple[Attempts, Any]:
+        """Begin one call of a model; return what makes an attempt, too."""
+        attempts, target = self.begin(model, messages, options)
+
+        def make(call: Reservation) -> Any:
+            elsewhere = {} if call.target == target else {"model": call.model}
+            return base(model, messages, *args, **{**options, **elsewhere})
+
+        return attempts, make
 
 
 def rate_limited(
@@ -62,6 +85,7 @@ def rate_limited(
     priority: int | None = None,
     timeout: float | None = None,
     include_usage: bool = True,
+    fallbacks: Iterable[str | Target] = (),
 ) -> M:
     """Return a limited twin of a chat model; the original stays as it is. Also `limiter.wrap(model)`.
 
@@ -79,6 +103,8 @@ def rate_limited(
         timeout: seconds a call may wait; None waits for ever.
         include_usage: let OpenAI's streams state their usage, where the model does not say; their last chunk then has
             a `usage_metadata`.
+        fallbacks: targets at the same provider that serve a call where this model cannot; those that are configured
+            need not be named. For other providers there is FallbackChatModel.
 
     Raises:
         ConfigError: it is no chat model; or no configured provider fits it, or several do.
@@ -86,15 +112,25 @@ def rate_limited(
     check_limiter(limiter)
     if not isinstance(model, BaseChatModel):  # pyright: ignore[reportUnnecessaryIsInstance] - what users pass
         raise ConfigError(f"model is {_named(model)}: give a chat model of LangChain, such as ChatOpenAI(...).")
-    terms = Terms(limiter, Targets(limiter, target=target, provider=provider), priority, timeout, include_usage)
-    cls = type(model)
-    if is_limited_by(model, limiter):
-        cls = cls.__mro__[1]  # on these terms from now on, and not twice
-    terms.attempts(model, (), {})  # refuse now what could never be sent
+    targets = Targets(limiter, target=target, provider=provider)
+    others = tuple(Target.parse(fallback) for fallback in fallbacks)
+    terms = Terms(limiter, targets, priority, timeout, include_usage, others, _takes_model(model))
+    _, usual = terms.begin(model, (), {})  # refuse now what could never be sent
+    for other in others:
+        if other.provider != usual.provider or not terms.takes_model:
+            raise ConfigError(f"fallbacks hold {other}: this model cannot call it; use FallbackChatModel([...]).")
     twin = model.model_copy()
-    twin.__class__ = limited_class(cls, terms)
+    twin.__class__ = limited_class(_class_of(model, limiter), terms)
     switch_off_retries(twin)
     return twin
+
+
+def plain_copy(model: BaseChatModel, limiter: AnyLimiter) -> BaseChatModel:
+    """Return a copy without limits, retries or silence about usage: for whoever sees to the limits."""
+    copied = model.model_copy()
+    copied.__class__ = _plain(_class_of(model, limiter), include_usage=True)
+    switch_off_retries(copied)
+    return copied
 
 
 def is_limited_by(model: BaseChatModel, limiter: AnyLimiter) -> bool:
@@ -104,11 +140,11 @@ def is_limited_by(model: BaseChatModel, limiter: AnyLimiter) -> bool:
 
 def limited_class(cls: type[M], terms: Terms) -> type[M]:
     """Return a subclass of a model's class whose calls are limited, and that looks like the class itself."""
-    streams = {"_stream": _stream, "_astream": _astream} if _can_stream(cls) else {}
+    streams = {"_stream": _stream, "_astream": _astream} if can_stream(cls) else {}
     native = {"_stream_chat_model_events": _stream, "_astream_chat_model_events": _astream}
     wanted = {"_generate": _generate, "_agenerate": _agenerate, **streams}
     wanted |= {name: make for name, make in native.items() if getattr(cls, name, None) is not None}
-    plain = _asking_usage(cls) if terms.include_usage and hasattr(cls, "_should_stream_usage") else cls
+    plain = _plain(cls, include_usage=terms.include_usage)
     fields = {
         name: wraps(getattr(cls, name))(make(getattr(plain, name), plain, terms)) for name, make in wanted.items()
     }
@@ -122,7 +158,23 @@ def _subclass(cls: type[M], fields: dict[str, Any]) -> type[M]:
     return subclass
 
 
-def _can_stream(cls: type[BaseChatModel]) -> bool:
+def _class_of(model: BaseChatModel, limiter: AnyLimiter) -> Any:
+    """The model's own class: on other terms from now on, and not limited twice."""
+    return type(model).__mro__[1] if is_limited_by(model, limiter) else type(model)
+
+
+def _takes_model(model: Any) -> bool:
+    """Azure has the model in the URL."""
+    told = model._get_ls_params(model="another")  # noqa: SLF001 - what LangChain itself asks
+    return told.get("ls_model_name") == "another" and getattr(model, "deployment_name", None) is None
+
+
+def _plain(cls: Any, *, include_usage: bool) -> Any:
+    return _asking_usage(cls) if include_usage and hasattr(cls, "_should_stream_usage") else cls
+
+
+def can_stream(cls: type[BaseChatModel]) -> bool:
+    """Whether a model's class streams by itself."""
     return any(getattr(cls, name) is not getattr(BaseChatModel, name) for name in ("_stream", "_astream"))
 
 
@@ -160,9 +212,8 @@ def _view(model: Any, cls: Any) -> Any:
 
 def _generate(base: Any, plain: Any, terms: Terms) -> Any:
     def generate(self: Any, messages: list[BaseMessage], *args: Any, **options: Any) -> ChatResult:
-        view = _view(self, plain)
-        attempts = terms.attempts(view, messages, options)
-        result: ChatResult = send(attempts, lambda _: base(view, messages, *args, **options), usage_of_result)
+        attempts, make = terms.maker(base, _view(self, plain), messages, args, options)
+        result: ChatResult = send(attempts, make, usage_of_result)
         return result
 
     return generate
@@ -170,11 +221,8 @@ def _generate(base: Any, plain: Any, terms: Terms) -> Any:
 
 def _agenerate(base: Any, plain: Any, terms: Terms) -> Any:
     async def generate(self: Any, messages: list[BaseMessage], *args: Any, **options: Any) -> ChatResult:
-        view = _view(self, plain)
-        attempts = terms.attempts(view, messages, options)
-        result: ChatResult = await send_async(
-            attempts, lambda _: base(view, messages, *args, **options), usage_of_result
-        )
+        attempts, make = terms.maker(base, _view(self, plain), messages, args, options)
+        result: ChatResult = await send_async(attempts, make, usage_of_result)
         return result
 
     return generate
@@ -182,19 +230,16 @@ def _agenerate(base: Any, plain: Any, terms: Terms) -> Any:
 
 def _stream(base: Any, plain: Any, terms: Terms) -> Any:
     def items(self: Any, messages: list[BaseMessage], *args: Any, **options: Any) -> Iterator[Any]:
-        view = _view(self, plain)
-        attempts = terms.attempts(view, messages, options)
-        return stream(attempts, lambda _: base(view, messages, *args, **options), ChatMeter)
+        attempts, make = terms.maker(base, _view(self, plain), messages, args, options)
+        return stream(attempts, make, ChatMeter)
 
     return items
 
 
 def _astream(base: Any, plain: Any, terms: Terms) -> Any:
     async def items(self: Any, messages: list[BaseMessage], *args: Any, **options: Any) -> AsyncIterator[Any]:
-        view = _view(self, plain)
-        attempts = terms.attempts(view, messages, options)
-        chunks = stream_async(attempts, lambda _: base(view, messages, *args, **options), ChatMeter)
-        async with aclosing(chunks):
+        attempts, make = terms.maker(base, _view(self, plain), messages, args, options)
+        async with aclosing(stream_async(attempts, make, ChatMeter)) as chunks:
             async for chunk in chunks:
                 yield chunk
 

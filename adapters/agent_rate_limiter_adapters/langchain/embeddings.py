@@ -102,7 +102,7 @@ class RateLimitedEmbeddings(Embeddings):
         return await send_async(self._attempts([text]), lambda _: self.embeddings.aembed_query(text), _unknown)
 
     def _attempts(self, texts: Sequence[str]) -> Attempts:
-        target = self._targets.find(_params(self.embeddings), url_of(lambda name: getattr(self.embeddings, name, None)))
+        target = self._targets.find(_params(self.embeddings), url_of(self.embeddings))
         return self._limiter.attempts(target, embedding_estimate(texts), **self._terms)
 
     def _slices(self, texts: Sequence[str]) -> Iterator[list[str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Generator, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from uuid import uuid4
@@ -17,6 +17,7 @@ from typing_extensions import NotRequired  # noqa: TC002 - LangGraph reads the a
 
 from agent_rate_limiter import AllTargetsFailed, BudgetExceeded, ConfigError, ScopeBudget
 from agent_rate_limiter_adapters.langchain.chat import is_limited_by, rate_limited
+from agent_rate_limiter_adapters.langchain.fallback import FallbackChatModel
 from agent_rate_limiter_adapters.langchain.targets import Targets, check_limiter
 
 if TYPE_CHECKING:
@@ -61,6 +62,8 @@ class RateLimitMiddleware(AgentMiddleware[RateLimitState, Any, Any]):
         on_budget: when a budget, the limiter's own included, is used up: "end" lets the agent end with a message,
             "error" raises AgentBudgetExceeded.
         message: that message, or a function that makes it of the error.
+        fallbacks: chat models that take over where the agent's own cannot serve a call, or is to be spared (see
+            FallbackChatModel); their targets are found by the models.
         target: where all its calls go, as `provider:model`; None finds it by the model.
         provider: the provider that they go to.
         priority: lower goes first; None takes the scope's.
@@ -81,6 +84,7 @@ class RateLimitMiddleware(AgentMiddleware[RateLimitState, Any, Any]):
         thread_budget: float | None = None,
         on_budget: str = "end",
         message: str | Callable[[BudgetExceeded], str] | None = None,
+        fallbacks: Sequence[BaseChatModel] = (),
         target: str | Target | None = None,
         provider: str | None = None,
         priority: int | None = None,
@@ -102,6 +106,7 @@ class RateLimitMiddleware(AgentMiddleware[RateLimitState, Any, Any]):
         self._on_budget = on_budget
         self._message = message
         self._labels = labels
+        self._fallbacks = tuple(fallbacks)
         self._options: dict[str, Any] = {
             "target": target,
             "provider": provider,
@@ -166,10 +171,15 @@ class RateLimitMiddleware(AgentMiddleware[RateLimitState, Any, Any]):
         return _recent(self._threads, thread, lambda: ScopeBudget(dollars, key=f"thread {thread}"), _THREADS)
 
     def _limited(self, model: BaseChatModel) -> BaseChatModel:
-        if is_limited_by(model, self._limiter):
+        if isinstance(model, FallbackChatModel) or (is_limited_by(model, self._limiter) and not self._fallbacks):
             return model
-        made = lambda: (model, rate_limited(model, self._limiter, **self._options))  # noqa: E731 - short
-        return _recent(self._twins, id(model), made, _MODELS)[1]
+        return _recent(self._twins, id(model), lambda: (model, self._twin(model)), _MODELS)[1]
+
+    def _twin(self, model: BaseChatModel) -> BaseChatModel:
+        if not self._fallbacks:
+            return rate_limited(model, self._limiter, **self._options)
+        priority, timeout = self._options["priority"], self._options["timeout"]
+        return FallbackChatModel([model, *self._fallbacks], self._limiter, priority=priority, timeout=timeout)
 
     def _stopped(self, error: BudgetExceeded | AllTargetsFailed) -> AIMessage:
         spent = error if isinstance(error, BudgetExceeded) else _budget_in(error)

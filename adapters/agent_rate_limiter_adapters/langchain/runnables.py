@@ -123,7 +123,7 @@ class RateLimitedRunnable(Runnable[Any, Any]):
         params: Mapping[str, Any] = {}
         if isinstance(model, BaseLLM):
             params = model._get_ls_params(**options)  # noqa: SLF001 - what LangChain itself asks
-        target = self._targets.find(params, url_of(lambda name: getattr(model, name, None)))
+        target = self._targets.find(params, url_of(model))
         estimate = self._estimate(given) if callable(self._estimate) else self._estimate
         if estimate is None:
             known = {"max_tokens": params.get("ls_max_tokens"), "n": getattr(model, "n", None)}

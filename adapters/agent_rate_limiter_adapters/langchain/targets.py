@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
 
 from agent_rate_limiter import ConfigError, Estimate, Target
 from agent_rate_limiter.providers import dialect
@@ -68,13 +69,10 @@ class Targets:
         return Destinations(self._limiter, provider=named, kind=kind).find(url or name).provider
 
 
-def url_of(look: Callable[[str], object]) -> str:
-    """Return a model's base URL; empty when it does not tell.
-
-    Args:
-        look: finds the value of one of the model's fields.
-    """
-    found = (look(name) for name in _URLS)
+def url_of(model: object) -> str:
+    """Return the base URL of a model, or of the mapping of its fields; empty when it does not tell."""
+    look = cast("Mapping[str, object]", model).get if isinstance(model, Mapping) else partial(getattr, model)
+    found = (look(name, None) for name in _URLS)
     return next((url for url in found if isinstance(url, str) and url), "")
 
 

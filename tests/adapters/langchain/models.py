@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from langchain_anthropic import ChatAnthropic
@@ -10,13 +9,14 @@ from langchain_openai import ChatOpenAI
 
 from agent_rate_limiter import MultiProviderLimiter, Provider, RetryStrategy
 from agent_rate_limiter.testing.simulated import SimulatedProvider
+from agent_rate_limiter.testing.simulated.options import ModelOptions
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
 
 MODEL = "model-1"
 PRICES = {"input_per_1m": 3.0, "output_per_1m": 15.0, "cached_input_per_1m": 0.3}
-SIMULATED: Mapping[str, Any] = {
+SIMULATED: ModelOptions = {
     "prices": {"input": 3.0, "output": 15.0, "cached_input": 0.3},
     "output_tokens": 40,
     "cached_tokens": 3,
