@@ -148,7 +148,9 @@ def limited_class(cls: type[M], terms: Terms) -> type[M]:
     fields = {
         name: wraps(getattr(cls, name))(make(getattr(plain, name), plain, terms)) for name, make in wanted.items()
     }
-    return _subclass(cls, {**fields, "__init__": _init(cls), "_limited_by": terms.limiter})
+    limited = _subclass(cls, {**fields, "__init__": _init(cls)})
+    limited._limited_by = terms.limiter  # type: ignore[attr-defined]  # noqa: SLF001 - pydantic would copy it for each model
+    return limited
 
 
 def _subclass(cls: type[M], fields: dict[str, Any]) -> type[M]:

@@ -8,7 +8,8 @@ from importlib.metadata import version
 import pytest
 
 from agent_rate_limiter.testing.simulated import SimulatedProvider
-from tests.adapters.langchain.models import MODEL, SIMULATED
+from tests.adapters.langchain.models import MODEL, OBLIGING, SIMULATED
+from tests.adapters.langchain.scripted import oblige
 
 
 def pytest_report_header() -> str:
@@ -18,7 +19,7 @@ def pytest_report_header() -> str:
 
 @pytest.fixture(scope="session")
 def running() -> Iterator[SimulatedProvider]:
-    with SimulatedProvider({MODEL: SIMULATED}, seed=5) as provider:
+    with SimulatedProvider({MODEL: SIMULATED, OBLIGING: {**SIMULATED, "reply": oblige}}, seed=5) as provider:
         yield provider
 
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
 
 MODEL = "model-1"
+OBLIGING = "obliging-1"
+"""Calls the tools that it is given."""
 PRICES = {"input_per_1m": 3.0, "output_per_1m": 15.0, "cached_input_per_1m": 0.3}
 SIMULATED: ModelOptions = {
     "prices": {"input": 3.0, "output": 15.0, "cached_input": 0.3},
@@ -28,18 +30,20 @@ def limiter_of(*, budget_limit: float | None = None, attempts: int = 3, **limits
     """A limiter for both providers, with the prices of the simulated one."""
     model = {"rpm": 100_000, "concurrency": 50, **PRICES, **limits}
     return MultiProviderLimiter(
-        [Provider("openai", {MODEL: model}), Provider("anthropic", {MODEL: model})],
+        [Provider(name, {MODEL: model, OBLIGING: model}) for name in ("openai", "anthropic")],
         budget_limit=budget_limit,
         retry=RetryStrategy(max_attempts=attempts, base=0),
     )
 
 
 def openai_at(provider: SimulatedProvider, **options: Any) -> ChatOpenAI:
-    return ChatOpenAI(model=MODEL, base_url=provider.openai_url, api_key="sk-test", **options)  # type: ignore[arg-type]
+    named = {"model": MODEL, "base_url": provider.openai_url, "api_key": "sk-test"}
+    return ChatOpenAI(**{**named, **options})
 
 
 def anthropic_at(provider: SimulatedProvider, **options: Any) -> ChatAnthropic:
-    return ChatAnthropic(model=MODEL, base_url=provider.anthropic_url, api_key="sk-test", **options)  # type: ignore[call-arg, arg-type]
+    named = {"model": MODEL, "base_url": provider.anthropic_url, "api_key": "sk-test"}
+    return ChatAnthropic(**{**named, **options})
 
 
 def model_at(kind: str, provider: SimulatedProvider, **options: Any) -> BaseChatModel:
