@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from agent_rate_limiter.limits import Scope as Scope
     from agent_rate_limiter.limits import Target as Target
     from agent_rate_limiter.multi_provider import MultiProviderLimiter as MultiProviderLimiter
+    from agent_rate_limiter.planning import Plan as Plan
+    from agent_rate_limiter.planning import plan as plan
     from agent_rate_limiter.pricing import Price as Price
     from agent_rate_limiter.provider import Model as Model
     from agent_rate_limiter.provider import Pool as Pool
@@ -99,6 +101,7 @@ _HOME = {
     "limits": ("EACH", "Limit", "Priority", "Resource", "Scope", "Target"),
     "alerts": ("Alert", "Webhook"),
     "multi_provider": ("MultiProviderLimiter",),
+    "planning": ("Plan", "plan"),
     "pricing": ("Price",),
     "provider": ("Model", "Pool", "Provider"),
     "report": ("Advice", "Explanation", "LimitStatus", "Snapshot"),

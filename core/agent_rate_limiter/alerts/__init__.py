@@ -26,11 +26,15 @@ class Alerts:
         budgets: the shares at which to tell of limits on dollars that state none themselves, rising.
         others: the same for limits on anything else.
 
+    Attributes:
+        silent: nothing is watched any more, as of the next route that is compiled; for what is only tried out.
+
     Raises:
         ConfigError: a sink is none.
     """
 
     def __init__(self, sinks: Sinks = None, budgets: tuple[float, ...] = (), others: tuple[float, ...] = ()) -> None:
+        self.silent = False
         self._budgets = budgets
         self._others = others
         self._outbox = Outbox(sinks_of(sinks))
@@ -48,7 +52,7 @@ class Alerts:
     def watched(self, path: Iterable[Bucket]) -> tuple[Watch, ...]:
         """Return the limits on a path that somebody wants to hear of."""
         found: list[Watch] = []
-        for bucket in path:
+        for bucket in () if self.silent else path:
             thresholds = self._thresholds(bucket)
             if thresholds:
                 watch = self._watches.get(bucket.key)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-_EXTRAS = {"click": "cli", "rich": "cli", "aiohttp": "demo", "openai": "demo"}
+_EXTRAS = {"click": "cli", "rich": "cli", "aiohttp": "demo", "matplotlib": "notebook", "openai": "demo"}
 """What a command imports → the extra that installs it; `demo` includes `cli` and `testing`."""
 
 

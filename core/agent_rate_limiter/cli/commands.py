@@ -117,6 +117,26 @@ def check(config: str) -> None:
 
 
 @cli.command()
+@click.option("--config", required=True, type=click.Path(), help="The limits: a .yaml or .json file.")
+@click.option(
+    "--workload", required=True, help="What is to be done: '200 agents x 10 calls, 2k in, 500 out', or a .jsonl trace."
+)
+@click.option("--factor", default=2.0, show_default=True, help="By what limits that bind are raised, to see.")
+@click.option("--plot", type=click.Path(dir_okay=False), help="Save a picture as this .png or .svg.")
+@click.option("--json", "as_json", is_flag=True, help="Print the numbers as JSON, and nothing else.")
+def plan(*, config: str, workload: str, factor: float, plot: str | None, as_json: bool) -> None:
+    """Say how a workload would go: how long, how much, which limits bind, and what raising them would bring.
+
+    It runs in virtual time on the real engine; nothing is sent. More parts of a workload: '1k max',
+    '500 cached', '8 s each', 'over 1 h', 'to openai:gpt-4', and ';' before another one. Exit code 2 if
+    something makes no sense.
+    """
+    from agent_rate_limiter.cli.plan import show_plan
+
+    raise SystemExit(show_plan(config, workload, factor, plot=plot, as_json=as_json))
+
+
+@cli.command()
 @click.argument("name", required=False)
 @click.option("--tier", help="One of its tiers; the smallest, unless said.")
 def presets(name: str | None, tier: str | None) -> None:
