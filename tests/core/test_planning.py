@@ -10,10 +10,9 @@ from typing import Any
 
 import pytest
 
-from agent_rate_limiter import ConfigError, MultiProviderLimiter, Plan, Usage, plan
+from agent_rate_limiter import ConfigError, Plan, plan
 from agent_rate_limiter.planning.traces import read_workload
 from agent_rate_limiter.planning.workload import Workload
-from agent_rate_limiter.testing import ManualClock
 
 
 def config(*, budget: float | None = None, **model: Any) -> dict[str, Any]:
@@ -48,7 +47,8 @@ def test_a_minutes_tokens_bind() -> None:
     assert (binding.owner, binding.name) == ("p:m", "10,000 tokens/minute")
     assert binding.share == pytest.approx(1 - 1 / found.seconds, abs=0.01)
     assert binding.raised_seconds == pytest.approx((50 * 1_100 - 20_000) / 20_000 * 60 + 1, abs=0.1)
-    assert (binding.raised_refused, binding.raised_cost) == (0, pytest.approx(found.cost))
+    assert binding.raised_refused == 0
+    assert binding.raised_cost == pytest.approx(found.cost)
     assert found.max_wait == pytest.approx(found.seconds - 1)
     assert found.mean_wait < found.p95_wait <= found.max_wait
 
@@ -68,7 +68,8 @@ def test_a_budget_refuses_what_it_cannot_pay() -> None:
     assert found.cost == pytest.approx(0.99)
     binding = found.limits[0]
     assert (binding.owner, binding.name, binding.refused) == ("budget", "budget $1.00/day", 67)
-    assert (binding.raised_refused, binding.raised_cost) == (34, pytest.approx(1.98))
+    assert binding.raised_refused == 34
+    assert binding.raised_cost == pytest.approx(1.98)
     assert len(found.refusals) == 1
     assert "p:m is refused by 'budget $1.00/day'" in found.refusals[0]
     text = str(found)
@@ -83,7 +84,7 @@ def test_each_agents_limit_is_one_line() -> None:
     (binding,) = found.limits
     assert binding.name == "6 requests/minute"
     assert binding.share == pytest.approx(54 / 61, abs=0.01)  # nine seconds in ten they wait
-    assert binding.raised_seconds == pytest.approx(31)
+    assert binding.raised_seconds == pytest.approx(26)  # two at once, then one in five seconds
 
 
 def test_a_call_that_never_fits_is_refused() -> None:
@@ -151,10 +152,10 @@ def test_the_text_is_a_table() -> None:
         "  pace    30 calls a minute",
         "  costs   $3.60",
         "  tokens  300,000 in, 30,000 out",
-        "  waits   45 s on average, 50 s at most",
+        "  waits   48 s on average, 50 s at most",
         "",
-        "what binds       of the time  refuses  2 times as much of it",
-        "p:m: 5 at once           98%           5 min, 50% less",
+        "what binds      of the time  refuses  2 times as much of it",
+        "p:m: 5 at once          98%           5 min, 50% less",
     ]
 
 
@@ -198,7 +199,7 @@ def shape(work: Workload) -> tuple[Any, ...]:
     [
         ("200 agents x 10 calls, 2k in, 500 out", (200, 10, 2_000, 500, 0, 0, 10.5, "")),
         ("2 agents times 3, 1.5k input, 1_000 output tokens", (2, 3, 1_500, 1_000, 0, 0, 20.5, "")),
-        ("1M calls, 8 s each", (1_000_000, 1, 0, 0, 0, 0, 8, "")),
+        ("50k calls, 8 s each", (50_000, 1, 0, 0, 0, 0, 8, "")),
         ("1 agent * 1 call, 1k in, 400 cached, 250 ms each", (1, 1, 1_000, 0, 0, 400, 0.25, "")),
         ("1 Agent × 2 calls, 10 out, 1k max, 2 min each, to p:Model-X", (1, 2, 0, 10, 1_000, 0, 120, "p:Model-X")),  # noqa: RUF001
         ("1 call, max 1k, 1 h", (1, 1, 0, 0, 1_000, 0, 3_600, "")),
@@ -228,9 +229,9 @@ def test_agents_may_begin_one_after_the_other_and_several_kinds_stand_together()
         ("5 calls, 2k inn", "'2k inn' is not understood"),
         ("5 calls, 2k in, 1k in", "'1k in' is said twice"),
         ("5 calls, 500 out, 100 max", "500 out is more than its max of 100"),
-        ("2M calls", "it has 2,000,000 calls, more than 1,000,000; plan for a part of it"),
-        ("9k agents x 200 calls", "it has 1,800,000 calls, more than 1,000,000; plan for a part of it"),
-        ("700k calls; 700k calls", "it has 1,400,000 calls, more than 1,000,000; plan for a part of it"),
+        ("2M calls", "it has 2,000,000 calls, more than 100,000; plan for a part of it"),
+        ("9k agents x 200 calls", "it has 1,800,000 calls, more than 100,000; plan for a part of it"),
+        ("70k calls; 70k calls", "it has 140,000 calls, more than 100,000; plan for a part of it"),
     ],
 )
 def test_words_that_are_not_understood(words: str, why: str) -> None:
@@ -263,13 +264,13 @@ def test_a_trace_tells_when_each_call_is_made(tmp_path: Path) -> None:
     assert (found.seconds, found.calls, found.input_tokens) == (61.5, 2, 1_000)
 
 
-@pytest.mark.parametrize("at", ['"2026-03-08T23:59:30-05:00"', '"2026-03-09T04:59:30Z"', "1773032370"])
+@pytest.mark.parametrize("at", ['"2026-03-08T23:59:30-04:00"', '"2026-03-09T03:59:30Z"', "1773028770"])
 def test_a_trace_of_the_past_meets_the_calendar_of_its_day(at: str, tmp_path: Path) -> None:
     """Half a minute before midnight in New York: the second call comes on another day."""
     path = trace(
         tmp_path,
         f'{{"at": {at}, "input_tokens": 100000, "seconds": 1}}',
-        '{"at": "2026-03-09T05:00:30", "input_tokens": 100000, "seconds": 1}',
+        '{"at": "2026-03-09T04:00:30", "input_tokens": 100000, "seconds": 1}',
     )
     for zone, served in (("America/New_York", 2), ("UTC", 1)):
         assert plan({**config(budget=1.0), "timezone": zone}, path).served == served
@@ -287,27 +288,45 @@ def test_calls_without_a_time_follow_their_agents_last(tmp_path: Path) -> None:
 
 
 def test_a_deadline_and_a_priority_of_a_trace_count() -> None:
-    entries = [{"at": 0, "seconds": 10}, {"at": 1, "seconds": 1, "timeout": 5}, {"at": 2, "seconds": 1}]
+    entries: list[dict[str, Any]] = [
+        {"at": 0, "seconds": 10},
+        {"at": 1, "seconds": 1, "timeout": 5},
+        {"at": 2, "seconds": 1},
+    ]
     entries += [{"at": 3, "seconds": 1, "priority": 0, "agent": "urgent"}]
     found = plan(config(concurrency=1), entries)
     assert (found.served, found.refused, found.seconds) == (3, 1, 12)
     assert found.max_wait == 9  # the one that came second is passed over
 
 
-def test_the_ledgers_rows_are_a_trace(tmp_path: Path, manual_clock: ManualClock) -> None:
-    limiter = MultiProviderLimiter.from_config(config(), clock=manual_clock)
-    for agent in "ab":
-        with limiter.scope(agent=agent):
-            call = limiter.acquire("p:m", input_tokens=1_000)
-            manual_clock.advance(7)
-            call.settle(Usage(input_tokens=1_000, output_tokens=200))
-    rows_of = getattr(limiter.costs, "rows", None)
-    if rows_of is None:
-        pytest.skip("the ledger has no rows yet")
+def test_the_ledgers_rows_are_a_trace(tmp_path: Path) -> None:
+    """What `limiter.costs.rows().to_json(path)` writes."""
+    row = {
+        "time": "2026-01-01T00:00:00+00:00",
+        "provider": "p",
+        "model": "m",
+        "labels": {"agent": "a"},
+        "requests": 1,
+        "input_tokens": 1_000,
+        "output_tokens": 200,
+        "cached_input_tokens": 500,
+        "cache_write_tokens": 0,
+        "cache_write_1h_tokens": 0,
+        "reasoning_tokens": 0,
+        "input_audio_tokens": 0,
+        "output_audio_tokens": 0,
+        "cost": 0.014,
+        "estimate": 0.014,
+        "latency": 7.0,
+        "outcome": "ok",
+        "attempts": 1,
+        "price": "user",
+    }
     path = tmp_path / "calls.json"
-    rows_of().to_json(path)
-    found = plan(config(), path)
-    assert (found.calls, found.cost) == (2, pytest.approx(limiter.costs.total))
+    path.write_text(json.dumps([row, {**row, "time": "2026-01-01T00:00:03+00:00"}]), "utf-8")
+    found = plan(config(cached_input_per_1m=2), path)
+    assert (found.calls, found.seconds, found.notes) == (2, 10, ())
+    assert found.cost == pytest.approx(2 * (500 * 10 + 500 * 2 + 200 * 20) / 1e6)
 
 
 @pytest.mark.parametrize(

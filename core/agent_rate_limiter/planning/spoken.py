@@ -16,7 +16,7 @@ from agent_rate_limiter.planning.workload import (
     usual_seconds,
 )
 
-_MOST = 1_000_000
+_MOST = 100_000
 """Calls of one workload: more belongs into several plans."""
 EXAMPLE = "200 agents x 10 calls, 2k in, 500 out"
 _NUMBER = r"(?P<n>\d[\d_]*(?:\.\d+)?)\s*(?P<k>[kKmM](?![a-z]))?"

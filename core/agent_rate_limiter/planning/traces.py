@@ -70,18 +70,21 @@ def _json(text: str, where: str) -> object:
 
 
 def _from_entries(entries: Iterable[tuple[str, object]], words: str) -> Workload:
-    """Make a lane of each call that tells its time; the others follow their agent's last call."""
+    """Make a lane of each call; those of an agent that tell no time follow one another."""
     timed: list[Lane] = []
+    untimed: list[Lane] = []
     following: dict[str, Lane] = {}
     assumed = False
     for where, entry in entries:
         at, labels, call, guessed = _entry(where, entry)
         assumed = assumed or guessed
-        if at is not None:
-            timed.append(Lane(at, labels, [call]))
+        agent = labels.get("agent")
+        if at is None and agent is not None:
+            following.setdefault(agent, Lane(0.0, labels)).calls.append(call)
         else:
-            following.setdefault(labels.get("agent", ""), Lane(0.0, labels)).calls.append(call)
-    if not timed and not following:
+            (untimed if at is None else timed).append(Lane(at or 0.0, labels, [call]))
+    lanes = [*timed, *following.values(), *untimed]
+    if not lanes:
         raise ConfigError(f"workload {words}: there is no call in it.")
     first = min((lane.start for lane in timed), default=0.0)
     begins = first if first > _EPOCH else None
@@ -89,7 +92,7 @@ def _from_entries(entries: Iterable[tuple[str, object]], words: str) -> Workload
         for lane in timed:
             lane.start -= first
     note = f"Calls without 'seconds' take {FIRST_TOKEN:g} s and {1000 / TOKENS_PER_SECOND:g} ms per token of output."
-    return Workload([*timed, *following.values()], words, begins, (note,) if assumed else ())
+    return Workload(lanes, words, begins, (note,) if assumed else ())
 
 
 def _entry(where: str, entry: object) -> tuple[float | None, dict[str, str], Call, bool]:
