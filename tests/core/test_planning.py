@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from agent_rate_limiter import ConfigError, Plan, plan
+from agent_rate_limiter import ConfigError, MultiProviderLimiter, Plan, Usage, plan
 from agent_rate_limiter.planning.traces import read_workload
 from agent_rate_limiter.planning.workload import Workload
+from agent_rate_limiter.testing import ManualClock
 
 
 def config(*, budget: float | None = None, **model: Any) -> dict[str, Any]:
@@ -299,34 +300,19 @@ def test_a_deadline_and_a_priority_of_a_trace_count() -> None:
     assert found.max_wait == 9  # the one that came second is passed over
 
 
-def test_the_ledgers_rows_are_a_trace(tmp_path: Path) -> None:
-    """What `limiter.costs.rows().to_json(path)` writes."""
-    row = {
-        "time": "2026-01-01T00:00:00+00:00",
-        "provider": "p",
-        "model": "m",
-        "labels": {"agent": "a"},
-        "requests": 1,
-        "input_tokens": 1_000,
-        "output_tokens": 200,
-        "cached_input_tokens": 500,
-        "cache_write_tokens": 0,
-        "cache_write_1h_tokens": 0,
-        "reasoning_tokens": 0,
-        "input_audio_tokens": 0,
-        "output_audio_tokens": 0,
-        "cost": 0.014,
-        "estimate": 0.014,
-        "latency": 7.0,
-        "outcome": "ok",
-        "attempts": 1,
-        "price": "user",
-    }
+def test_the_ledgers_rows_are_a_trace(tmp_path: Path, manual_clock: ManualClock) -> None:
+    options = config(cached_input_per_1m=2)
+    limiter = MultiProviderLimiter.from_config(options, clock=manual_clock)
+    for agent in "ab":
+        with limiter.scope(agent=agent):
+            call = limiter.acquire("p:m", input_tokens=1_000)
+            manual_clock.advance(7)
+            call.settle(Usage(1, 1_000, 200, cached_input_tokens=500))
     path = tmp_path / "calls.json"
-    path.write_text(json.dumps([row, {**row, "time": "2026-01-01T00:00:03+00:00"}]), "utf-8")
-    found = plan(config(cached_input_per_1m=2), path)
-    assert (found.calls, found.seconds, found.notes) == (2, 10, ())
-    assert found.cost == pytest.approx(2 * (500 * 10 + 500 * 2 + 200 * 20) / 1e6)
+    limiter.costs.rows().to_json(path)
+    found = plan(options, path)
+    assert (found.calls, found.seconds, found.notes) == (2, 14, ())
+    assert found.cost == pytest.approx(limiter.costs.total)
 
 
 @pytest.mark.parametrize(

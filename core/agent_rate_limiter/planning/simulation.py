@@ -15,6 +15,7 @@ from agent_rate_limiter.limits import Limit, Resource, Target
 from agent_rate_limiter.multi_provider import MultiProviderLimiter
 from agent_rate_limiter.planning.workload import Call, Lane, Workload
 from agent_rate_limiter.provider import ANY_MODEL
+from agent_rate_limiter.quotes import UNPRICED
 from agent_rate_limiter.testing.clock import START, ManualClock
 from agent_rate_limiter.testing.loop import run_virtual
 from agent_rate_limiter.usage import Estimate, Usage
@@ -122,12 +123,10 @@ class PlannedLimiter(MultiProviderLimiter):
         except ConfigError as error:
             raise ConfigError(f"{where}: {error}") from None
 
-    def unpriced(self, targets: Iterable[Target]) -> tuple[str, ...]:
-        """Return those targets that have no price."""
-        routes = [self._calls.route(target) for target in sorted(targets)]
-        for route in routes:
-            route.cost(Usage(), self._calls.engine.clock.now())  # looks its price up
-        return tuple(str(route.target) for route in routes if route.price is None)
+    def unpriced(self) -> tuple[str, ...]:
+        """Return the targets that were called and have no price."""
+        rows = self.costs.report(by=("provider", "model", "price")).to_dicts()
+        return tuple(f"{row['provider']}:{row['model']}" for row in rows if row["price"] == UNPRICED)
 
     def name_of(self, decision: Decision) -> Name:
         """Name the limit that refused a call."""
@@ -194,7 +193,6 @@ class _Run:
         self._default = default
         self._zero = clock.now()
         self._found = Outcome()
-        self._targets: set[Target] = set()
         self._sent = self._produced = self._ended = 0
 
     async def all(self, lanes: Iterable[Lane]) -> None:
@@ -218,7 +216,6 @@ class _Run:
         except (LimitExceeded, AllTargetsFailed) as error:
             self._refused(error)
             return
-        self._targets.add(reservation.target)
         found.waits.append(reservation.waited)
         await asyncio.sleep(call.seconds)  # noqa: TID251 - on virtual time
         reservation.settle(Usage(1, call.input_tokens, call.output_tokens, call.cached_input_tokens))
@@ -244,7 +241,7 @@ class _Run:
             name: [((since - zero) / 1000, (until - zero) / 1000) for since, until in spans]
             for name, spans in self._limiter.bound.items()
         }
-        found.unpriced = self._limiter.unpriced(self._targets)
+        found.unpriced = self._limiter.unpriced()
         found.waiting = [((at - zero) / 1000, number) for at, number in self._limiter.waiting]
         return found
 
