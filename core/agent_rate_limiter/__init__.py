@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from agent_rate_limiter.events import Refused as Refused
     from agent_rate_limiter.events import Retried as Retried
     from agent_rate_limiter.events import Settled as Settled
+    from agent_rate_limiter.events import StoreFound as StoreFound
+    from agent_rate_limiter.events import StoreLost as StoreLost
     from agent_rate_limiter.limiter import RateLimiter as RateLimiter
     from agent_rate_limiter.limits import EACH as EACH
     from agent_rate_limiter.limits import Limit as Limit
@@ -96,6 +98,8 @@ _HOME = {
         "Refused",
         "Retried",
         "Settled",
+        "StoreFound",
+        "StoreLost",
     ),
     "limiter": ("RateLimiter",),
     "limits": ("EACH", "Limit", "Priority", "Resource", "Scope", "Target"),

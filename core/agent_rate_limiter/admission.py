@@ -30,6 +30,7 @@ class Bucket:
         "pace",
         "queue",
         "refused_at",
+        "rev",
         "scope",
         "settle",
         "state",
@@ -44,6 +45,7 @@ class Bucket:
         self.learned = False  # nobody configured it: the provider's word is all there is
         self.merged_at = 0  # admission of the call whose answer corrected it last, in epoch milliseconds
         self.refused_at = 0  # when the provider last refused though the bucket had room: then headers told too much
+        self.rev = 0  # how often a store that is shared had the rule changed
         self.obey(limit, strategy or strategy_for(limit))
         self.state: Any = self.strategy.initial(now)
         self.queue: Any = None  # the engine's: who waits for this bucket
@@ -106,7 +108,7 @@ def refuse(path: Path, amounts: Sequence[int], now: int) -> Refusal:
         for bucket, amount in zip(path, amounts)  # noqa: B905
         if amount and bucket.take(bucket.state, amount, now) is None
     ]
-    return max(refusals, key=_severity)
+    return max(refusals, key=severity)
 
 
 def _refusal(bucket: Bucket, amount: int, now: int) -> Refusal:
@@ -121,5 +123,6 @@ def _refusal(bucket: Bucket, amount: int, now: int) -> Refusal:
     )
 
 
-def _severity(refusal: Refusal) -> tuple[bool, bool, int]:
+def severity(refusal: Refusal) -> tuple[bool, bool, int]:
+    """How long a refusal holds, for comparison: whichever limit frees last binds."""
     return (refusal.never, refusal.wait is None, refusal.wait or 0)

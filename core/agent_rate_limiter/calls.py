@@ -68,7 +68,7 @@ class Calls:
         self.events = events
         self.chooser = chooser
         self._alerts = alerts
-        self._router = Router(declared, engine.store.bucket, costs, alerts, quotes)
+        self._router = Router(declared, engine.store.bucket, costs, alerts, quotes, passing=engine.passing)
         self._routes = self._router.routes  # read without a lock, and without a call, on the way of every call
         self._feedback = Feedback(engine, self._router, events)
 
@@ -174,14 +174,16 @@ class Calls:
 
     def pause(self, seconds: float) -> None:
         """Wait as long, blocking the thread: in the engine's queue, so that virtual time knows."""
-        self.cancel(wait_in_thread(self.engine, self._sleeper(seconds)).hold)
+        pauses = self.engine.pauses
+        pauses.settle(wait_in_thread(pauses, self._sleeper(seconds)).hold, (0,))
 
     async def pause_async(self, seconds: float) -> None:
         """Wait as long, letting the event loop run."""
-        self.cancel((await wait_in_loop(self.engine, self._sleeper(seconds))).hold)
+        pauses = self.engine.pauses
+        pauses.settle((await wait_in_loop(pauses, self._sleeper(seconds))).hold, (0,))
 
     def _sleeper(self, seconds: float) -> Waiter:
-        now = self.engine.clock.now()
+        now = self.engine.pauses.clock.now()
         bucket = Bucket("backoff", GATE, "", now)
         bucket.state = bucket.state._replace(closed_until=now + round(seconds * 1000))
         hold = Hold((bucket,), (1,))
@@ -208,18 +210,22 @@ class Calls:
         account, at = route.account, hold.taken_at
         nano = account.cost(usage, at)
         used = route.used(estimate, usage, nano)
-        now = self.engine.settle(hold, used if usage.exact else _charged(hold, used, usage))
+        now = self.engine.settle(hold, used if usage.exact else charged(hold, used, usage))
         gate = route.gate.state
         if route.searching or gate[1] < OPEN or gate[5]:  # window, strikes
-            self._tell(lambda now: self._feedback.succeeded(route, hold, now))
-        for watch in route.watched:
-            if watch.level(watch.bucket.state) >= watch.due or hold.taken_at >= watch.look_at:
-                self._alerts.look(watch, self.engine.clock.now())
+            self._tell(route, lambda now: self._feedback.succeeded(route, hold, now))
+        if route.watched:
+            self._watch(route, hold)
         if self.chooser.health:
             self.chooser.health.succeeded(route.target)
         if self.events.listening or self.chooser.times_calls:
             self._settled(route, hold, usage, nano, now)
         return account.book(usage, nano, at, now - at, OK if usage.exact else ESTIMATED, hold.attempt, estimate)
+
+    def _watch(self, route: Route, hold: Hold) -> None:
+        for watch in route.watched:
+            if watch.level(watch.bucket.state) >= watch.due or hold.taken_at >= watch.look_at:
+                self._alerts.look(watch, self.engine.clock.now())
 
     def _settled(self, route: Route, hold: Hold, usage: Usage, nano: int, now: int) -> None:
         seconds = (now - hold.taken_at) / 1000
@@ -232,7 +238,7 @@ class Calls:
     def refuse(self, route: Route, hold: Hold, estimate: Estimate, failure: Failure) -> float:
         """The provider refused the call, or was never reached: charge that, and let everybody know."""
         sent = Usage(requests=estimate.requests if failure.sent else 0)
-        self.engine.read(lambda now: self._feedback.refused(route, hold, failure, now))  # before its place is taken
+        self._learn(route, lambda now: self._feedback.refused(route, hold, failure, now))  # before its place is taken
         used = route.used(Estimate(requests=0), sent, 0) if failure.sent else hold.nothing
         at, now = hold.taken_at, self.engine.settle(hold, used)
         self._spread()
@@ -243,11 +249,14 @@ class Calls:
 
     def observe(self, route: Route, hold: Hold, quotas: Iterable[Quota]) -> None:
         """A response's headers say what is left."""
-        self._tell(lambda now: self._feedback.observe(route, hold, quotas, now))
+        self._tell(route, lambda now: self._feedback.observe(route, hold, quotas, now))
 
-    def _tell(self, learn: Callable[[int], None]) -> None:
-        self.engine.read(learn)
+    def _tell(self, route: Route, learn: Callable[[int], None]) -> None:
+        self._learn(route, learn)
         self._spread()
+
+    def _learn(self, route: Route, learn: Callable[[int], None]) -> None:  # noqa: ARG002 - what it may change
+        self.engine.read(learn)
 
     def _spread(self) -> None:
         """Limits have changed: tell whoever listens or waits."""
@@ -264,7 +273,7 @@ class Calls:
         """Charge a call that nobody will settle any more, as soon as may be. Safe in a finalizer."""
         account = route.account
         nano = account.known_cost(usage)  # if a limit on cost is on the path, its price is known
-        hold.final = _charged(hold, route.used(estimate, usage, nano), usage)
+        hold.final = charged(hold, route.used(estimate, usage, nano), usage)
         account.book_later(usage, nano if account.priced else None, hold.taken_at, hold.attempt, estimate)
         self.engine.abandon(hold)
 
@@ -402,7 +411,7 @@ class _Sizing:
         return (0, *amounts[1:]) if self._nested else amounts
 
 
-def _charged(hold: Hold, used: Sequence[int], usage: Usage) -> Sequence[int]:
+def charged(hold: Hold, used: Sequence[int], usage: Usage) -> Sequence[int]:
     """What is charged for a usage: a guess never refunds."""
     return used if usage.exact else [max(taken, amount) for taken, amount in zip(hold.amounts, used, strict=False)]
 

@@ -154,6 +154,30 @@ class AlertRaised(Event):
     alert: Alert = field(kw_only=True)
 
 
+@dataclass(frozen=True)
+class StoreLost(Event):
+    """The store that processes share cannot be reached.
+
+    Args:
+        policy: what happens meanwhile: "fail_closed", "fail_open" or "local".
+        reason: what is wrong, in one sentence.
+    """
+
+    policy: str = field(kw_only=True)
+    reason: str = field(kw_only=True)
+
+
+@dataclass(frozen=True)
+class StoreFound(Event):
+    """The store that processes share is back.
+
+    Args:
+        seconds: for how long it was not.
+    """
+
+    seconds: float = field(kw_only=True)
+
+
 E = TypeVar("E", bound=Event)
 
 

@@ -15,16 +15,15 @@ from agent_rate_limiter.alerts import Alerts, Sinks
 from agent_rate_limiter.attempts import Attempts
 from agent_rate_limiter.calls import Calls, check_estimate, check_priority, check_timeout, make_estimate
 from agent_rate_limiter.choice import NOWHERE, Chooser
-from agent_rate_limiter.clock import SystemClock
 from agent_rate_limiter.cost_tracker import CostTracker
 from agent_rate_limiter.decision import Decision
 from agent_rate_limiter.decorator import Terms, limited
-from agent_rate_limiter.engine.engine import Engine
-from agent_rate_limiter.engine.port import Clock, Hold, Store
+from agent_rate_limiter.engine.port import Clock, Hold, SharedStore, Store
 from agent_rate_limiter.errors import ConfigError
 from agent_rate_limiter.events import AlertRaised, Events
 from agent_rate_limiter.fallback import Limited
 from agent_rate_limiter.limits import Limit, Target, label_texts, shorthand
+from agent_rate_limiter.machinery import calls_for, make_engine
 from agent_rate_limiter.pending import Pending
 from agent_rate_limiter.pricing import Price
 from agent_rate_limiter.quotes import Quotes
@@ -32,7 +31,6 @@ from agent_rate_limiter.report import Advice, Explanation, Snapshot, advise, sho
 from agent_rate_limiter.reservation import Reservation
 from agent_rate_limiter.retry import RetryStrategy
 from agent_rate_limiter.routing import Declared
-from agent_rate_limiter.stores import open_store
 from agent_rate_limiter.thresholds import check_thresholds
 from agent_rate_limiter.usage import Estimate
 from agent_rate_limiter.verdict import decision_of
@@ -54,7 +52,9 @@ class Limiter:
 
     Args:
         declared: what is known of a target; raises ConfigError for one that is not known.
-        store: where the limits live: a URI such as "memory://", or a store.
+        store: where the limits live: a URI such as "memory://" or "sqlite:///agents.db", or a store.
+        on_store_error: what happens while a shared store cannot be reached: "fail_closed" raises StoreUnavailable,
+            "fail_open" admits every call, "local" admits by this process's share of the limits.
         clock: tells the time; the system's unless given.
         lease: seconds after which a reservation that nobody ends is taken for lost: its slot comes back and
             its estimate stays charged.
@@ -76,7 +76,8 @@ class Limiter:
         self,
         declared: Callable[[Target], Declared],
         *,
-        store: str | Store = "memory://",
+        store: str | Store | SharedStore = "memory://",
+        on_store_error: str = "fail_closed",
         clock: Clock | None = None,
         lease: float = 600.0,
         ageing: float = 1.0,
@@ -87,14 +88,13 @@ class Limiter:
         chooser: Chooser | None = None,
         ledger: str | CostTracker | None = None,
     ) -> None:
-        if clock is not None and not hasattr(clock, "now"):
-            raise ConfigError(f"clock is {clock!r}: give an object with now() -> epoch milliseconds, or None.")
-        engine = Engine(
-            open_store(store),
-            clock or SystemClock(),
+        engine = make_engine(
+            store,
+            clock,
             lease=_span("lease", lease),
             ageing=_span("ageing", ageing),
             bounds=_bounds(max_queue),
+            on_store_error=on_store_error,
         )
         self.alerts = alerts or Alerts()
         self.alerts.keep_in(engine.store)
@@ -106,7 +106,7 @@ class Limiter:
         self.events = Events()
         self.alerts.hear(lambda alert: self.events.emit(AlertRaised(alert.at, alert=alert)))
         chooser = chooser or Chooser(lambda _: NOWHERE)
-        self._calls = Calls(
+        self._calls = calls_for(engine)(
             engine, declared, self.costs, RetryStrategy.of(retry), self.alerts, quotes, self.events, chooser
         )
         self._targets: dict[str | Target, Target] = {}  # as written → checked
@@ -280,7 +280,7 @@ class RateLimiter(Limiter):
         limits: `Limit`s, or texts such as "40 requests/week".
         target: what messages and reports call it, as `provider:model`.
         price: for limits on cost and for reports; without it, the price table's for the target.
-        store: see Limiter; so are clock, lease, ageing, retry, on_unknown_price, ledger.
+        store: see Limiter; so are on_store_error, clock, lease, ageing, retry, on_unknown_price, ledger.
         alert_threshold: the share of a limit at which to alert, or several; none unless given.
         on_alert: who is told, see MultiProviderLimiter.
         max_queue: how many calls may wait for one limit: a number, or priority → a number for each.
@@ -296,7 +296,8 @@ class RateLimiter(Limiter):
         *,
         target: str | Target = _NOBODY,
         price: Price | None = None,
-        store: str | Store = "memory://",
+        store: str | Store | SharedStore = "memory://",
+        on_store_error: str = "fail_closed",
         clock: Clock | None = None,
         lease: float = 600.0,
         ageing: float = 1.0,
@@ -319,6 +320,7 @@ class RateLimiter(Limiter):
         super().__init__(
             lambda _: known,
             store=store,
+            on_store_error=on_store_error,
             clock=clock,
             lease=lease,
             ageing=ageing,
@@ -422,7 +424,7 @@ class _Known:
         self.kind = kind
 
 
-def _books(ledger: str | None, store: str | Store) -> str:
+def _books(ledger: str | None, store: str | Store | SharedStore) -> str:
     if ledger is not None:
         return ledger
     return store if isinstance(store, str) and store.startswith("sqlite://") else "memory://"

@@ -18,7 +18,7 @@ from agent_rate_limiter.choice import FALLBACK_AFTER, Chooser, Elsewhere
 from agent_rate_limiter.cost_tracker import CostTracker
 from agent_rate_limiter.decision import Decision
 from agent_rate_limiter.decorator import limited
-from agent_rate_limiter.engine.port import Clock, Store
+from agent_rate_limiter.engine.port import Clock, SharedStore, Store
 from agent_rate_limiter.errors import ConfigError
 from agent_rate_limiter.fallback import Limited
 from agent_rate_limiter.limiter import Limiter, P, R, Size, make_terms
@@ -54,7 +54,9 @@ class MultiProviderLimiter(Limiter):
         budgets: further budgets, for scopes or other periods.
         on_alert: who is told of an `Alert` besides the log: a function or coroutine function that takes it, a
             `Webhook`, a `logging.Logger`, or a list of these. They are told by a thread of their own.
-        store: where the limits live; "memory://" is this process.
+        store: where the limits live: "memory://" is this process, "sqlite:///agents.db" every process on this machine.
+        on_store_error: while a shared store cannot be reached, "fail_closed" raises StoreUnavailable, "fail_open"
+            admits every call, "local" admits by this process's share of the limits.
         clock: tells the time; the system's unless given.
         lease: seconds after which a reservation that nobody ends is taken for lost.
         ageing: seconds after which a priority that was passed over counts as one level more urgent.
@@ -84,7 +86,8 @@ class MultiProviderLimiter(Limiter):
         limit_alert_threshold: float | Sequence[float] = (),
         budgets: Iterable[Budget | Mapping[str, Any]] = (),
         on_alert: Sinks = None,
-        store: str | Store = "memory://",
+        store: str | Store | SharedStore = "memory://",
+        on_store_error: str = "fail_closed",
         clock: Clock | None = None,
         lease: float = 600.0,
         ageing: float = 1.0,
@@ -110,6 +113,7 @@ class MultiProviderLimiter(Limiter):
         super().__init__(
             self._declared,
             store=store,
+            on_store_error=on_store_error,
             clock=clock,
             lease=lease,
             ageing=ageing,

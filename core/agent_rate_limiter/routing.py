@@ -70,11 +70,13 @@ class Route:
         account: the books of this target and scope, which know its price.
         watched: the limits on the path that somebody wants to hear of.
         searching: whether nobody configured a rate: then successes and refusals teach it.
+        passing: whether a gate that seems open is to be asked (1): others may have closed it.
     """
 
     __slots__ = (
         "_capped",
         "_costed",
+        "_passing",
         "_pick",
         "account",
         "flow",
@@ -96,6 +98,7 @@ class Route:
         *,
         watched: tuple[Watch, ...],
         searching: bool,
+        passing: int = 0,
     ) -> None:
         self.target = target
         self.labels = scope.labels
@@ -103,6 +106,7 @@ class Route:
         self.account = account
         self.watched = watched
         self.searching = searching
+        self._passing = passing
         self.flow = scope.labels.get("agent", "")
         self.follow(path)
 
@@ -132,7 +136,7 @@ class Route:
                 if account.price is not None:
                     cost = account.price.worst_nano(requests, given, at_most)
         gate = self.gate.state
-        passing = 0 if gate[1] >= OPEN and not gate[0] else 1  # nobody counts who passes an open gate
+        passing = self._passing if gate[1] >= OPEN and not gate[0] else 1  # nobody counts who passes an open gate
         return self._pick((requests, given, expected, given + expected, cost, 1, at_most, given + at_most, passing))
 
     def expected_cost(self, estimate: Estimate) -> float:
@@ -160,6 +164,7 @@ class Router:
         costs: the books.
         alerts: who watches limits.
         quotes: who knows prices.
+        passing: as a Route's.
     """
 
     def __init__(
@@ -169,7 +174,10 @@ class Router:
         costs: CostTracker,
         alerts: Alerts,
         quotes: Quotes,
+        *,
+        passing: int = 0,
     ) -> None:
+        self._passing = passing
         self._quotes = quotes
         self._alerts = alerts
         self._costs = costs
@@ -209,7 +217,8 @@ class Router:
         watched = self._alerts.watched(path)
         quote = partial(self._quotes.quote, target, declared.price, declared.kind, budgets=_money(path))
         account = self._costs.account(target, scope.labels, quote)
-        route = Route(target, scope, tuple(path), account, watched=watched, searching=not declared.rated)
+        searching, passing = not declared.rated, self._passing
+        route = Route(target, scope, tuple(path), account, watched=watched, searching=searching, passing=passing)
         self.routes[target, scope.key] = route
         return route
 

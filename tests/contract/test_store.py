@@ -1,9 +1,11 @@
-"""What every store must do. A new store joins by one line in STORES."""
+"""What every store must do. A new store joins by one line in tests/contract/opened.py."""
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+from collections.abc import Iterator
+from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -11,11 +13,11 @@ from agent_rate_limiter.admission import Bucket
 from agent_rate_limiter.engine.port import Hold, Store
 from agent_rate_limiter.errors import ConfigError
 from agent_rate_limiter.limits import Limit, Resource
-from agent_rate_limiter.stores import open_store
+from agent_rate_limiter.stores import is_shared, open_store
+from tests.contract.direct import Direct
+from tests.contract.opened import STORES
 
 NOW = 1_767_225_600_000
-STORES: dict[str, Callable[[], Store]] = {"memory": lambda: open_store("memory://")}
-
 RPM = Limit(Resource.REQUESTS, 2, "minute")
 TPM = Limit(Resource.TOKENS, 100, "minute")
 SLOTS = Limit(Resource.CONCURRENCY, 1)
@@ -24,8 +26,13 @@ SLIDING = Limit(Resource.TOKENS, 100, "minute", strategy="sliding_window")
 
 
 @pytest.fixture(params=STORES)
-def store(request: pytest.FixtureRequest) -> Store:
-    return STORES[request.param]()
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    found = open_store(STORES[request.param](tmp_path))
+    if is_shared(found):
+        yield Direct(found)
+        found.close()
+    else:
+        yield cast("Store", found)
 
 
 def bucket(store: Store, limit: Limit, key: str = "") -> Bucket:

@@ -47,6 +47,7 @@ EVERYTHING = {
     "fallbacks": {"openai:gpt-4": ["anthropic:claude-opus-4"]},
     "ledger": "sqlite:///costs.db",
     "on_unknown_price": "zero",
+    "on_store_error": "local",
     "retry": {"max_attempts": 4, "max_time": 60, "backoff": "exponential", "jitter": True},
     "store": "sqlite:///agents.db",
     "lease": 30,
@@ -91,6 +92,7 @@ fallbacks:
   openai:gpt-4: [anthropic:claude-opus-4]
 ledger: sqlite:///costs.db
 on_unknown_price: zero
+on_store_error: local
 retry: {max_attempts: 4, max_time: 60, backoff: exponential, jitter: true}
 store: sqlite:///agents.db
 lease: 30
@@ -147,6 +149,7 @@ def test_the_options_are_ready_for_the_limiter() -> None:
         "fallback_after": 2,
         "ledger": "sqlite:///costs.db",
         "on_unknown_price": "zero",
+        "on_store_error": "local",
     }
 
 

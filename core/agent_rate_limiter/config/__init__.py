@@ -123,6 +123,7 @@ class LimiterConfig(Entry):
     store: kinds.StoreUri | None = Field(  # it may hold a password
         None, description="where the state lives: memory://, sqlite:///…, redis://…", repr=False
     )
+    on_store_error: kinds.StoreError | None = Field(None, description="what happens while the store is lost")
     lease: kinds.Positive | None = Field(None, description="seconds until an abandoned reservation comes back")
     ageing: kinds.Positive | None = Field(None, description="seconds of waiting that raise a priority by one")
     max_queue: kinds.MaxQueue | None = Field(None, description="calls that may wait for a limit; or by priority")

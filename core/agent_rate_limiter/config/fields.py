@@ -20,6 +20,7 @@ from agent_rate_limiter.budgets import ACTIONS
 from agent_rate_limiter.choice import POLICIES
 from agent_rate_limiter.limits import COUNTS, PERIOD_SECONDS, STRATEGIES, Limit, Resource, Scope, Target
 from agent_rate_limiter.quotes import ON_UNKNOWN
+from agent_rate_limiter.stores import ON_STORE_ERROR
 
 _MOST = 10**15  # so that whatever is made of a number (milliseconds, nano-dollars) stays exact and finite
 _TOO_MUCH = "give a number of at most 1e15"
@@ -279,6 +280,7 @@ Counts = Annotated[str, Read(_one_of(*COUNTS)), _enum(*COUNTS)]
 AlertFormat = Annotated[str, Read(_one_of(*FORMATS)), _enum(*FORMATS)]
 Action = Annotated[str, Read(_one_of(*ACTIONS)), _enum(*ACTIONS)]
 UnknownPrice = Annotated[str, Read(_one_of(*ON_UNKNOWN)), _enum(*ON_UNKNOWN)]
+StoreError = Annotated[str, Read(_one_of(*ON_STORE_ERROR)), _enum(*ON_STORE_ERROR)]
 Policy = Annotated[str, Read(_one_of(*POLICIES)), _enum(*POLICIES)]
 Seconds = Annotated[float, Read(_seconds), _NUMBER]
 MaxQueue = Annotated[

@@ -38,6 +38,9 @@ class Engine:
         bounds: how many may wait for one limit, by priority; under None all together.
     """
 
+    passing = 0
+    """Units that a call takes from a gate that is known to be open: nobody counts them here."""
+
     def __init__(
         self,
         store: Store,
@@ -204,6 +207,11 @@ class Engine:
     def newest_first(self) -> Iterable[Hold]:
         """Return the calls in flight, the last admitted first; inside `read`."""
         return reversed(self._live.values())
+
+    @property
+    def pauses(self) -> Engine:
+        """Where backoffs wait."""
+        return self
 
     @property
     def admitted(self) -> int:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from agent_rate_limiter.admission import Bucket, Path, Refusal
 from agent_rate_limiter.limits import Limit
+from agent_rate_limiter.strategies import Strategy
 
 
 class Hold:
@@ -98,4 +99,193 @@ class Waker(Protocol):
 
     def arm(self, at: int | None) -> None:
         """Fire at that epoch millisecond or before; None: no need. Called under the engine's lock."""
+        ...
+
+
+# What follows is for stores that several processes share: whole batches go out, answers come back.
+
+
+class Place(NamedTuple):
+    """A limit that a batch is about, as its sender knows it.
+
+    Args:
+        key: its name in the store.
+        strategy: how it counts.
+        rev: how often the rule was changed by what providers said; the store's word goes first.
+    """
+
+    key: str
+    strategy: Strategy
+    rev: int
+
+
+class Reserve(NamedTuple):
+    """Take all of the amounts, or none.
+
+    Answered by the units that go before it in each place if it is refused; if not, by whether its member's
+    death would change anything: then the store keeps a record of it.
+
+    Args:
+        hold: its number, unique for the member.
+        rank: its priority, aged; lower goes first.
+        standing: the place in whose queue it stands; -1: in none.
+        amounts: (place, units) of each limit that it takes from.
+    """
+
+    hold: int
+    rank: int
+    standing: int
+    amounts: tuple[tuple[int, int], ...]
+
+
+class Settle(NamedTuple):
+    """End a hold: replace what it took by what was used."""
+
+    hold: int
+    kept: bool
+    taken_at: int
+    changes: tuple[tuple[int, int, int], ...]
+    """(place, taken, used)"""
+
+
+class Correct(NamedTuple):
+    """Add to what a hold was settled with."""
+
+    taken_at: int
+    changes: tuple[tuple[int, int], ...]
+    """(place, units)"""
+
+
+class Stand(NamedTuple):
+    """Stand in a place's queue, for a time; answered by the units of those who go before.
+
+    Args:
+        place: whose queue.
+        waiter: its number, unique for the member: another one takes its member's place.
+        rank: its priority, aged.
+        flow: whose fair share it draws on.
+        weight: tokens (or requests) that it draws.
+        amount: units of the place's limit.
+        lasting: milliseconds after which it counts as gone, unless it comes back.
+    """
+
+    place: int
+    waiter: int
+    rank: int
+    flow: str
+    weight: int
+    amount: int
+    lasting: int
+
+
+class Leave(NamedTuple):
+    """Leave a place's queue."""
+
+    place: int
+
+
+class Rule(NamedTuple):
+    """A rule that nobody configured: learned from a provider, or lowered by one.
+
+    Args:
+        rev: rises with each change.
+        limit: the rule.
+        target: whose path it joins, where it was learned; empty for a configured one that was changed.
+        adaptive: whether it is searched for by its refusals.
+    """
+
+    rev: int
+    limit: Limit
+    target: str
+    adaptive: bool
+
+
+class Write(NamedTuple):
+    """Replace a state, and the rule if there is one, unless somebody else did so first. Answered by whether it was."""
+
+    place: int
+    before: Any
+    after: Any
+    strategy: Strategy
+    rule: Rule | None
+
+
+Command = Reserve | Settle | Correct | Stand | Leave | Write
+
+
+class Batch(NamedTuple):
+    """Commands that are one atomic step.
+
+    Args:
+        member: who sends it: one limiter in one process.
+        number: rises by one with each; a batch that is sent again, its answer lost, has the same.
+        lease: milliseconds for which the member counts as alive from here on.
+        places: the limits that the commands are about.
+        commands: in order.
+    """
+
+    member: str
+    number: int
+    lease: int
+    places: Sequence[Place]
+    commands: Sequence[Command]
+
+
+class Answer(NamedTuple):
+    """What came of a batch.
+
+    Args:
+        now: epoch milliseconds of the step, on the store's clock.
+        members: how many are alive.
+        results: one for each command.
+        states: revision and state of each place, after the step.
+        rules: those that the sender does not know yet, by key.
+    """
+
+    now: int
+    members: int
+    results: Sequence[Any]
+    states: Sequence[tuple[int, Any]]
+    rules: Mapping[str, Rule]
+
+
+class SharedStore(Protocol):
+    """A store that processes share. Its methods do I/O, and raise StoreUnavailable; one thread at a time calls them."""
+
+    @property
+    def name(self) -> str:
+        """What it is, without secrets."""
+        ...
+
+    @property
+    def look_every(self) -> int:
+        """Milliseconds after which to call `changed` while somebody waits."""
+        ...
+
+    def run(self, batch: Batch, now: int | None) -> Answer:
+        """Take one atomic step, at a given epoch millisecond or at the store's own time."""
+        ...
+
+    def changed(self) -> Iterable[str] | None:
+        """Whose limits have room since the last look; None: somebody's, perhaps. Blocks at most for a short time."""
+        ...
+
+    def recall(self, key: str) -> str | None:
+        """As Store."""
+        ...
+
+    def remember(self, key: str, text: str) -> None:
+        """As Store."""
+        ...
+
+    def first(self, key: str, until: int, now: int) -> bool:
+        """As Store."""
+        ...
+
+    def close(self) -> None:
+        """Let go of connections; the next use connects anew."""
+        ...
+
+    def forked(self) -> None:
+        """Forget the parent's connections, without touching them."""
         ...

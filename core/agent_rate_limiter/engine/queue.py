@@ -178,6 +178,10 @@ class WaitQueue:
                 units += group.ahead_of(flow)
         return units
 
+    def rank(self, waiter: Waiter, now: int) -> int:
+        """How urgent a waiter is, the time included that its class was passed over."""
+        return self._classes[waiter.priority].rank(now, self._ageing)[0]
+
     def blocks(self, priority: int, now: int) -> bool:
         """Whether somebody is waiting who goes before a newcomer of that priority."""
         group = self._leading(now)

@@ -46,11 +46,11 @@ class WaitingRoom:
         """Let a call wait where it is bound; or decide it at once."""
         refusal = self._store.refusal(waiter.hold, now)
         if refusal is not None:
-            if _hopeless(waiter, refusal, now):
+            if hopeless(waiter, refusal, now):
                 waiter.outcome = refusal
             else:
                 self._park(waiter, refusal.bucket, now)
-        elif (busy := _busy(waiter.hold)) is not None:
+        elif (busy := busy_elsewhere(waiter.hold)) is not None:
             self._park(waiter, busy, now)
         else:
             self._store.reserve(waiter.hold, now)
@@ -89,8 +89,7 @@ class WaitingRoom:
                 self._pump(queue, now)
         while self._deadlines and self._deadlines[0][0] <= now:
             waiter = heappop(self._deadlines)[2]
-            if waiter.queue is not None:
-                self._time_out(waiter, waiter.queue, now)
+            self._expire(waiter, now)
 
     def next_time(self) -> int | None:
         """Epoch milliseconds at which `due` has something to do; None: time alone changes nothing."""
@@ -105,7 +104,7 @@ class WaitingRoom:
         for bucket, amount in zip(hold.path, hold.amounts, strict=False):
             queue: WaitQueue | None = bucket.queue
             if amount and queue is not None and queue.blocks(priority, now):
-                return _queued(bucket, amount, queue.ahead_of(priority, ""), now)
+                return queued(bucket, amount, queue.ahead_of(priority, ""), now)
         return None
 
     def clear(self, why: Outcome, now: int) -> None:
@@ -115,19 +114,28 @@ class WaitingRoom:
                 self._finish(waiter, why, now)
 
     def _park(self, waiter: Waiter, bucket: Bucket, now: int) -> None:
+        queue = self._enter(waiter, bucket, now)
+        if queue is not None and queue.head(now) is waiter:
+            self._pump(queue, now)
+
+    def _enter(self, waiter: Waiter, bucket: Bucket, now: int) -> WaitQueue | None:
+        """Let a waiter into a limit's queue; None if it cannot wait there."""
         queue: WaitQueue | None = bucket.queue
         if queue is None:
             queue = bucket.queue = WaitQueue(bucket, self._ageing)
             self._queues[queue] = None
         elif not waiter.moved and (refusal := _too_late(waiter, queue, now) or self._crowded(waiter, queue, now)):
-            waiter.outcome = refusal
-            return
+            self._turn_away(waiter, refusal)
+            return None
         if waiter.deadline is not None and not waiter.moved:
             heappush(self._deadlines, (waiter.deadline, waiter.sequence, waiter))
         queue.push(waiter)
         self.waiting += 1
-        if queue.head(now) is waiter:
-            self._pump(queue, now)
+        return queue
+
+    def _turn_away(self, waiter: Waiter, refusal: Refusal) -> None:
+        """Refuse a newcomer, whose driver looks at once."""
+        waiter.outcome = refusal
 
     def _crowded(self, waiter: Waiter, queue: WaitQueue, now: int) -> Refusal | None:
         """Refuse a newcomer to a full queue, or send away a less urgent waiter for it."""
@@ -152,13 +160,16 @@ class WaitingRoom:
         queue.remove(waiter, now, served=served)
         self.waiting -= 1
         if queue.empty:
-            queue.bucket.queue = queue.retry_at = None
-            del self._queues[queue]
+            self._close(queue)
+
+    def _close(self, queue: WaitQueue) -> None:
+        queue.bucket.queue = queue.retry_at = None
+        del self._queues[queue]
 
     def _pump(self, queue: WaitQueue, now: int) -> None:
         """Serve a queue from its head until the head has to wait."""
         while (waiter := queue.head(now)) is not None:
-            if not waiter.moved and (busy := _busy(waiter.hold, queue)) is not None:
+            if not waiter.moved and (busy := busy_elsewhere(waiter.hold, queue)) is not None:
                 self._move(waiter, busy, now)
                 continue
             waiter.renew()
@@ -166,7 +177,7 @@ class WaitingRoom:
             if refusal is None:
                 self._admit(waiter.hold, now)
                 self._finish(waiter, ADMITTED, now)
-            elif _hopeless(waiter, refusal, now):
+            elif hopeless(waiter, refusal, now):
                 self._finish(waiter, refusal, now)
             elif refusal.bucket is not queue.bucket:
                 self._move(waiter, refusal.bucket, now)
@@ -192,15 +203,19 @@ class WaitingRoom:
         if not waiter.ring(waiter.bell) and outcome is ADMITTED:  # its event loop is gone: it will never be sent
             self._undo(waiter.hold, now)
 
-    def _time_out(self, waiter: Waiter, queue: WaitQueue, now: int) -> None:
+    def _expire(self, waiter: Waiter, now: int) -> None:
+        """A deadline has come; the call may be gone by then."""
+        queue = waiter.queue
+        if queue is None:
+            return
         was_head = queue.head(now) is waiter
-        refusal = self._store.refusal(waiter.hold, now) or _queued(queue.bucket, waiter.amount, 0, now)
+        refusal = self._store.refusal(waiter.hold, now) or queued(queue.bucket, waiter.amount, 0, now)
         self._finish(waiter, refusal, now)
         if was_head:
             self._pump(queue, now)
 
 
-def _busy(hold: Hold, but: WaitQueue | None = None) -> Bucket | None:
+def busy_elsewhere(hold: Hold, but: WaitQueue | None = None) -> Bucket | None:
     """Return a limit on the path that others already wait for."""
     for bucket, amount in zip(hold.path, hold.amounts, strict=False):
         if amount and bucket.queue is not None and bucket.queue is not but:
@@ -208,7 +223,7 @@ def _busy(hold: Hold, but: WaitQueue | None = None) -> Bucket | None:
     return None
 
 
-def _hopeless(waiter: Waiter, refusal: Refusal, now: int) -> bool:
+def hopeless(waiter: Waiter, refusal: Refusal, now: int) -> bool:
     """Whether waiting is in vain: it never fits, not before the deadline, or only after a budget's reset."""
     if refusal.never or (waiter.deadline is not None and waiter.deadline <= now):
         return True
@@ -226,17 +241,18 @@ def _too_late(waiter: Waiter, queue: WaitQueue, now: int) -> Refusal | None:
     if waiter.deadline is None:
         return None
     amount = waiter.hold.amounts[waiter.hold.path.index(queue.bucket)]
-    refusal = _queued(queue.bucket, amount, queue.ahead_of(waiter.priority, waiter.flow), now)
+    refusal = queued(queue.bucket, amount, queue.ahead_of(waiter.priority, waiter.flow), now)
     return refusal if refusal.wait is not None and now + refusal.wait > waiter.deadline else None
 
 
 def _crowd(queue: WaitQueue, waiter: Waiter, now: int) -> Refusal:
     ahead = queue.ahead_of(waiter.priority, waiter.flow) if queue.waiting else 0
     amount = waiter.hold.amounts[waiter.hold.path.index(queue.bucket)]
-    return _queued(queue.bucket, amount, ahead, now)._replace(crowd=queue.waiting)
+    return queued(queue.bucket, amount, ahead, now)._replace(crowd=queue.waiting)
 
 
-def _queued(bucket: Bucket, amount: int, ahead: int, now: int) -> Refusal:
+def queued(bucket: Bucket, amount: int, ahead: int, now: int) -> Refusal:
+    """Return the refusal of a call that has others before it."""
     strategy, state = bucket.strategy, bucket.state
     return Refusal(
         bucket,

@@ -2,28 +2,50 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
+from urllib.parse import unquote
 
 from agent_rate_limiter.errors import ConfigError
 
 if TYPE_CHECKING:
-    from agent_rate_limiter.engine.port import Store
+    from agent_rate_limiter.engine.port import SharedStore, Store
+
+ON_STORE_ERROR = ("fail_closed", "fail_open", "local")
+"""What may happen while a shared store cannot be reached."""
+_REDIS = ("redis", "rediss", "redis+cluster", "rediss+cluster", "redis+sentinel", "rediss+sentinel")
 
 
-def open_store(uri: str | Store) -> Store:
+def open_store(uri: str | Store | SharedStore) -> Store | SharedStore:
     """Return the store that a URI names; a store is returned as it is.
 
     Raises:
         ConfigError: the URI names none.
     """
+    if not isinstance(uri, str):
+        if hasattr(uri, "reserve") or is_shared(uri):
+            return uri
+        raise ConfigError(f"store is {uri!r}: give a URI such as 'memory://', or a store.")
     if uri in {"memory", "memory:", "memory://"}:
         from agent_rate_limiter.stores.memory import MemoryStore
 
         return MemoryStore()
-    if not isinstance(uri, str):
-        if hasattr(uri, "reserve"):
-            return uri
-        raise ConfigError(f"store is {uri!r}: give a URI such as 'memory://', or a store.")
-    scheme, marks, _ = uri.partition("://")
+    scheme, marks, rest = uri.partition("://")
+    if marks and scheme == "sqlite":
+        from agent_rate_limiter.stores.sqlite import SQLiteStore
+
+        return SQLiteStore(_file(rest))
     shown = f"{scheme}://…" if marks else uri  # what follows may hold a password
-    raise ConfigError(f"store is {shown!r}: it is 'memory://' (one process).")
+    known = "'memory://' (one process) or 'sqlite:///agents.db' (many processes on one machine)"
+    raise ConfigError(f"store is {shown!r}: it is {known}.")
+
+
+def is_shared(store: Store | SharedStore) -> TypeGuard[SharedStore]:
+    """Whether processes share it: then it takes batches."""
+    return hasattr(store, "run")
+
+
+def _file(rest: str) -> str:
+    """As everywhere: three slashes begin a relative path, four an absolute one."""
+    if not rest.startswith("/"):
+        raise ConfigError(f"store is 'sqlite://{rest}': write three slashes before a path, 'sqlite:///{rest}'.")
+    return unquote(rest[1:])

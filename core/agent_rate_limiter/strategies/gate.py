@@ -59,6 +59,11 @@ class Gate:
         self.capacity = OPEN
         self._window = window
 
+    @staticmethod
+    def counts(state: State) -> bool:
+        """Whether it is known how many calls are in flight."""
+        return state.window < OPEN
+
     def initial(self, now: int) -> State:  # noqa: ARG002 - one shape for all strategies
         """Open, as wide as a fresh target is."""
         return State(0, self._window, 0, OPEN, 0, 0, 0)

@@ -28,6 +28,16 @@ class SlidingWindow:
         self._period = period
         self._width = max(1, period // _SLOTS)
 
+    @property
+    def refunds(self) -> bool:
+        """Whether what calls in flight hold is worth waiting for."""
+        return self._refunds
+
+    @property
+    def period(self) -> int:
+        """Milliseconds."""
+        return self._period
+
     def initial(self, now: int) -> State:  # noqa: ARG002 - one shape for all strategies
         """Nothing taken."""
         return (0, (), 0)

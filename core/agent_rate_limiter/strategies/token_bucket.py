@@ -31,6 +31,16 @@ class TokenBucket:
         self._leak = amount // shared
         self._ceiling = self.capacity * self._unit
 
+    @property
+    def unit(self) -> int:
+        """The fractions that one unit is counted in."""
+        return self._unit
+
+    @property
+    def leak(self) -> int:
+        """The fractions that each millisecond pays off."""
+        return self._leak
+
     def initial(self, now: int) -> State:
         """Nothing owed."""
         return (0, now)

@@ -1,0 +1,71 @@
+"""Who does a shared store's I/O: one thread for each limiter, for event loops and threads alike.
+
+No event loop is ever blocked by a slow store, whatever loop it is, and what many tasks and threads want at the
+same time goes out as one batch.
+"""
+
+from __future__ import annotations
+
+import atexit
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from threading import Lock, Thread
+from weakref import WeakSet, ref
+
+from agent_rate_limiter.engine.shared import SharedEngine
+
+_LAST_WORDS = 1.0
+"""Seconds that a program's end may wait for what is still to be sent."""
+
+
+class Courier:
+    """A thread that sends when it is called, and looks after the rest in between. It ends with its engine."""
+
+    def __init__(self, engine: SharedEngine) -> None:
+        self._engine = ref(engine)
+        self._bell = Lock()
+        self._bell.acquire()
+        Thread(target=self._work, name="agent-rate-limiter", daemon=True).start()
+        _couriers.add(self)
+
+    @classmethod
+    def maker(cls, engine: SharedEngine) -> Callable[[], Courier]:
+        """Return what hires one for an engine, without keeping that alive."""
+        reference = ref(engine)
+
+        def hire() -> Courier:
+            found = reference()
+            assert found is not None  # noqa: S101 - it is the one who hires
+            return cls(found)
+
+        return hire
+
+    def __call__(self) -> None:
+        """Wake it. Safe in a finalizer."""
+        with suppress(RuntimeError):  # awake already
+            self._bell.release()
+
+    def _work(self) -> None:
+        while (engine := self._engine()) is not None:
+            at = engine.chores()
+            pause = max(0, at - engine.clock.now()) / 1000
+            del engine  # else it would live as long as this thread
+            self._bell.acquire(timeout=pause)
+
+    def end(self) -> None:
+        """The program ends: send what is left."""
+        engine = self._engine()
+        deadline = time.monotonic() + _LAST_WORDS
+        while engine is not None and engine.unsent and engine.loss.since is None and time.monotonic() < deadline:
+            engine.pump()
+            time.sleep(0.001)
+
+
+_couriers: WeakSet[Courier] = WeakSet()
+
+
+@atexit.register
+def _at_exit() -> None:
+    for courier in list(_couriers):
+        courier.end()

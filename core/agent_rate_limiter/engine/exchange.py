@@ -1,0 +1,277 @@
+"""How an engine talks to a store that others share: one batch at a time, and never under the lock.
+
+What stands here are copies: of each limit's state, as of the store's last answer. They say what may be asked for,
+and when; only the store admits.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections import deque
+from collections.abc import Callable, Mapping
+from threading import Lock, RLock
+from typing import Any, Protocol
+
+from agent_rate_limiter.admission import Bucket
+from agent_rate_limiter.engine.engine import Engine
+from agent_rate_limiter.engine.loss import Loss
+from agent_rate_limiter.engine.outbox import Outbox, Parcel
+from agent_rate_limiter.engine.port import Answer, Clock, Rule, SharedStore, Store, VirtualClock
+from agent_rate_limiter.engine.queue import WaitQueue
+from agent_rate_limiter.engine.shared_room import SharedRoom, Wishes
+from agent_rate_limiter.engine.verdicts import obey
+from agent_rate_limiter.errors import StoreUnavailable
+
+_MEMBER_LEASE = 10_000
+"""Milliseconds after which a process that was not heard of counts as dead: its slots come back."""
+
+
+class Known(Store, Protocol):
+    """The copies; asked for anything else, they ask the store."""
+
+    io: Any
+    """A lock: the store serves one thread at a time."""
+
+
+class StoreClock:
+    """The store's time: this machine's, corrected by what the store's answers say.
+
+    Args:
+        clock: this machine's.
+        own: whether the store tells the time itself.
+    """
+
+    def __init__(self, clock: Clock, *, own: bool) -> None:
+        self._clock = clock
+        self.own = own
+        self.skew = 0
+
+    def now(self) -> int:
+        """Epoch milliseconds."""
+        return self._clock.now() + self.skew
+
+    def heard(self, told: int, sent: int, received: int) -> None:
+        """Follow the store's clock, if it cannot have been that at any time since the question was sent."""
+        if self.own and not sent <= told <= received + 1:
+            self.skew += told - (sent + received) // 2
+
+
+class Exchange(Engine):
+    """The half of a shared engine that does the I/O; what to say, the other half knows.
+
+    Args:
+        store: does the I/O.
+        known: the copies, and what is remembered.
+        clock: tells the time.
+        lease: milliseconds after which a reservation that nobody settled is taken for lost.
+        ageing: milliseconds after which a waiting priority rises by one level.
+        bounds: how many may wait for one limit, by priority; under None all together.
+        own_time: whether the store's own time counts; False: the clock's.
+        loss: what happens while the store cannot be reached.
+    """
+
+    passing = 1
+
+    def __init__(
+        self,
+        store: SharedStore,
+        known: Known,
+        clock: Clock,
+        *,
+        lease: int,
+        ageing: int,
+        bounds: Mapping[int | None, int],
+        own_time: bool,
+        loss: Loss,
+    ) -> None:
+        told = StoreClock(clock, own=own_time)
+        super().__init__(known, told, lease=lease, ageing=ageing)
+        self._bounds = bounds
+        self.outside: Callable[[], object] = lambda: None  # called after answers, when no lock is held
+        self.told = told
+        self._known = known
+        self.loss = loss
+        self.teach: Callable[[str, Rule, int], Bucket | None] = lambda key, rule, now: None  # noqa: ARG005
+        self.is_adaptive: Callable[[Bucket], bool] = lambda bucket: False  # noqa: ARG005
+        self.hire: Callable[[], Callable[[], None]] = lambda: lambda: None
+        self._pauses = Engine(known, clock, lease=lease, ageing=ageing)
+        self._shared = store
+        self._ageing = ageing
+        self._member_lease = min(lease, _MEMBER_LEASE)
+        self.clock_wakes = isinstance(clock, VirtualClock)
+        if isinstance(clock, VirtualClock):
+            self._wakers["clock"] = clock.waker(self.advance)
+        self._begin()
+
+    @property
+    def pauses(self) -> Engine:
+        """Where backoffs wait: in this process alone."""
+        return self._pauses
+
+    def _begin(self) -> None:
+        self._lock = Lock()
+        self._io = self._known.io = RLock()  # whoever has it does the I/O, for everybody
+        self._outbox = Outbox(f"{os.getpid()}-{secrets.token_hex(6)}", self._member_lease)
+        self._parcel: Parcel | None = None  # on its way; after a loss, until the store is back
+        self._live.clear()
+        self._kept: set[int] = set()  # holds that the store keeps a record of
+        self._dropped.clear()
+        self._beaten_at = 0
+        self._looked_at = 0
+        self._line = SharedRoom(self.store, self._ageing, self._wishes(), self._bounds)
+        self._room = self._line
+        self._courier: Callable[[], None] | None = None  # wakes whoever does the I/O
+
+    def _wishes(self) -> Wishes:
+        """What the waiting room says, and to whom."""
+        raise NotImplementedError
+
+    def _clear_up(self, now: int) -> None:
+        """End what has run out."""
+        raise NotImplementedError
+
+    # -- I/O ----------------------------------------------------------------------------------------------------
+
+    def deliver(self) -> None:
+        """See that the outbox is emptied: by the courier, or here, where time is virtual."""
+        if self.clock_wakes:
+            self.pump()
+        elif self._outbox.wishes or self._dropped or self._room.waiting:
+            if self._courier is None:
+                self._courier = self.hire()
+            self._courier()
+
+    def pump(self) -> bool:
+        """Send what is noted, until nothing is; unless somebody else is at it. False when the store is lost."""
+        while self._io.acquire(blocking=False):
+            try:
+                while self._due_out():
+                    answered = self._exchange()
+                    self.outside()
+                    if not answered:
+                        return False
+            finally:
+                self._io.release()
+            if not self._due_out():
+                break
+        return True
+
+    def chores(self) -> int:
+        """Do what nobody asked for: say that we are alive, look for room, try a lost store. Return when next."""
+        with self._lock:
+            self._clear_up(self.clock.now())
+            look = self._room.waiting > 0 and self.loss.since is None
+            self._looked_at = self.clock.now()
+        if look:
+            self._look()
+        self.pump()
+        with self._lock:
+            now = self.clock.now()
+            if self._live:
+                lease_ends = next(iter(self._live.values())).expires_at
+                return min(self._next_chore() or lease_ends, lease_ends)
+            return self._next_chore() or now + _MEMBER_LEASE
+
+    def _next_chore(self) -> int | None:
+        if self.loss.since is not None:
+            return self.loss.retry_at
+        beat = self._beaten_at + self._member_lease // 3
+        if self._room.waiting and self._shared.look_every and not self.clock_wakes:
+            return min(beat, self._looked_at + self._shared.look_every)
+        return beat if self._kept or self._room.waiting else None
+
+    def _due_out(self) -> bool:
+        now = self.clock.now()
+        if self.loss.since is not None:
+            return now >= self.loss.retry_at
+        beat = self._beaten_at + self._member_lease // 3
+        return bool(self._outbox.wishes) or (now >= beat and bool(self._kept or self._room.waiting))
+
+    def _exchange(self) -> bool:
+        with self._lock:
+            parcel = self._parcel = self._parcel or self._outbox.pack()
+            sent = self.clock.now()
+        try:
+            answer = self._shared.run(parcel.batch, None if self.told.own else sent)
+        except StoreUnavailable as error:
+            with self._lock:
+                self._lose(error)
+            return False
+        with self._lock:
+            self.told.heard(answer.now, sent, self.clock.now())
+            self._parcel = None
+            self._beaten_at = self.clock.now()
+            found_again = self.loss.found(answer)
+            self._hear(parcel, answer)
+            if found_again:
+                self._line.blind = False
+                self._line.recall_all(self.clock.now())
+            self._rearm()
+        return True
+
+    def _look(self) -> None:
+        """Hear whether anybody gave back what our heads wait for."""
+        if not self._io.acquire(blocking=False):
+            return
+        try:
+            keys = self._shared.changed()
+        except StoreUnavailable:
+            return  # the next batch finds out
+        finally:
+            self._io.release()
+        with self._lock:
+            wanted = None if keys is None else set(keys)
+            for queue in self._line.queues():
+                if wanted is None or queue.bucket.key in wanted:
+                    self._refresh(queue)
+
+    def _refresh(self, queue: WaitQueue) -> None:
+        self._outbox.read([queue.bucket], lambda _, now: self._line.reconsider(queue, now))
+
+    # -- answers, under the lock ---------------------------------------------------------------------------
+
+    def _hear(self, parcel: Parcel, answer: Answer) -> None:
+        for key, rule in answer.rules.items():
+            self._obey(key, rule, answer.now)
+        for bucket, (rev, state) in zip(parcel.buckets, answer.states, strict=True):
+            if rev == bucket.rev:
+                bucket.state = state
+        results = iter(answer.results)
+        for wish, asked in parcel.wishes:
+            result = next(results) if asked else None
+            if wish.hear is not None:
+                wish.hear(result, answer.now)
+
+    def _obey(self, key: str, rule: Rule, now: int) -> None:
+        bucket = next((b for b in self.store.buckets() if b.key == key), None)
+        if bucket is None and rule.target:
+            bucket = self.teach(key, rule, now)
+        if bucket is not None and rule.rev > bucket.rev:
+            obey(bucket, rule)
+
+    def _lose(self, error: StoreUnavailable) -> None:
+        now = self.clock.now()
+        if not self.loss.lost(error, now):
+            return  # as before
+        parcel = self._parcel
+        for wish, _ in parcel.wishes if parcel is not None else ():
+            if wish.lost is not None:
+                wish.lost(now)
+        unsent, self._outbox.wishes = self._outbox.wishes, deque()
+        self._outbox.wishes.extendleft(w for w in reversed(unsent) if w.lost is not None and w.lost(now))
+        self._line.blind = True
+        self._line.recall_all(now)
+        self._rearm()
+
+    # -- reports -------------------------------------------------------------------------------------------
+
+    @property
+    def waiting(self) -> int:
+        """Calls in this process's queue, and those that the store is being asked about."""
+        return self._line.everybody
+
+    @property
+    def unsent(self) -> bool:
+        """Whether the store does not know everything yet."""
+        return bool(self._outbox.wishes or self._parcel or self._dropped)

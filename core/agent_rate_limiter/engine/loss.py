@@ -1,0 +1,102 @@
+"""What happens while a shared store cannot be reached."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from random import uniform
+
+from agent_rate_limiter.admission import Bucket, Refusal, admit, refuse
+from agent_rate_limiter.engine.port import Answer, Hold
+
+FAIL_CLOSED, FAIL_OPEN, LOCAL = POLICIES = ("fail_closed", "fail_open", "local")
+_FIRST, _LAST = 100, 5_000
+"""Milliseconds until the store is tried again; doubled each time, with jitter."""
+_MEANS = {
+    FAIL_CLOSED: "calls are refused",
+    FAIL_OPEN: "calls are admitted without limits",
+    LOCAL: "calls are admitted by this process's share of the limits",
+}
+_log = logging.getLogger("agent_rate_limiter")
+
+
+class Loss:
+    """Whether the store is lost, and what is done then. Used under the engine's lock.
+
+    Args:
+        policy: "fail_closed" refuses calls, "fail_open" admits them without limits, "local" admits by this
+            process's share: the limits divided by how many processes there were.
+        share: makes a process's own limit of a shared one, given how many processes there are and the time.
+
+    Attributes:
+        since: epoch milliseconds of the loss; None while the store is there.
+        retry_at: when the store is tried again.
+        reason: the error's sentence.
+    """
+
+    def __init__(self, policy: str, share: Callable[[Bucket, int, int], Bucket]) -> None:
+        self.policy = policy
+        self.since: int | None = None
+        self.retry_at = 0
+        self.reason = ""
+        self.losses = 0
+        self.told: Callable[[str, float | None], object] = lambda reason, seconds: None  # noqa: ARG005
+        self._share = share
+        self._members = 1
+        self._tries = 0
+        self._own: dict[Bucket, Bucket] = {}
+
+    def lost(self, error: Exception, now: int) -> bool:
+        """Note that the store cannot be reached. True if it could before."""
+        self.reason = str(error)
+        delay = min(_LAST, _FIRST << min(self._tries, 10))
+        self.retry_at = now + round(uniform(0.5, 1) * delay)  # noqa: S311 - spreads the processes
+        self._tries += 1
+        if self.since is not None:
+            return False
+        self.since = now
+        self.losses += 1
+        _log.warning("%s Until it is back, %s (on_store_error=%r).", self.reason, _MEANS[self.policy], self.policy)
+        self.told(self.reason, None)
+        return True
+
+    def found(self, answer: Answer) -> bool:
+        """Note that the store has answered. True if it was lost before."""
+        self._members = max(1, answer.members)
+        self._tries = 0
+        if self.since is None:
+            return False
+        seconds = (answer.now - self.since) / 1000
+        _log.warning("The store is back after %.1f s.", seconds)
+        self.told("", seconds)
+        self.since, self.reason = None, ""
+        self._own.clear()
+        return True
+
+    def decide(self, hold: Hold, now: int) -> Refusal | str | None:
+        """Decide a call without the store: None admits it, a text says why that cannot be."""
+        if self.policy == FAIL_CLOSED:
+            return self.reason
+        if self.policy == FAIL_OPEN:
+            return None
+        own = tuple(self._mine(bucket, now) for bucket in hold.path)
+        states = admit(own, hold.amounts, now)
+        if states is None:
+            refusal = refuse(own, hold.amounts, now)
+            return refusal._replace(bucket=hold.path[own.index(refusal.bucket)])
+        for bucket, state in zip(own, states, strict=True):
+            bucket.state = state
+        return None
+
+    def settle(self, hold: Hold, used: Sequence[int], now: int) -> None:
+        """End a hold that was admitted without the store."""
+        for bucket, taken, amount in zip(hold.path, hold.amounts, used, strict=False):
+            mine = self._own.get(bucket)
+            if mine is not None:
+                mine.state = mine.settle(mine.state, taken, amount, hold.taken_at, now)
+
+    def _mine(self, bucket: Bucket, now: int) -> Bucket:
+        found = self._own.get(bucket)
+        if found is None:
+            found = self._own[bucket] = self._share(bucket, self._members, now)
+        return found

@@ -1,0 +1,70 @@
+"""Which engine a store needs: one for a process's own memory, another for a store that many processes share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import cast
+
+from agent_rate_limiter.calls import Calls
+from agent_rate_limiter.clock import SystemClock
+from agent_rate_limiter.engine.engine import Engine
+from agent_rate_limiter.engine.port import Clock, SharedStore, Store
+from agent_rate_limiter.errors import ConfigError
+from agent_rate_limiter.stores import ON_STORE_ERROR, is_shared, open_store
+
+
+def make_engine(
+    store: str | Store | SharedStore,
+    clock: Clock | None,
+    *,
+    lease: int,
+    ageing: int,
+    bounds: Mapping[int | None, int],
+    on_store_error: str,
+) -> Engine:
+    """Return the engine for a store.
+
+    Args:
+        store: where the limits live: a URI, or a store.
+        clock: tells the time; the system's, or the store's own, unless given.
+        lease: milliseconds after which a reservation that nobody ends is taken for lost.
+        ageing: milliseconds after which a priority that was passed over counts as one level more urgent.
+        bounds: how many may wait for one limit, by priority; under None all together.
+        on_store_error: one of ON_STORE_ERROR.
+
+    Raises:
+        ConfigError: a value makes no sense.
+    """
+    if clock is not None and not hasattr(clock, "now"):
+        raise ConfigError(f"clock is {clock!r}: give an object with now() -> epoch milliseconds, or None.")
+    if on_store_error not in ON_STORE_ERROR:
+        raise ConfigError(f"on_store_error is {on_store_error!r}: it is one of {', '.join(ON_STORE_ERROR)}.")
+    opened = open_store(store)
+    if not is_shared(opened):
+        return Engine(cast("Store", opened), clock or SystemClock(), lease=lease, ageing=ageing, bounds=bounds)
+    from agent_rate_limiter.engine.courier_driver import Courier
+    from agent_rate_limiter.engine.loss import Loss
+    from agent_rate_limiter.engine.shared import SharedEngine
+    from agent_rate_limiter.stores.known import KnownStore, share_of
+
+    engine = SharedEngine(
+        opened,
+        KnownStore(opened),
+        clock or SystemClock(),
+        lease=lease,
+        ageing=ageing,
+        bounds=bounds,
+        own_time=clock is None,
+        loss=Loss(on_store_error, share_of),
+    )
+    engine.hire = Courier.maker(engine)
+    return engine
+
+
+def calls_for(engine: Engine) -> type[Calls]:
+    """Return what takes calls through an engine."""
+    if type(engine) is Engine:
+        return Calls
+    from agent_rate_limiter.shared_calls import SharedCalls
+
+    return SharedCalls

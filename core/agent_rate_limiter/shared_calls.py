@@ -1,0 +1,129 @@
+"""The life of a call whose limits are shared with other processes: the store is asked, never this process alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from agent_rate_limiter.admission import Bucket, Refusal
+from agent_rate_limiter.calls import Calls, check_timeout
+from agent_rate_limiter.decision import Decision
+from agent_rate_limiter.engine.drivers import wait_in_loop, wait_in_thread
+from agent_rate_limiter.engine.engine import CLOSED
+from agent_rate_limiter.engine.port import Hold, Rule
+from agent_rate_limiter.engine.queue import ADMITTED, Waiter
+from agent_rate_limiter.engine.shared import SharedEngine
+from agent_rate_limiter.errors import LimitExceeded, StoreUnavailable
+from agent_rate_limiter.events import Queued, StoreFound, StoreLost
+from agent_rate_limiter.limits import Target
+from agent_rate_limiter.reservation import Reservation, Tracked
+from agent_rate_limiter.routing import Route
+from agent_rate_limiter.usage import Estimate
+from agent_rate_limiter.verdict import decision_of
+
+
+class SharedCalls(Calls):
+    """Takes calls through an engine whose store other processes draw on, too."""
+
+    engine: SharedEngine
+
+    def __init__(self, *parts: Any) -> None:
+        super().__init__(*parts)
+        engine = self.engine
+        engine.teach = self._teach
+        engine.is_adaptive = lambda bucket: bucket in self._router.adaptive.values()
+        engine.outside = self.events.flush
+        engine.loss.told = self._told
+
+    def try_acquire(self, target: Target, estimate: Estimate, priority: int | None) -> Reservation | Decision:
+        """Ask the store, and say what it answers. Blocks for one round trip."""
+        route, waiter = self._asking(target, estimate, priority, patience=0)
+        wait_in_thread(self.engine, waiter)
+        try:
+            return self._conclude(route, estimate, waiter, quiet=False)
+        except LimitExceeded as refused:
+            return refused.decision
+
+    def acquire(
+        self,
+        target: Target,
+        estimate: Estimate,
+        priority: int | None,
+        timeout: float | None,
+        *,
+        again: bool = False,
+        probe: bool = False,
+    ) -> Reservation:
+        """Admit when the store does, blocking the thread."""
+        patience = None if timeout is None else check_timeout(timeout)
+        route, waiter = self._asking(target, estimate, priority, patience, again=again, quiet=probe)
+        return self._conclude(route, estimate, wait_in_thread(self.engine, waiter), quiet=probe)
+
+    async def acquire_async(
+        self,
+        target: Target,
+        estimate: Estimate,
+        priority: int | None,
+        timeout: float | None,
+        *,
+        again: bool = False,
+        probe: bool = False,
+    ) -> Reservation:
+        """Admit when the store does, letting the event loop run."""
+        patience = None if timeout is None else check_timeout(timeout)
+        route, waiter = self._asking(target, estimate, priority, patience, again=again, quiet=probe)
+        return self._conclude(route, estimate, await wait_in_loop(self.engine, waiter), quiet=probe)
+
+    def track(self, target: Target, estimate: Estimate) -> Reservation:
+        """Follow a call that is made anyway: the store hears of it when it is settled."""
+        route, hold, _ = self._prepare(target, estimate, None)
+        hold.amounts = hold.nothing
+        self.engine.track(hold)
+        return Tracked(self, route, hold, estimate)
+
+    def _asking(
+        self,
+        target: Target,
+        estimate: Estimate,
+        priority: int | None,
+        patience: int | None,
+        *,
+        again: bool = False,
+        quiet: bool = False,
+    ) -> tuple[Route, Waiter]:
+        route, hold, priority = self._prepare(target, estimate, priority)
+        waiter = self._waiter(route, hold, estimate, priority, patience, again=again)
+        if self.events.listening and not quiet:
+            self.engine.hear_of(waiter, lambda refusal, now: self._has_to_wait(route, refusal, now))
+        return route, waiter
+
+    def _has_to_wait(self, route: Route, refusal: Refusal, now: int) -> None:
+        decision = decision_of(route.target, refusal, now)
+        self.events.later(Queued(now / 1000, str(route.target), route.labels, decision=decision))
+
+    def _watch(self, route: Route, hold: Hold) -> None:
+        self._tell(route, lambda _: super(SharedCalls, self)._watch(route, hold))
+
+    def _learn(self, route: Route, learn: Callable[[int], None]) -> None:
+        self.engine.change(route, learn)
+
+    def _spread(self) -> None:
+        """The engine does, once the store has answered."""
+
+    def _teach(self, key: str, rule: Rule, now: int) -> Bucket | None:
+        """Another process has learned a limit of a target."""
+        target = Target.parse(rule.target)
+        bucket = self._router.learn(target, rule.limit, now, adaptive=rule.adaptive)
+        return bucket if bucket.key == key else None
+
+    def _told(self, sentence: str, seconds: float | None) -> None:
+        if self.events.listening:
+            at = self.seconds()
+            lost = StoreLost(at, policy=self.engine.loss.policy, reason=sentence)
+            self.events.later(lost if seconds is None else StoreFound(at, seconds=seconds))
+
+    def _conclude(self, route: Route, estimate: Estimate, waiter: Waiter, *, quiet: bool) -> Reservation:
+        outcome = waiter.outcome
+        if isinstance(outcome, str) and outcome not in {ADMITTED, CLOSED}:
+            raise StoreUnavailable(outcome)
+        return super()._conclude(route, estimate, waiter, quiet=quiet)

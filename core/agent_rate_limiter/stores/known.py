@@ -1,0 +1,62 @@
+"""What a process knows of a store that it shares: copies of the limits, and access to what is remembered there."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from threading import RLock
+
+from agent_rate_limiter.admission import Bucket
+from agent_rate_limiter.engine.port import SharedStore
+from agent_rate_limiter.limits import Limit, Resource
+from agent_rate_limiter.stores.memory import MemoryStore
+from agent_rate_limiter.strategies import GATE, NARROW_GATE
+
+
+class KnownStore(MemoryStore):
+    """Copies of the buckets, as of the store's last answers.
+
+    Args:
+        shared: where texts and claims are kept.
+    """
+
+    def __init__(self, shared: SharedStore) -> None:
+        super().__init__()
+        self._shared = shared
+        self.io = RLock()  # the shared store serves one thread at a time
+
+    def recall(self, key: str) -> str | None:
+        """Ask the store for a text."""
+        with self.io:
+            return self._shared.recall(key)
+
+    def remember(self, key: str, text: str) -> None:
+        """Let the store keep a text."""
+        with self.io:
+            self._shared.remember(key, text)
+
+    def first(self, key: str, until: int, now: int) -> bool:
+        """Claim a key among all processes."""
+        with self.io:
+            return self._shared.first(key, until, now)
+
+
+def share_of(bucket: Bucket, members: int, now: int) -> Bucket:
+    """Return a process's own limit, while the shared one cannot be reached: an equal share of what is left of it."""
+    limit = bucket.limit
+    if limit is GATE or limit is NARROW_GATE:
+        own = Bucket(bucket.key, limit, bucket.scope, now)
+        own.state = bucket.state
+        return own
+    available = max(0, bucket.strategy.available(bucket.state, now)) // members
+    own = Bucket(bucket.key, _divided(limit, members), bucket.scope, now)
+    strategy = own.strategy
+    if limit.resource is Resource.CONCURRENCY:
+        return own
+    own.state = strategy.settle(strategy.initial(now), 0, max(0, strategy.capacity - available), now, now)
+    return own
+
+
+def _divided(limit: Limit, members: int) -> Limit:
+    burst = limit.amount if limit.burst is None and limit.strategy == "token_bucket" else limit.burst
+    amount = limit.amount / members if limit.resource is Resource.COST else max(1, int(limit.amount) // members)
+    return replace(limit, amount=amount, burst=burst)

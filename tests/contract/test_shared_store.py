@@ -1,0 +1,239 @@
+"""What a store must do that several processes share: here several members of one store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from agent_rate_limiter.admission import Bucket
+from agent_rate_limiter.engine.port import Hold, Leave, Rule, SharedStore, Write
+from agent_rate_limiter.engine.verdicts import obey
+from agent_rate_limiter.limits import Limit, Resource
+from agent_rate_limiter.stores import is_shared, open_store
+from agent_rate_limiter.strategies import GATE, gate, strategy_for
+from tests.contract.direct import Direct
+from tests.contract.opened import SHARED
+
+NOW = 1_767_225_600_000
+RPM = Limit(Resource.REQUESTS, 10, "minute")
+SLOTS = Limit(Resource.CONCURRENCY, 2)
+BUDGET = Limit(Resource.COST, 1.0, "day")
+ROLLING = Limit(Resource.COST, 1.0, "day", strategy="sliding_window")
+DOLLAR = 10**9
+
+Member = Callable[[str], Direct]
+
+
+@pytest.fixture(params=SHARED)
+def member(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Member]:
+    """Make members, each with a connection of its own."""
+    opened: list[SharedStore] = []
+
+    def make(name: str) -> Direct:
+        store = open_store(SHARED[request.param](tmp_path))
+        assert is_shared(store)
+        opened.append(store)
+        return Direct(store, name)
+
+    yield make
+    for store in opened:
+        store.close()
+
+
+def hold(store: Direct, limit: Limit, amount: int = 1) -> Hold:
+    return Hold((store.bucket(limit.name, limit, "", NOW),), (amount,))
+
+
+def admitted(store: Direct, limit: Limit, amount: int = 1, now: int = NOW) -> Hold | None:
+    wanted = hold(store, limit, amount)
+    if store.reserve(wanted, now) is not None:
+        return None
+    wanted.taken_at = now
+    return wanted
+
+
+def left(store: Direct, limit: Limit, now: int = NOW) -> int:
+    bucket = hold(store, limit).path[0]
+    store.refresh([bucket], now)
+    return bucket.strategy.available(bucket.state, now)
+
+
+def test_all_draw_on_one_limit(member: Member) -> None:
+    one, other = member("one"), member("other")
+    assert admitted(one, RPM, 6)
+    assert not admitted(other, RPM, 5)
+    assert admitted(other, RPM, 4)
+    assert left(one, RPM) == 0
+
+
+def test_what_one_gives_back_another_can_take(member: Member) -> None:
+    one, other = member("one"), member("other")
+    taken = admitted(one, RPM, 10)
+    assert taken
+    one.settle(taken, [3], NOW)
+    assert left(other, RPM) == 7
+
+
+def test_whoever_stands_in_line_is_not_overtaken(member: Member) -> None:
+    one, other = member("one"), member("other")
+    admitted(one, RPM, 5)
+    assert one.stand(hold(one, RPM, 8), NOW) == 0
+    assert not admitted(other, RPM, 1), "five are left, but eight are waited for"
+    assert admitted(one, RPM, 1), "its own newcomers the member orders itself"
+
+
+def test_the_line_delays_nobody_who_fits_beside_it(member: Member) -> None:
+    one, other = member("one"), member("other")
+    one.stand(hold(one, RPM, 8), NOW)
+    assert admitted(other, RPM, 2)
+
+
+def test_a_more_urgent_call_goes_first(member: Member) -> None:
+    one, other = member("one"), member("other")
+    admitted(one, RPM, 5)
+    one.stand(hold(one, RPM, 8), NOW, rank=5)
+    assert other.ask(hold(other, RPM, 1), NOW, rank=5) == (8,)
+    assert other.ask(hold(other, RPM, 1), NOW, rank=4) is False
+
+
+def test_agents_share_by_what_they_take_not_by_how_many_processes_they_run(member: Member) -> None:
+    members = [member(name) for name in ("a", "b", "c")]
+    admitted(members[0], RPM, 10)
+    assert [m.stand(hold(m, RPM, 3), NOW, flow="flood") for m in members[:2]] == [0, 3]
+    assert members[2].stand(hold(members[2], RPM, 2), NOW, flow="modest") == 3, "behind the first of the flood alone"
+    assert members[1].stand(hold(members[1], RPM, 3), NOW, flow="flood") == 5
+
+
+def test_a_head_keeps_its_turn_and_its_successor_stands_behind(member: Member) -> None:
+    one, other = member("one"), member("other")
+    admitted(one, RPM, 10)
+    one.stand(hold(one, RPM, 1), NOW, waiter=1)
+    assert other.stand(hold(other, RPM, 1), NOW, waiter=1) == 1
+    assert one.stand(hold(one, RPM, 1), NOW, waiter=1) == 0
+    assert one.stand(hold(one, RPM, 1), NOW, waiter=2) == 1
+
+
+def test_whoever_is_admitted_leaves_the_line(member: Member) -> None:
+    one, other = member("one"), member("other")
+    admitted(one, RPM, 5)
+    one.stand(hold(one, RPM, 8), NOW)
+    later = NOW + 18_000
+    assert one.ask(hold(one, RPM, 8), later) is False
+    assert other.stand(hold(other, RPM, 1), later) == 0
+
+
+def test_whoever_gives_up_leaves_the_line(member: Member) -> None:
+    one, other = member("one"), member("other")
+    waiting = hold(one, RPM, 8)
+    admitted(one, RPM, 5)
+    one.stand(waiting, NOW)
+    one.step(lambda place: Leave(place(waiting.path[0])), NOW)
+    assert admitted(other, RPM, 5)
+
+
+def test_whoever_does_not_come_back_is_forgotten(member: Member) -> None:
+    one, other = member("one"), member("other")
+    one.stand(hold(one, RPM, 8), NOW, lasting=1_000)
+    assert not admitted(other, RPM, 3, NOW + 999)
+    assert admitted(other, RPM, 3, NOW + 1_000)
+
+
+def test_the_slots_of_a_dead_process_come_back_by_its_lease(member: Member) -> None:
+    dead, other = member("dead"), member("other")
+    assert admitted(dead, SLOTS)
+    assert admitted(dead, SLOTS)
+    assert not admitted(other, SLOTS, now=NOW + 10_000)
+    assert admitted(other, SLOTS, now=NOW + 10_001)
+    assert left(other, SLOTS, NOW + 10_001) == 1
+
+
+def test_a_process_that_lives_keeps_its_slots(member: Member) -> None:
+    busy, other = member("busy"), member("other")
+    admitted(busy, SLOTS, 2)
+    for seconds in range(5, 60, 5):
+        left(busy, SLOTS, NOW + seconds * 1000)
+    assert not admitted(other, SLOTS, now=NOW + 60_000)
+
+
+@pytest.mark.parametrize("budget", [BUDGET, ROLLING])
+def test_what_a_dead_process_had_reserved_of_a_budget_is_charged(member: Member, budget: Limit) -> None:
+    dead, other = member("dead"), member("other")
+    taken = admitted(dead, budget, 6 * DOLLAR // 10)
+    refusal = other.reserve(hold(other, budget, DOLLAR // 2), NOW)
+    assert refusal is not None
+    assert refusal.may_free
+    refusal = other.reserve(hold(other, budget, DOLLAR // 2), NOW + 10_001)
+    assert refusal is not None
+    assert not refusal.may_free, "nobody gives back any more"
+    assert taken
+    dead.settle(taken, [DOLLAR // 10], NOW + 11_000)  # it was only stopped for a while
+    assert left(other, budget, NOW + 11_000) == 9 * DOLLAR // 10
+
+
+def test_a_gate_that_counts_does_not_wait_for_the_dead(member: Member) -> None:
+    dead, other = member("dead"), member("other")
+    bucket = hold(dead, GATE).path[0]
+    write(dead, bucket, gate.closed(bucket.state, NOW + 1_000, NOW))
+    assert not admitted(other, GATE)
+    assert admitted(dead, GATE, now=NOW + 1_000)
+    assert not admitted(other, GATE, now=NOW + 11_000), "one at a time, and that one is out"
+    assert admitted(other, GATE, now=NOW + 11_001)
+
+
+def write(store: Direct, bucket: Bucket, after: object, limit: Limit | None = None, now: int = NOW) -> bool:
+    strategy = bucket.strategy if limit is None else strategy_for(limit)
+    rule = None if limit is None else Rule(bucket.rev + 1, limit, "", False)  # noqa: FBT003 - not searched for
+    done = store.step(lambda place: Write(place(bucket), bucket.state, after, strategy, rule), now)
+    if done and rule is not None:
+        obey(bucket, rule)
+    return bool(done)
+
+
+def test_a_change_is_made_only_to_what_was_seen(member: Member) -> None:
+    one, other = member("one"), member("other")
+    admitted(one, RPM, 1)
+    bucket = hold(other, RPM).path[0]
+    stale = bucket.state
+    assert not write(other, bucket, bucket.strategy.settle(stale, 0, 5, NOW, NOW)), "it has not seen the first call"
+    assert write(other, bucket, bucket.strategy.settle(bucket.state, 0, 5, NOW, NOW))
+    assert left(one, RPM) == 4
+
+
+def test_a_rule_that_one_has_learned_binds_all(member: Member) -> None:
+    one, other = member("one"), member("other")
+    admitted(one, RPM, 1)
+    admitted(other, RPM, 1)
+    bucket, theirs = hold(one, RPM).path[0], hold(other, RPM).path[0]
+    left(one, RPM)
+    lower = Limit(Resource.REQUESTS, 5, "minute", name="5 requests/minute (lowered)")
+    after = strategy_for(lower).settle(strategy_for(lower).initial(NOW), 0, 2, NOW, NOW)
+    assert write(one, bucket, after, lower)
+    assert not admitted(other, RPM, 4)
+    assert theirs.limit.name == "5 requests/minute (lowered)"
+    assert admitted(other, RPM, 3)
+
+
+def test_a_configured_amount_may_be_changed_while_others_run(member: Member) -> None:
+    old, new = member("old"), member("new")
+    raised = Limit(Resource.REQUESTS, 25, "minute", name=RPM.name)
+    admitted(old, RPM, 10)
+    assert left(new, raised) == 15
+    assert admitted(new, raised, 15)
+    assert not admitted(old, RPM, 1)
+
+
+def test_limits_that_are_idle_again_leave_nothing(member: Member) -> None:
+    store = member("one")
+    for number in range(50):
+        admitted(store, Limit(Resource.REQUESTS, 10, "minute", name=f"limit {number}"))
+    assert rows(store) == 50
+    for step in range(520):
+        admitted(store, Limit(Resource.REQUESTS, 10_000, "minute", name="last"), now=NOW + 3 * 3_600_000 + step)
+    assert rows(store) <= 2
+
+
+def rows(store: Direct) -> int:
+    count: int = store.shared.connect().execute("SELECT count(*) FROM limits_buckets").fetchone()[0]  # type: ignore[attr-defined]
+    return count
