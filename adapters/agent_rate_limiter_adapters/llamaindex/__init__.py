@@ -14,11 +14,22 @@ if TYPE_CHECKING:
     from llama_index.core.base.llms.base import BaseLLM
 
     from agent_rate_limiter import MultiProviderLimiter, RateLimiter
+    from agent_rate_limiter_adapters.llamaindex.fallback import FallbackLLM as FallbackLLM
 
 L = TypeVar("L", bound="BaseLLM")
 E = TypeVar("E", bound="BaseEmbedding")
 M = TypeVar("M")
-__all__ = ["adapter", "instrument", "rate_limited", "rate_limited_embedding", "uninstrument"]
+__all__ = ["FallbackLLM", "adapter", "instrument", "rate_limited", "rate_limited_embedding", "uninstrument"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is made of LlamaIndex's own classes when it is first used."""
+    if name != "FallbackLLM":
+        message = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(message)
+    from agent_rate_limiter_adapters.llamaindex.fallback import FallbackLLM
+
+    return FallbackLLM
 
 
 def rate_limited(

@@ -44,7 +44,7 @@ def _limited(cls: type, name: str) -> dict[str, Method]:
     found = {place: getattr_static(cls, place, None) for place in (name, asynchronous)}
     limits = {name: endpoints.whole, asynchronous: endpoints.whole_async}
     return {
-        place: limits[place](base, Limits.embedding)
+        place: limits[place](endpoints.own(base), Limits.embedding)
         for place, base in found.items()
         if base is not None and not (name in _BATCH and in_parts(cls, place))
     }

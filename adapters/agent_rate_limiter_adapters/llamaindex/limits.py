@@ -13,7 +13,7 @@ from agent_rate_limiter_adapters.llamaindex.targets import Place, place_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from agent_rate_limiter import Attempts, Estimate, LimitStatus, MultiProviderLimiter, Usage
+    from agent_rate_limiter import Attempts, Estimate, LimitStatus, MultiProviderLimiter, Target, Usage
     from agent_rate_limiter.providers import Dialect
 
 CLIENTS = ("_client", "_aclient", "_async_client")
@@ -71,6 +71,7 @@ class Limits:
             "timeout": timeout,
             "include_usage": include_usage,
         }
+        self.fallbacks: tuple[Target, ...] = ()
         self._clients: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
 
     # ------------------------------------------------------------------ by its SDK
@@ -121,6 +122,14 @@ class Limits:
             model, options, lambda dialect: requests.completion_estimate(dialect, model, prompt, options)
         )
 
+    def chat_with_tools(
+        self, model: Any, tools: Sequence[Any], user_msg: Any = None, chat_history: Any = None, **options: Any
+    ) -> Call:
+        """Begin a chat in which the model may call tools."""
+        messages = [*(chat_history or ()), *(() if user_msg is None else (user_msg,))]
+        asked = {**options, "tools": [tool.metadata.to_openai_tool() for tool in tools]}
+        return self._begin(model, options, lambda dialect: requests.chat_estimate(dialect, model, messages, asked))
+
     def embedding(self, model: Any, texts: str | Sequence[str]) -> Call:
         """Begin to embed a text, or several in one request."""
         several = [texts] if isinstance(texts, str) else texts
@@ -130,7 +139,8 @@ class Limits:
         place = self.place(model, options.get("model"))
         estimate = estimated(place.dialect)
         terms = {name: self.options[name] for name in ("priority", "timeout")}
-        return Call(self.limiter.attempts(place.target, estimate, **terms), place.dialect, estimate)
+        attempts = self.limiter.attempts(place.target, estimate, fallbacks=self.fallbacks, **terms)
+        return Call(attempts, place.dialect, estimate)
 
     def __deepcopy__(self, _: object) -> Limits:
         """A copy of the model is under the same limits."""

@@ -248,4 +248,4 @@ def _delegates(model: Any) -> bool:
     """Whether it makes no request itself, but leaves it to another LLM."""
     from llama_index.core.llms.structured_llm import StructuredLLM
 
-    return isinstance(model, StructuredLLM)
+    return isinstance(model, StructuredLLM) or hasattr(model, "_ways") or type(model.rate_limiter).__name__ == "Counted"

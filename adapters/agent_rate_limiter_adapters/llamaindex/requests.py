@@ -103,6 +103,8 @@ def _bounds(model: Any, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _message(message: Any) -> dict[str, Any]:
+    if isinstance(message, str):
+        return _said("user", message)
     role = str(getattr(message.role, "value", message.role))
     blocks = [_block(block) for block in message.blocks]
     return {**_said(role, blocks), "tool_calls": message.additional_kwargs.get("tool_calls")}

@@ -125,27 +125,33 @@ def _reduce(self: Any) -> tuple[Any, ...]:
     limits: Limits = self._limits
     plain = self.model_copy()
     unlimit(plain)
-    return _restored, (plain, _name_of(limits.limiter), limits.options)
+    return _restored, (plain, name_of(limits.limiter), limits.options)
 
 
-def _name_of(limiter: RateLimiter | MultiProviderLimiter) -> str:
+def name_of(limiter: RateLimiter | MultiProviderLimiter) -> str:
+    """Return the name by which `limiter_named` finds a limiter of this process."""
     names = (name for name, known in _limiters.items() if known is limiter)
     name = next(names, None) or str(uuid4())
     _limiters[name] = limiter
     return name
 
 
-def _restored(model: Any, name: str, options: dict[str, Any]) -> Any:
-    """Limit an unpickled model again.
+def limiter_named(name: str, model: str) -> Any:
+    """Return the limiter of an unpickled model.
 
     Raises:
-        ConfigError: its limiter is not in this process.
+        ConfigError: it is not in this process.
     """
     limiter = _limiters.get(name)
     if limiter is None:
         raise ConfigError(
-            f"{type(model).__name__} was limited in another process, whose limits cannot come along: pickle the "
-            "original, and wrap it here with a limiter of this process (they share limits through a common store)."
+            f"{model} was limited in another process, whose limits cannot come along: pickle the original, and wrap "
+            "it here with a limiter of this process (they share limits through a common store)."
         )
-    limit(model, Limits(limiter, **options))
+    return limiter
+
+
+def _restored(model: Any, name: str, options: dict[str, Any]) -> Any:
+    """Limit an unpickled model again."""
+    limit(model, Limits(limiter_named(name, type(model).__name__), **options))
     return model
