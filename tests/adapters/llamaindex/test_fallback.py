@@ -151,9 +151,7 @@ def test_its_llms_are_copies_that_retry_nothing(provider: SimulatedProvider) -> 
     from openai import OpenAI as Client
 
     limiter = limiter_of()
-    with Client(
-        base_url=provider.openai_url, api_key="sk-test", http_client=reached(provider)["http_client"]
-    ) as client:
+    with Client(base_url=provider.openai_url, api_key="sk-test") as client:
         original = openai(provider, openai_client=client)
         llm = FallbackLLM([original, openai(provider, model=OTHER)], limiter, include_usage=False)
         (first, _) = llm.llms
