@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from agent_rate_limiter.events import Settled as Settled
     from agent_rate_limiter.events import StoreFound as StoreFound
     from agent_rate_limiter.events import StoreLost as StoreLost
+    from agent_rate_limiter.holders import Holder as Holder
     from agent_rate_limiter.limiter import RateLimiter as RateLimiter
     from agent_rate_limiter.limits import EACH as EACH
     from agent_rate_limiter.limits import Limit as Limit
@@ -101,6 +102,7 @@ _HOME = {
         "StoreFound",
         "StoreLost",
     ),
+    "holders": ("Holder",),
     "limiter": ("RateLimiter",),
     "limits": ("EACH", "Limit", "Priority", "Resource", "Scope", "Target"),
     "alerts": ("Alert", "Webhook"),

@@ -72,7 +72,7 @@ class Refusal(NamedTuple):
         wait: milliseconds until it frees if nobody else takes; None: only once somebody gives back.
         never: True when the request is larger than the limit itself.
         may_free: True when calls in flight may give back enough before time does.
-        crowd: calls that wait already, where that is why: the queue is full.
+        crowd: calls that wait already, where that is why: the queue is full; else None.
     """
 
     bucket: Bucket
@@ -81,7 +81,7 @@ class Refusal(NamedTuple):
     wait: int | None
     never: bool
     may_free: bool
-    crowd: int = 0
+    crowd: int | None = None
 
 
 Path = tuple[Bucket, ...]

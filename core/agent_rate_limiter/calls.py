@@ -22,6 +22,7 @@ from agent_rate_limiter.engine.queue import ADMITTED, Waiter
 from agent_rate_limiter.errors import ConfigError, LimiterClosed, ReservationError
 from agent_rate_limiter.events import Admitted, Events, Queued, Refused, Settled
 from agent_rate_limiter.feedback import Feedback
+from agent_rate_limiter.holders import Holder, holders_of, in_flight
 from agent_rate_limiter.limits import NANO_PER_DOLLAR, Priority, Resource, Target
 from agent_rate_limiter.providers.model import Failure, FailureKind, Quota
 from agent_rate_limiter.reservation import Reservation, Tracked
@@ -302,7 +303,7 @@ class Calls:
             priority = _NORMAL if scope.priority is None else scope.priority
         elif priority.__class__ is not int or priority < 0:
             priority = check_priority(priority)
-        return route, Hold(route.path, route.reserved(estimate)), priority
+        return route, Hold(route.path, route.reserved(estimate), route.flow), priority
 
     def _waiter(
         self, route: Route, hold: Hold, estimate: Estimate, priority: int, patience: int | None, *, again: bool
@@ -331,11 +332,16 @@ class Calls:
             return self._admitted(Reservation(self, route, waiter.hold, estimate, waited=waited))
         if isinstance(waiter.outcome, Refusal):
             self._alerts.refused(route.watched, waiter.outcome, now)
-            error = error_of(route.target, waiter.outcome, now)
+            error = error_of(route.target, waiter.outcome, now, () if quiet else self._holders(waiter.outcome.bucket))
             if self.events.listening and not quiet:
                 self.events.emit(Refused(now / 1000, str(route.target), route.labels, decision=error.decision))
             raise error
         raise LimiterClosed(str(waiter.outcome))
+
+    def _holders(self, bucket: Bucket) -> tuple[Holder, ...]:
+        """Who holds a limit now, in flight."""
+        engine = self.engine
+        return engine.read(lambda _: holders_of(in_flight(bucket, engine.newest_first())))
 
     def _check_reentrancy(self, route: Route, hold: Hold) -> bool:
         """Refuse to wait for a slot whose every holder is the caller itself: it would wait for ever.

@@ -86,9 +86,9 @@ class Candidates:
             target = self._soonest(refusals)
             stretch *= 2
             left = remaining()
-            patience = _bounded(refusals[target], left, stretch)
-            refusal = yield Way(target, patience, again=True)
-            if patience == left or isinstance(refusal, _FINAL):
+            longest = _bounded(refusals[target], left, stretch)
+            refusal = yield Way(target, longest, again=True)
+            if longest == left or isinstance(refusal, _FINAL):
                 self.out(target, refusal)  # not in all the time there was
 
     def taken(self, way: Way, call: Reservation) -> Reservation:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from itertools import count
 from typing import TYPE_CHECKING, NamedTuple
 
 from agent_rate_limiter.errors import ConfigError
@@ -59,6 +60,24 @@ class ScopeBudget:
         return f"ScopeBudget({self.dollars!r})"
 
 
+class Steps:
+    """How many steps an agent may take in a scope.
+
+    Args:
+        most: of them.
+    """
+
+    __slots__ = ("_next", "most")
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._next = count(1).__next__
+
+    def take(self) -> bool:
+        """Take one; False when there is none left."""
+        return self._next() <= self.most
+
+
 class CallScope:
     """The labels, limits and priority that apply inside `limiter.scope(...)`, outer scopes included.
 
@@ -66,23 +85,34 @@ class CallScope:
         labels: who is calling: agent, run, team, …
         limits: that all calls of a scope share.
         priority: for calls that do not state one.
+        steps: how many steps an agent may take.
     """
 
-    __slots__ = ("key", "labels", "limits", "priority")
+    __slots__ = ("key", "labels", "limits", "priority", "steps")
 
     def __init__(
-        self, labels: Mapping[str, str], limits: tuple[ScopedLimit, ...] = (), priority: int | None = None
+        self,
+        labels: Mapping[str, str],
+        limits: tuple[ScopedLimit, ...] = (),
+        priority: int | None = None,
+        steps: tuple[Steps, ...] = (),
     ) -> None:
+        self.steps = steps
         self.labels = labels
         self.limits = limits
         self.priority = priority
         self.key: ScopeKey = (tuple(sorted(labels.items())), tuple(limit.name for limit in limits))
 
-    def inner(self, labels: Mapping[str, str], limits: tuple[ScopedLimit, ...], priority: int | None) -> CallScope:
+    def inner(
+        self,
+        labels: Mapping[str, str],
+        limits: tuple[ScopedLimit, ...],
+        priority: int | None,
+        steps: tuple[Steps, ...] = (),
+    ) -> CallScope:
         """Return the scope nested in this one: more labels (the inner value wins), more limits."""
-        return CallScope(
-            {**self.labels, **labels}, self.limits + limits, self.priority if priority is None else priority
-        )
+        urgency = self.priority if priority is None else priority
+        return CallScope({**self.labels, **labels}, self.limits + limits, urgency, self.steps + steps)
 
 
 NO_SCOPE = CallScope({})
@@ -127,6 +157,34 @@ def holding(reservation: Reservation) -> Generator[None]:
         yield
     finally:
         drop_reservation(reservation)
+
+
+def scope_guards(max_calls: int | None, max_tokens: int | None) -> tuple[ScopedLimit, ...]:
+    """Return the limits that `scope(max_calls=…, max_tokens=…)` stands for: totals that never reset.
+
+    Raises:
+        ConfigError: one is no whole number above 0.
+    """
+    guards: list[ScopedLimit] = []
+    for field, most, resource in (
+        ("max_calls", max_calls, Resource.REQUESTS),
+        ("max_tokens", max_tokens, Resource.TOKENS),
+    ):
+        if most is not None:
+            check_most(field, most)
+            limit = Limit(resource, most, name=f"{field} {most:,}")
+            guards.append(ScopedLimit(f"scope-{os.urandom(6).hex()}", limit, {}))
+    return tuple(guards)
+
+
+def check_most(field: str, most: object) -> None:
+    """Refuse what is no whole number above 0.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    if isinstance(most, bool) or not isinstance(most, int) or most < 1:
+        raise ConfigError(f"{field} is {most!r}: give a whole number of at least 1, or None.")
 
 
 def scope_budget(dollars: float) -> Limit:

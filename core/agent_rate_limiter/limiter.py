@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from agent_rate_limiter import context
+from agent_rate_limiter.admission import Bucket
 from agent_rate_limiter.alerts import Alerts, Sinks
 from agent_rate_limiter.attempts import Attempts
 from agent_rate_limiter.calls import Calls, check_estimate, check_priority, check_timeout, make_estimate
@@ -19,9 +21,10 @@ from agent_rate_limiter.cost_tracker import CostTracker
 from agent_rate_limiter.decision import Decision
 from agent_rate_limiter.decorator import Terms, limited
 from agent_rate_limiter.engine.port import Clock, Hold, SharedStore, Store
-from agent_rate_limiter.errors import ConfigError
+from agent_rate_limiter.errors import ConfigError, QuotaExhausted
 from agent_rate_limiter.events import AlertRaised, Events
 from agent_rate_limiter.fallback import Limited
+from agent_rate_limiter.holders import holders_of, in_flight, recently_used
 from agent_rate_limiter.limits import Limit, Target, label_texts, shorthand
 from agent_rate_limiter.machinery import calls_for, make_engine
 from agent_rate_limiter.pending import Pending
@@ -115,35 +118,60 @@ class Limiter:
 
     @contextmanager
     def scope(
-        self, *, budget: float | context.ScopeBudget | None = None, priority: int | None = None, **labels: object
+        self,
+        *,
+        budget: float | context.ScopeBudget | None = None,
+        priority: int | None = None,
+        max_calls: int | None = None,
+        max_tokens: int | None = None,
+        max_steps: int | None = None,
+        **labels: object,
     ) -> Generator[None]:
-        """Label every call in the block, tasks started in it included; scopes nest.
+        """Label every call in the block, tasks started in it included, and guard it; scopes nest.
 
         Args:
             budget: dollars that all calls in the block may cost together; a ScopeBudget lasts for several blocks.
             priority: for calls that do not state one.
+            max_calls: requests that all calls in the block may make together.
+            max_tokens: input and output tokens that they may use together.
+            max_steps: how often `limiter.step()` may be called in the block.
             labels: who is calling: agent, run, team, … Limits can be set for them, and costs are reported by them.
 
         Raises:
-            ConfigError: a label without a value, a budget or a priority that makes no sense.
+            ConfigError: a label without a value, or a budget, a priority or a number that makes no sense.
         """
-        limits: tuple[context.ScopedLimit, ...] = ()
+        limits = context.scope_guards(max_calls, max_tokens)
         if budget is not None:
             shared = budget if isinstance(budget, context.ScopeBudget) else context.ScopeBudget(budget)
-            limits = (shared.limit,)
+            limits = (shared.limit, *limits)
+        if max_steps is not None:
+            context.check_most("max_steps", max_steps)
+        steps = () if max_steps is None else (context.Steps(max_steps),)
         for name in ("provider", "model"):
             if name in labels:
                 raise ConfigError(
                     f"scope label {name} is {labels[name]!r}: calls say themselves where they go; rename it."
                 )
         urgency = None if priority is None else check_priority(priority)
-        inner = context.current_scope().inner(label_texts(labels), limits, urgency)
+        inner = context.current_scope().inner(label_texts(labels), limits, urgency, steps)
         try:
             with context.enter_scope(inner):
                 yield
         finally:
             for limit in limits:
                 self._calls.forget_scope(limit.name)
+
+    def step(self) -> None:
+        """Note that an agent begins a step (a turn of its loop): a guard against loops that never end.
+
+        Raises:
+            QuotaExhausted: a scope around has had its `max_steps`.
+        """
+        for steps in context.current_scope().steps:
+            if not steps.take():
+                who = ", ".join(f"{name}={value}" for name, value in context.current_scope().labels.items())
+                reason = f"max_steps {steps.most:,} are taken{f' ({who})' * bool(who)}: end the agent, or allow more."
+                raise QuotaExhausted(Decision(admitted=False, scope=who, reason=reason))
 
     # -- reports -------------------------------------------------------------------------------------------
 
@@ -169,12 +197,18 @@ class Limiter:
         route = calls.route(target)
         hold = Hold(route.path, route.reserved(estimate))
 
-        def look(now: int) -> Explanation:
+        def look(now: int) -> tuple[Explanation, Bucket | None, dict[str, float]]:
             refusal = calls.engine.verdict(hold, now)
             decision = Decision(True, str(target)) if refusal is None else decision_of(target, refusal, now)  # noqa: FBT003
-            return Explanation(str(target), decision, tuple(status_of(b, now) for b in route.path if shown(b, now)))
+            limits = tuple(status_of(bucket, now) for bucket in route.path if shown(bucket, now))
+            held = {} if refusal is None else in_flight(refusal.bucket, calls.engine.newest_first())
+            return Explanation(str(target), decision, limits), refusal and refusal.bucket, held
 
-        return calls.engine.read(look)
+        explanation, binding, held = calls.engine.read(look)
+        if binding is None:
+            return explanation
+        used = recently_used(binding, self.costs, target, calls.seconds())
+        return replace(explanation, holders=holders_of(held, used))
 
     # -- for adapters --------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from typing import Any
 from agent_rate_limiter.admission import Bucket
 from agent_rate_limiter.decision import Decision
 from agent_rate_limiter.forecast import gone_in
+from agent_rate_limiter.holders import Holder, holders_text
 from agent_rate_limiter.limits import from_units
 from agent_rate_limiter.strategies.gate import Gate
 from agent_rate_limiter.verdict import duration_text
@@ -103,16 +104,19 @@ class Explanation:
         target: where it would go.
         decision: the verdict for one such call.
         limits: every limit on its path.
+        holders: where it is refused, who used the limit that binds in its period (an hour at least) or holds it.
     """
 
     target: str
     decision: Decision
     limits: tuple[LimitStatus, ...]
+    holders: tuple[Holder, ...] = ()
 
     def __str__(self) -> str:
         """As a paragraph."""
         verdict = f"{self.target} admits such a call at once." if self.decision.admitted else self.decision.reason
-        lines = [verdict, *(f"  {limit}" for limit in self.limits)]
+        held = holders_text(self.holders)
+        lines = [verdict, *([f"  taken by: {held}"] if held else []), *(f"  {limit}" for limit in self.limits)]
         return "\n".join(lines if self.limits else [*lines, "  no limits are configured for it"])
 
 

@@ -6,7 +6,15 @@ from datetime import datetime, timezone
 
 from agent_rate_limiter.admission import Refusal
 from agent_rate_limiter.decision import Decision
-from agent_rate_limiter.errors import AcquireTimeout, BudgetExceeded, LimitExceeded, QueueFull, RequestTooLarge
+from agent_rate_limiter.errors import (
+    AcquireTimeout,
+    BudgetExceeded,
+    LimitExceeded,
+    QueueFull,
+    QuotaExhausted,
+    RequestTooLarge,
+)
+from agent_rate_limiter.holders import Holder, holders_text
 from agent_rate_limiter.limits import Resource, from_units
 from agent_rate_limiter.strategies.gate import Gate
 
@@ -18,16 +26,19 @@ _UNIT = {
     Resource.CONCURRENCY: "slots",
 }
 _DAY = 86_400
+_HOUR_MS, _DAY_MS = 3_600_000, 86_400_000
 
 
-def decision_of(target: object, refusal: Refusal, now: int) -> Decision:
+def decision_of(target: object, refusal: Refusal, now: int, holders: tuple[Holder, ...] = ()) -> Decision:
     """Say it for people: which limit, how much was asked and is there, when it frees, what to do.
 
     Args:
         target: where the call wanted to go.
         refusal: the engine's verdict.
         now: epoch milliseconds at which it was given.
+        holders: whose calls in flight hold the limit.
     """
+    held = holders_text(holders)
     limit = refusal.bucket.limit
     requested = from_units(limit.resource, refusal.requested)
     available = from_units(limit.resource, max(0, refusal.available))
@@ -41,27 +52,41 @@ def decision_of(target: object, refusal: Refusal, now: int) -> Decision:
         available=available,
         retry_after=wait,
         available_at=None if wait is None else now / 1000 + wait,
-        reason=_sentence(target, refusal, now),
+        reason=_sentence(target, refusal, now) + f" In flight: {held}." * bool(held),
+        holders=holders,
     )
 
 
-def error_of(target: object, refusal: Refusal, now: int) -> LimitExceeded:
+def error_of(target: object, refusal: Refusal, now: int, holders: tuple[Holder, ...] = ()) -> LimitExceeded:
     """Return the error that a refusal for good is raised as."""
-    decision = decision_of(target, refusal, now)
-    if refusal.crowd:
+    decision = decision_of(target, refusal, now, () if refusal.never else holders)
+    if refusal.crowd is not None:
         return QueueFull(decision)
     if refusal.bucket.limit.resource is Resource.COST:
         return BudgetExceeded(decision)
-    return RequestTooLarge(decision) if refusal.never else AcquireTimeout(decision)
+    if refusal.never:
+        return RequestTooLarge(decision)
+    return QuotaExhausted(decision) if _long(refusal) else AcquireTimeout(decision)
+
+
+def _long(refusal: Refusal) -> bool:
+    """Whether a quota is used up for longer than calls wait: a total, a day, a week, or what a gate waits for."""
+    limit = refusal.bucket.limit
+    if isinstance(refusal.bucket.strategy, Gate):
+        return (refusal.wait or 0) >= _HOUR_MS
+    return limit.resource is not Resource.CONCURRENCY and (limit.period_ms or _DAY_MS) >= _DAY_MS
 
 
 def _sentence(target: object, refusal: Refusal, now: int) -> str:
     limit = refusal.bucket.limit
     name = f"'{limit.name}'" + (f" ({refusal.bucket.scope})" if refusal.bucket.scope else "")
     asked = amount_text(limit.resource, refusal.requested)
-    if refusal.crowd:
+    if refusal.crowd is not None:
         crowd = f"{refusal.crowd:,} call{'s wait' if refusal.crowd != 1 else ' waits'}"
-        return f"{target} is refused: {crowd} for {name} already, as many as max_queue allows. {_when(refusal, now)}"
+        why = (
+            f"{crowd} for {name} already, as many as max_queue allows" if refusal.crowd else f"none may wait for {name}"
+        )
+        return f"{target} is refused: {why}. {_when(refusal, now)}"
     if refusal.never:
         most = amount_text(limit.resource, refusal.bucket.strategy.capacity)
         never = f"{asked} requested, but it never holds more than {most}."

@@ -218,7 +218,7 @@ def test_the_limit_that_frees_last_is_the_one_that_is_named(manual_clock: Manual
         ("1 tokens/minute", Estimate(input_tokens=2), None, RequestTooLarge),
         ("1 tokens/minute", Estimate(input_tokens=2), 1, RequestTooLarge),
         ("1 requests/minute", Estimate(), 59, AcquireTimeout),
-        ("1 requests", Estimate(), None, AcquireTimeout),
+        ("1 requests", Estimate(), None, QuotaExhausted),
         ("$1/day", Estimate(cost=2), None, BudgetExceeded),
         ("$1/day", Estimate(cost=0.5), None, BudgetExceeded),
         ("$1/day", Estimate(cost=0.5), 60, BudgetExceeded),

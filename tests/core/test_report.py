@@ -15,6 +15,7 @@ from agent_rate_limiter import (
     Estimate,
     Explanation,
     Limit,
+    LimitExceeded,
     LimitStatus,
     MultiProviderLimiter,
     Price,
@@ -328,3 +329,47 @@ def test_advice_counts_those_who_wait(manual_clock: ManualClock) -> None:
 def test_a_limits_status_tells_when_so_much_has_come_free(limit: str, amount: int, wait: float | None) -> None:
     (status,) = RateLimiter(limit, clock=ManualClock()).explain().limits
     assert status.wait_for(amount) == wait
+
+
+# ------------------------------------------------------------------ who holds it
+
+
+def test_an_explanation_says_who_took_the_limit(manual_clock: ManualClock) -> None:
+    limiter = RateLimiter(tpm=1_000, clock=manual_clock)
+    for agent, tokens in (("researcher", 700), ("writer", 200)):
+        with limiter.scope(agent=agent):
+            limiter.acquire(input_tokens=tokens).settle(Usage(1, tokens))
+    with limiter.scope(agent="critic"):
+        held = limiter.acquire(input_tokens=100)
+    explanation = limiter.explain(input_tokens=500)
+    assert explanation.holders == (("researcher", 0.7), ("writer", 0.2), ("critic", 0.1))
+    assert "\n  taken by: researcher 70%, writer 20%, critic 10%\n" in str(explanation)
+    held.settle()
+    manual_clock.advance(7_200)
+    assert limiter.explain(input_tokens=500).holders == ()
+
+
+def test_a_budget_s_holders_spent_it(manual_clock: ManualClock) -> None:
+    limiter = MultiProviderLimiter(
+        [Provider("p", {"m": {"cost_per_1k": 1}, "n": {}})], budget_limit=1, clock=manual_clock
+    )
+    for agent, tokens in (("a", 300), ("b", 100), ("c", 50), ("d", 50), ("", 500)):
+        labels: dict[str, Any] = {"agent": agent} if agent else {}
+        with limiter.scope(**labels):
+            limiter.acquire("p:m", input_tokens=tokens).settle(Usage(1, tokens))
+    explanation = limiter.explain("p:m", input_tokens=500)
+    assert [holder.agent for holder in explanation.holders] == ["", "a", "b", "c", "d"]
+    assert "taken by: others 50%, a 30%, b 10%, 2 more 10%" in str(explanation)
+
+
+def test_a_refusal_says_who_is_in_flight(manual_clock: ManualClock) -> None:
+    limiter = RateLimiter(concurrency=4, clock=manual_clock)
+    held = []
+    for agent in ("a", "a", "a", "b"):
+        with limiter.scope(agent=agent):
+            held.append(limiter.acquire())
+    with pytest.raises(LimitExceeded, match=r"In flight: a 75%, b 25%\.$") as refused:
+        limiter.acquire(timeout=0)
+    assert refused.value.decision.holders == (("a", 0.75), ("b", 0.25))
+    for call in held:
+        call.settle()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
-    from httpx2 import Headers, Request
+    from httpx2 import URL, Headers, Request
 
 _FORM_FIELD = re.compile(rb'form-data; name="(\w+)"\r\n(?:[^\r\n]+\r\n)*\r\n([^\r\n]{0,200})\r\n--')
 _FORM_BEGINNING = 100_000
@@ -26,24 +26,41 @@ def parse(content: bytes) -> Any:
 
 def asked(request: Request) -> dict[str, Any]:
     """Return what a request asks for: its JSON object, or the fields of its form; empty when it has neither."""
-    content = request.content
-    if request.headers.get("content-type", "").startswith("multipart/form-data"):
-        return _form(content[:_FORM_BEGINNING])
-    body: Any = parse(content)
+    if _is_form(request):
+        return _form(request.content[:_FORM_BEGINNING])
+    return document(request)
+
+
+def document(request: Request) -> dict[str, Any]:
+    """Return a request's JSON object; empty when it has none."""
+    body: Any = None if _is_form(request) else parse(request.content)
     return cast("dict[str, Any]", body) if isinstance(body, dict) else {}
+
+
+def _is_form(request: Request) -> bool:
+    return request.headers.get("content-type", "").startswith("multipart/form-data")
 
 
 def _form(content: bytes) -> dict[str, Any]:
     return {name.decode(): value.decode("utf-8", "replace") for name, value in _FORM_FIELD.findall(content)}
 
 
-def with_body(request: Request, body: Mapping[str, Any]) -> Request:
-    """Return the request with another JSON body."""
+def with_body(request: Request, body: Mapping[str, Any], url: URL | None = None) -> Request:
+    """Return the request with another JSON body, and perhaps another URL."""
+    return _resent(request, json.dumps(body, separators=(",", ":")).encode(), url)
+
+
+def with_url(request: Request, url: URL) -> Request:
+    """Return the request as it goes to another URL."""
+    return _resent(request, request.content, url)
+
+
+def _resent(request: Request, content: bytes, url: URL | None) -> Request:
     headers = request.headers.copy()
     for name in ("content-length", "transfer-encoding"):
         headers.pop(name, None)
-    content = json.dumps(body, separators=(",", ":")).encode()
-    return type(request)(request.method, request.url, headers=headers, content=content, extensions=request.extensions)
+    where = request.url if url is None else url
+    return type(request)(request.method, where, headers=headers, content=content, extensions=request.extensions)
 
 
 def signed(headers: Headers) -> bool:

@@ -67,7 +67,7 @@ class Others:
         if other.provider == own.provider and other.provider not in self.endpoints:
             return _renamed(request, other.model) is not None
         endpoint = self.endpoints.get(other.provider)
-        if endpoint is None or "model" not in bodies.asked(request):
+        if endpoint is None or "model" not in bodies.document(request):
             return False
         path = _api_path(request)
         return path == _CHAT or (endpoint.any_path and path is not None)
@@ -79,12 +79,12 @@ class Others:
             renamed = _renamed(request, target.model)
             assert renamed is not None  # noqa: S101 - `serve` has looked
             return renamed
-        sent = bodies.with_body(request, {**bodies.asked(request), "model": target.model})
-        for name in _KEYS:
-            sent.headers.pop(name, None)
         path = _api_path(request)
         assert path is not None  # noqa: S101 - as above
-        sent.url = type(sent.url)(endpoint.url(path, target.model))
+        url = type(request.url)(endpoint.url(path, target.model))
+        sent = bodies.with_body(request, {**bodies.document(request), "model": target.model}, url)
+        for name in _KEYS:
+            sent.headers.pop(name, None)
         sent.headers.update({**endpoint.headers, "host": _host(sent)})
         return sent
 
@@ -121,12 +121,12 @@ def others_of(fallbacks: object, own: str) -> Others:
 
 def _endpoint(client: Any, target: Target) -> Endpoint:
     root = next((cls.__module__.partition(".")[0] for cls in type(client).__mro__), "")
-    if root == "openai":
-        azure = hasattr(client, "_api_version")
-        query = f"?api-version={client._api_version}" if azure else ""  # noqa: SLF001 - no public way
-        headers = {name: value for name, value in client.default_headers.items() if isinstance(value, str)}
-        kept = {name: value for name, value in headers.items() if name.lower() in _KEYS}
-        return Endpoint(str(client.base_url), kept, any_path=True, deployments=azure, query=query)
+    if root == "openai" and client.api_key:
+        version = getattr(client, "_api_version", None)  # of Azure's
+        if version is None:
+            return Endpoint(str(client.base_url), {"authorization": f"Bearer {client.api_key}"}, any_path=True)
+        key, query = {"api-key": client.api_key}, f"?api-version={version}"
+        return Endpoint(str(client.base_url), key, any_path=True, deployments=True, query=query)
     if root == "anthropic" and getattr(client, "api_key", None):
         base, key = str(client.base_url), client.api_key
     elif root == "google" and not getattr(client, "vertexai", True):
@@ -143,15 +143,11 @@ def _endpoint(client: Any, target: Target) -> Endpoint:
 
 def _renamed(request: Request, model: str) -> Request | None:
     """The same request for another model of its provider; None where the model is not to be found."""
-    asked = bodies.asked(request)
-    path, body = dialect("generic").renamed(request.url.raw_path.decode("ascii", "replace"), asked, model)
+    raw_path = request.url.raw_path.decode("ascii", "replace")
+    path, body = dialect("generic").renamed(raw_path, bodies.document(request), model)
     if body is not None:
         return bodies.with_body(request, body)
-    if path is None:
-        return None
-    sent = bodies.with_body(request, asked)
-    sent.url = request.url.copy_with(raw_path=path.encode("ascii"))
-    return sent
+    return None if path is None else bodies.with_url(request, request.url.copy_with(raw_path=path.encode("ascii")))
 
 
 def _api_path(request: Request) -> str | None:

@@ -16,13 +16,15 @@ class Hold:
     Args:
         path: the limits it takes from.
         amounts: units taken from each, in the path's order.
+        flow: who makes the call: its agent.
     """
 
-    __slots__ = ("amounts", "attempt", "expires_at", "final", "id", "lost", "open", "path", "taken_at")
+    __slots__ = ("amounts", "attempt", "expires_at", "final", "flow", "id", "lost", "open", "path", "taken_at")
 
-    def __init__(self, path: Path, amounts: Sequence[int]) -> None:
+    def __init__(self, path: Path, amounts: Sequence[int], flow: str = "") -> None:
         self.path = path
         self.amounts = amounts
+        self.flow = flow
         self.attempt = 1  # of its logical call
         self.id = 0
         self.taken_at = 0  # epoch milliseconds, like every time in here

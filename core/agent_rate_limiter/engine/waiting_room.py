@@ -120,13 +120,13 @@ class WaitingRoom:
 
     def _enter(self, waiter: Waiter, bucket: Bucket, now: int) -> WaitQueue | None:
         """Let a waiter into a limit's queue; None if it cannot wait there."""
-        queue: WaitQueue | None = bucket.queue
-        if queue is None:
-            queue = bucket.queue = WaitQueue(bucket, self._ageing)
-            self._queues[queue] = None
-        elif not waiter.moved and (refusal := _too_late(waiter, queue, now) or self._crowded(waiter, queue, now)):
+        queue: WaitQueue = bucket.queue or WaitQueue(bucket, self._ageing)
+        if not waiter.moved and (refusal := _too_late(waiter, queue, now) or self._crowded(waiter, queue, now)):
             self._turn_away(waiter, refusal)
             return None
+        if bucket.queue is None:
+            bucket.queue = queue
+            self._queues[queue] = None
         if waiter.deadline is not None and not waiter.moved:
             heappush(self._deadlines, (waiter.deadline, waiter.sequence, waiter))
         queue.push(waiter)
@@ -238,7 +238,7 @@ def hopeless(waiter: Waiter, refusal: Refusal, now: int) -> bool:
 
 def _too_late(waiter: Waiter, queue: WaitQueue, now: int) -> Refusal | None:
     """Say so if those ahead alone take longer than the newcomer can wait."""
-    if waiter.deadline is None:
+    if waiter.deadline is None or queue.empty:
         return None
     amount = waiter.hold.amounts[waiter.hold.path.index(queue.bucket)]
     refusal = queued(queue.bucket, amount, queue.ahead_of(waiter.priority, waiter.flow), now)
