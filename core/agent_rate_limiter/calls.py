@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from agent_rate_limiter import context
 from agent_rate_limiter.accounts import ESTIMATED, FAILED, OK, REFUSED
@@ -23,6 +23,7 @@ from agent_rate_limiter.errors import ConfigError, LimiterClosed, ReservationErr
 from agent_rate_limiter.events import Admitted, Events, Queued, Refused, Settled
 from agent_rate_limiter.feedback import Feedback
 from agent_rate_limiter.holders import Holder, holders_of, in_flight
+from agent_rate_limiter.learned import Learned
 from agent_rate_limiter.limits import NANO_PER_DOLLAR, Priority, Resource, Target
 from agent_rate_limiter.providers.model import Failure, FailureKind, Quota
 from agent_rate_limiter.reservation import Reservation, Tracked
@@ -69,7 +70,10 @@ class Calls:
         self.events = events
         self.chooser = chooser
         self._alerts = alerts
-        self._router = Router(declared, engine.store.bucket, costs, alerts, quotes, passing=engine.passing)
+        self.learned = Learned(engine.store.recall, engine.store.remember)
+        self._router = Router(
+            declared, engine.store.bucket, costs, alerts, quotes, self.learned, passing=engine.passing
+        )
         self._routes = self._router.routes  # read without a lock, and without a call, on the way of every call
         self._feedback = Feedback(engine, self._router, events)
 
@@ -217,6 +221,10 @@ class Calls:
             self._tell(route, lambda now: self._feedback.succeeded(route, hold, now))
         if route.watched:
             self._watch(route, hold)
+        caller = route.caller
+        caller.skip -= 1
+        if caller.skip < 0 and usage.exact:
+            self.learned.learn(caller, estimate, usage, now)
         if self.chooser.health:
             self.chooser.health.succeeded(route.target)
         if self.events.listening or self.chooser.times_calls:
@@ -287,6 +295,7 @@ class Calls:
         route = self._router.find(target, scope)
         if route is None:
             self._router.check_price(target)
+            self.learned.load(target)
             route = self.engine.read(lambda now: self._router.compile(target, scope, now))
         return route
 
@@ -312,7 +321,8 @@ class Calls:
         hold.amounts = sizing.amounts()
         since = self.engine.clock.now()
         deadline = None if patience is None else since + patience
-        weight = estimate.input_tokens + estimate.expected_output_tokens or estimate.requests
+        given, expected, _ = route.expects(estimate)
+        weight = given + expected or estimate.requests
 
         return Waiter(
             hold,
@@ -462,7 +472,7 @@ def make_estimate(estimate: Estimate | None, counts: Mapping[str, int]) -> Estim
         ConfigError: both are given.
     """
     if estimate is None:
-        return Estimate(**counts) if counts else ONE_REQUEST
+        return Estimate(**cast("Any", counts)) if counts else ONE_REQUEST
     if counts:
         message = f"{next(iter(counts))} is given beside an Estimate: put it into the Estimate."
         raise ConfigError(message)

@@ -178,7 +178,7 @@ class Limiter:
     def snapshot(self) -> Snapshot:
         """Say how every limit stands, and how many calls are in flight and waiting."""
         engine = self._calls.engine
-        spend = self.costs.spent
+        spend, estimates = self.costs.spent, self._calls.learned.report()
 
         def look(now: int) -> Snapshot:
             limits = tuple(
@@ -187,7 +187,7 @@ class Limiter:
                     key=lambda s: (s.owner, s.name),
                 )
             )
-            return Snapshot(now / 1000, limits, engine.in_flight, engine.waiting, spend)
+            return Snapshot(now / 1000, limits, engine.in_flight, engine.waiting, spend, estimates)
 
         return engine.read(look)
 
@@ -292,6 +292,7 @@ class Limiter:
 
     def close(self) -> None:
         """Refuse every further call, and those that wait. Calls in flight can still be settled."""
+        self._calls.learned.save()
         self._calls.engine.close()
         if self._own_costs:
             self.costs.close()

@@ -158,7 +158,8 @@ class Limit:
         scope: whom it applies to.
         timezone: where a fixed window's day, week or month begins, as an IANA name.
         counts: how output is charged when a call is admitted: "actual" (the expected output, corrected later)
-            or "max_tokens" (the request's maximum, kept: OpenAI, Azure).
+            or "max_tokens" (the request's maximum beside its input, kept; at OpenAI the larger of the two, and
+            Bedrock corrects it when the call ends).
         name: what messages call it; made from the rest unless given.
         enforced: False only counts, for alerts and reports (fixed and sliding window only).
         thresholds: shares of it at which an alert is sent, once each per period; the limiter's unless given.

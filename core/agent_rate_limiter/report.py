@@ -10,6 +10,7 @@ from agent_rate_limiter.admission import Bucket
 from agent_rate_limiter.decision import Decision
 from agent_rate_limiter.forecast import gone_in
 from agent_rate_limiter.holders import Holder, holders_text
+from agent_rate_limiter.learned import EstimateStatus
 from agent_rate_limiter.limits import from_units
 from agent_rate_limiter.strategies.gate import Gate
 from agent_rate_limiter.verdict import duration_text
@@ -78,6 +79,7 @@ class Snapshot:
         in_flight: calls admitted and not settled yet.
         waiting: calls in the queue.
         spend: dollars spent since the limiter was made.
+        estimates: how good the guesses of what calls use are, by model and agent.
     """
 
     at: float
@@ -85,6 +87,7 @@ class Snapshot:
     in_flight: int
     waiting: int
     spend: float
+    estimates: tuple[EstimateStatus, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain data."""
@@ -93,7 +96,7 @@ class Snapshot:
     def __str__(self) -> str:
         """As lines for a terminal."""
         head = f"{self.in_flight} in flight, {self.waiting} waiting, ${self.spend:,.4f} spent"
-        return "\n".join([head, *(f"  {limit}" for limit in self.limits)])
+        return "\n".join([head, *(f"  {line}" for line in (*self.limits, *self.estimates))])
 
 
 @dataclass(frozen=True)

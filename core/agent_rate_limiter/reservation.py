@@ -204,7 +204,7 @@ class Reservation:
 
     def _guess(self) -> Usage:
         estimate = self.estimate
-        tokens = estimate.input_tokens, estimate.expected_output_tokens
+        tokens = self._route.expects(estimate)[:2]
         return Usage(estimate.requests, *tokens, cost=estimate.cost, exact=False)
 
     def _ended(self, attempt: str) -> str:

@@ -13,6 +13,7 @@ from agent_rate_limiter.alerts import Alerts, Watch
 from agent_rate_limiter.context import CallScope, ScopeKey
 from agent_rate_limiter.cost_tracker import CostTracker
 from agent_rate_limiter.errors import ConfigError
+from agent_rate_limiter.learned import Caller, Learned
 from agent_rate_limiter.limits import NANO_PER_DOLLAR, Limit, Resource, Target
 from agent_rate_limiter.pricing import Price
 from agent_rate_limiter.quotes import Quotes
@@ -69,6 +70,8 @@ class Route:
         path: the limits; the first is the target's gate.
         account: the books of this target and scope, which know its price.
         watched: the limits on the path that somebody wants to hear of.
+        caller: what its calls usually use.
+        kind: whose way of counting `max_tokens` its limits follow.
         searching: whether nobody configured a rate: then successes and refusals teach it.
         passing: whether a gate that seems open is to be asked (1): others may have closed it.
     """
@@ -76,9 +79,13 @@ class Route:
     __slots__ = (
         "_capped",
         "_costed",
+        "_larger",
         "_passing",
         "_pick",
+        "_pick_used",
+        "_settles",
         "account",
+        "caller",
         "flow",
         "gate",
         "labels",
@@ -97,6 +104,8 @@ class Route:
         account: Account,
         *,
         watched: tuple[Watch, ...],
+        caller: Caller,
+        kind: str,
         searching: bool,
         passing: int = 0,
     ) -> None:
@@ -105,6 +114,9 @@ class Route:
         self.gate = path[0]
         self.account = account
         self.watched = watched
+        self.caller = caller
+        self._larger = kind == "openai"  # of input and max_tokens, not their sum (provider docs, November 2026)
+        self._settles = kind == "bedrock"  # likewise
         self.searching = searching
         self._passing = passing
         self.flow = scope.labels.get("agent", "")
@@ -115,16 +127,36 @@ class Route:
         fields = [_field(bucket.limit) for bucket in path]
         self._costed = _FIELD[Resource.COST] in fields
         self._capped = not set(fields).isdisjoint(_AT_MOST.values())
-        self._pick = _picker(fields)
+        self._pick = self._pick_used = _picker(fields)
+        if self._settles:  # reserves max_tokens, and settles what was used
+            self._pick_used = _picker([_field(bucket.limit, counts="actual") for bucket in path])
         self.rated = any(bucket.limit.resource is not Resource.COST for bucket in path[1:])  # what it is paced by
         self.path = path
+
+    def expects(self, estimate: Estimate) -> tuple[int, int, int]:
+        """Tokens of input, of output, and of output at most: as stated, else as such calls usually use."""
+        given, expected, at_most = estimate.input_tokens, estimate.output_tokens, estimate.max_output_tokens
+        if not estimate.exact:
+            given = self.caller.input.corrected(given)
+        if expected:
+            return given, expected, max(expected, at_most)
+        usual = self.caller.usual
+        if at_most:
+            return given, usual if 0 < usual < at_most else at_most, at_most
+        return (given, 0, 0) if estimate.exact else (given, usual, usual)
 
     def reserved(self, estimate: Estimate) -> Sequence[int]:
         """Units to take from each limit on the path: what is expected, and of money the worst case."""
         requests, given = estimate.requests, estimate.input_tokens
-        expected = at_most = estimate.output_tokens or estimate.max_output_tokens
-        if estimate.max_output_tokens > expected:
-            at_most = estimate.max_output_tokens
+        expected, at_most = estimate.output_tokens, estimate.max_output_tokens
+        if not estimate.exact:
+            given, expected, at_most = self.expects(estimate)
+        elif expected:  # as in expects, without a call
+            if expected > at_most:  # noqa: PLR1730 - max() is slower, and this is the hot path
+                at_most = expected
+        else:
+            usual = self.caller.usual
+            expected = usual if 0 < usual < at_most else at_most
         cost = 0
         if self._costed:
             if estimate.cost is not None:
@@ -137,7 +169,10 @@ class Route:
                     cost = account.price.worst_nano(requests, given, at_most)
         gate = self.gate.state
         passing = self._passing if gate[1] >= OPEN and not gate[0] else 1  # nobody counts who passes an open gate
-        return self._pick((requests, given, expected, given + expected, cost, 1, at_most, given + at_most, passing))
+        capped = 0
+        if self._capped:
+            capped = max(given, at_most) if self._larger else given + at_most
+        return self._pick((requests, given, expected, given + expected, cost, 1, at_most, capped, passing))
 
     def expected_cost(self, estimate: Estimate) -> float:
         """What a call is expected to cost, in nano-dollars; infinite when its price is not known."""
@@ -147,12 +182,14 @@ class Route:
 
     def used(self, estimate: Estimate, usage: Usage, nano: int) -> Sequence[int]:
         """Units that a call really used of each limit; those that count `max_tokens` keep that."""
-        given = charged = usage.input_tokens
+        given = usage.input_tokens
         produced = at_most = usage.output_tokens
+        capped = 0
         if self._capped:
             at_most = max(produced, estimate.max_output_tokens or estimate.output_tokens)
-            charged = max(given, estimate.input_tokens)
-        return self._pick((usage.requests, given, produced, given + produced, nano, 0, at_most, charged + at_most, 0))
+            charged = max(given, self.expects(estimate)[0])
+            capped = max(charged, at_most) if self._larger else charged + at_most
+        return self._pick_used((usage.requests, given, produced, given + produced, nano, 0, at_most, capped, 0))
 
 
 class Router:
@@ -164,20 +201,23 @@ class Router:
         costs: the books.
         alerts: who watches limits.
         quotes: who knows prices.
+        usual: what calls usually use.
         passing: as a Route's.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - all that a route is made of
         self,
         declared: Callable[[Target], Declared],
         bucket: Callable[[str, Limit, str, int], Bucket],
         costs: CostTracker,
         alerts: Alerts,
         quotes: Quotes,
+        usual: Learned,
         *,
         passing: int = 0,
     ) -> None:
         self._passing = passing
+        self._usual = usual
         self._quotes = quotes
         self._alerts = alerts
         self._costs = costs
@@ -217,8 +257,17 @@ class Router:
         watched = self._alerts.watched(path)
         quote = partial(self._quotes.quote, target, declared.price, declared.kind, budgets=_money(path))
         account = self._costs.account(target, scope.labels, quote)
-        searching, passing = not declared.rated, self._passing
-        route = Route(target, scope, tuple(path), account, watched=watched, searching=searching, passing=passing)
+        route = Route(
+            target,
+            scope,
+            tuple(path),
+            account,
+            watched=watched,
+            caller=self._usual.caller(target, scope.labels.get("agent", "")),
+            kind=_counting(declared.kind or target.provider, path),
+            searching=not declared.rated,
+            passing=self._passing,
+        )
         self.routes[target, scope.key] = route
         return route
 
@@ -266,10 +315,19 @@ def _money(path: Sequence[Bucket]) -> tuple[str, ...]:
     return tuple(bucket.limit.name for bucket in path if bucket.limit.resource is Resource.COST)
 
 
-def _field(limit: Limit) -> int:
+def _counting(kind: str, path: Sequence[Bucket]) -> str:
+    """Whose way of counting `max_tokens` matters: the provider's dialect, where a limit counts it."""
+    if all(bucket.limit.counts != "max_tokens" for bucket in path):
+        return ""
+    from agent_rate_limiter.providers.kinds import known_kind
+
+    return known_kind(kind) or ""
+
+
+def _field(limit: Limit, counts: str | None = None) -> int:
     if limit is GATE or limit is NARROW_GATE:
         return _GATE
-    if limit.counts == "max_tokens":
+    if (counts or limit.counts) == "max_tokens":
         return _AT_MOST.get(limit.resource, _FIELD[limit.resource])
     return _FIELD[limit.resource]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NoReturn
 
 from agent_rate_limiter.errors import ConfigError
@@ -15,9 +15,12 @@ class Estimate:
     Args:
         requests: how many provider requests the call makes.
         input_tokens: tokens sent, cached ones included.
-        output_tokens: tokens expected back; 0 means unknown, then `max_output_tokens` stands in.
+        output_tokens: tokens expected back; 0 means unknown: then what such calls usually use is reserved, as soon as
+            that is known, and `max_output_tokens` until then.
         max_output_tokens: the most that may come back (the request's `max_tokens`); 0 means not given.
         cost: dollars, when the caller knows better than the price table; None computes it.
+        exact: False when `input_tokens` are guessed from a text (`estimates.estimate_tokens`): then they are corrected
+            by what the model has really counted so far.
 
     Raises:
         ConfigError: a count is negative or not a whole number, or the cost is not a finite amount.
@@ -28,6 +31,7 @@ class Estimate:
     output_tokens: int
     max_output_tokens: int
     cost: float | None
+    exact: bool = field(default=True, compare=False)
 
     def __init__(
         self,
@@ -36,6 +40,8 @@ class Estimate:
         output_tokens: int = 0,
         max_output_tokens: int = 0,
         cost: float | None = None,
+        *,
+        exact: bool = True,
     ) -> None:
         # One update instead of a frozen assignment per field: four times faster, and this is on the hot path.
         fields = self.__dict__
@@ -44,6 +50,8 @@ class Estimate:
         fields["output_tokens"] = output_tokens
         fields["max_output_tokens"] = max_output_tokens
         fields["cost"] = cost
+        if not exact:
+            fields["exact"] = False
         try:
             sound = (requests | input_tokens | output_tokens | max_output_tokens) >= 0
         except TypeError:

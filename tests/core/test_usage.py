@@ -26,7 +26,7 @@ from agent_rate_limiter import (
 )
 from agent_rate_limiter.testing import ManualClock
 
-ESTIMATE_COUNTS = [field.name for field in fields(Estimate) if field.name != "cost"]
+ESTIMATE_COUNTS = [field.name for field in fields(Estimate) if field.name not in {"cost", "exact"}]
 USAGE_COUNTS = [field.name for field in fields(Usage) if field.name not in {"cost", "exact", "service_tier"}]
 COUNTS = [(Estimate, name) for name in ESTIMATE_COUNTS] + [(Usage, name) for name in USAGE_COUNTS]
 
@@ -73,7 +73,7 @@ def test_they_are_values(value: Estimate | Usage) -> None:
 
 def test_repr_names_every_field() -> None:
     assert repr(Estimate(1, 2, 3, 4, 0.5)) == (
-        "Estimate(requests=1, input_tokens=2, output_tokens=3, max_output_tokens=4, cost=0.5)"
+        "Estimate(requests=1, input_tokens=2, output_tokens=3, max_output_tokens=4, cost=0.5, exact=True)"
     )
     assert repr(Usage(input_tokens=2, exact=False)).startswith("Usage(requests=1, input_tokens=2, output_tokens=0,")
 

@@ -107,7 +107,8 @@ def estimate(path: str, body: object, media_tokens: int) -> Estimate:
     most = next((found for place in _MAX_OUTPUT if (found := _at(asked, place))), 0)
     if _WITHOUT_OUTPUT.search(path):
         most = 0
-    return Estimate(input_tokens=min(_MOST, math.ceil(weight)), max_output_tokens=min(_MOST, most * choices))
+    guess = min(_MOST, math.ceil(weight))
+    return Estimate(input_tokens=guess, max_output_tokens=min(_MOST, most * choices), exact=False)
 
 
 def with_usage(path: str, body: object) -> dict[str, Any] | None:

@@ -1,0 +1,336 @@
+"""What calls really use, learned per model and caller: it takes the place of guesses.
+
+Input that was guessed from a text is corrected by what the model really counted; output that nobody expects is
+taken as a high quantile of what this model gave this caller. All of it is bounded, and remembered by the store.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from random import random
+from threading import Lock
+from typing import Any, cast
+
+from agent_rate_limiter.limits import Target
+from agent_rate_limiter.usage import Estimate, Usage
+
+_log = logging.getLogger("agent_rate_limiter")
+
+_QUANTILE = 0.9
+"""Of ten calls, so many need no more output than is reserved; budgets and `max_tokens` limits reserve the worst."""
+_ENOUGH = 8
+"""Calls after which what was learned is used."""
+_MEMORY = 400
+"""Calls after which older ones weigh half."""
+_PACE = 0.05
+"""The weight of a new call in what is learned of the input, once there are many."""
+_FARTHEST = 5.0
+"""Nobody's tokenizer is further from the rule of thumb than this; what is has another cause."""
+_SAMPLED = 24
+"""Of so many calls, one is learned from, at random, once there were `_MEMORY` of them: so it costs next to nothing."""
+_CALLERS = 512
+"""Callers (a model and an agent) that are kept."""
+_REMEMBERED = 64
+"""Agents of a model that the store remembers."""
+_SAVE_EVERY = 60_000
+"""Milliseconds."""
+
+
+@dataclass(frozen=True)
+class EstimateStatus:
+    """How good the estimates of one caller are.
+
+    Args:
+        target: the model, as `provider:model`.
+        agent: who calls; empty for those without a name.
+        calls: that were learned from.
+        input_ratio: what the model counts, in terms of what is guessed from a text; None while too little is known.
+        input_error: how far corrected guesses are off, as a share of what was counted: 0.1 is a tenth.
+        output_tokens: what is reserved for an answer whose length nobody states; None while too little is known.
+        output_within: the share of answers that needed no more than what was reserved.
+        output_error: how far that is off, as a share of what was used: mostly too much, as it is a high quantile.
+    """
+
+    target: str
+    agent: str
+    calls: int
+    input_ratio: float | None
+    input_error: float
+    output_tokens: int | None
+    output_within: float
+    output_error: float
+
+    def __str__(self) -> str:
+        """On one line."""
+        who = f" ({self.agent})" if self.agent else ""
+        given = "" if self.input_ratio is None else f", input {self.input_ratio:.2f} x guessed ±{self.input_error:.0%}"
+        produced = (
+            "" if self.output_tokens is None else f", output {self.output_tokens:,} ({self.output_within:.0%} fit)"
+        )
+        return f"{self.target}{who}: {self.calls:,} calls{given}{produced}"
+
+
+class Mean:
+    """A running mean that forgets: exact at first, then new values weigh a twentieth."""
+
+    __slots__ = ("count", "value")
+
+    def __init__(self, value: float = 0.0, count: int = 0) -> None:
+        self.value = value
+        self.count = count
+
+    def add(self, value: float) -> None:
+        """Take in one more."""
+        self.count += 1
+        self.value += (value - self.value) * max(_PACE, 1 / self.count)
+
+
+class Sizes:
+    """How often each size came, in eighths of an octave: at most an eighth off, and a few hundred numbers at most."""
+
+    __slots__ = ("counts", "total")
+
+    def __init__(self, counts: Mapping[int, int] | None = None) -> None:
+        self.counts: dict[int, int] = dict(counts or {})
+        self.total = sum(self.counts.values())
+
+    def add(self, size: int) -> None:
+        """Take in one more; the older ones weigh less and less."""
+        shift = max(0, size.bit_length() - 4)
+        place = 8 * shift + (size >> shift)
+        self.counts[place] = self.counts.get(place, 0) + 1
+        self.total += 1
+        if self.total >= _MEMORY:
+            self.counts = {place: count // 2 for place, count in self.counts.items() if count > 1}
+            self.total = sum(self.counts.values())
+
+    def quantile(self, share: float) -> int:
+        """The size that this share of them does not exceed, rounded up; 0 when there are none."""
+        missing = share * self.total
+        for place in sorted(self.counts):
+            missing -= self.counts[place]
+            if missing <= 1e-9:  # noqa: PLR2004 - of rounding
+                shift = max(0, (place - 8) // 8)
+                return ((place - 8 * shift + 1) << shift) - 1
+        return 0
+
+
+class Counted:
+    """How many tokens a model counts, in terms of what is guessed from a text."""
+
+    __slots__ = ("counted", "error", "guessed")
+
+    def __init__(self, counted: Mean | None = None, guessed: Mean | None = None, error: Mean | None = None) -> None:
+        self.counted = counted or Mean()
+        self.guessed = guessed or Mean()
+        self.error = error or Mean()
+
+    @property
+    def ratio(self) -> float | None:
+        """What is counted for each token guessed; None while too little is known."""
+        if self.counted.count < _ENOUGH or not self.guessed.value:
+            return None
+        return min(_FARTHEST, max(1 / _FARTHEST, self.counted.value / self.guessed.value))
+
+    def corrected(self, guess: int) -> int:
+        """A guess, as the model is likely to count it."""
+        ratio = self.ratio
+        return guess if ratio is None else round(guess * ratio)
+
+    def add(self, guess: int, counted: int) -> None:
+        """Take in one call; longer texts weigh more."""
+        if guess and counted:
+            self.error.add(abs(self.corrected(guess) - counted) / counted)
+            self.counted.add(counted)
+            self.guessed.add(guess)
+
+
+class Caller:
+    """What one caller of one model uses.
+
+    Attributes:
+        usual: output tokens to reserve where nobody states them; 0 while too little is known.
+        input: how the model counts.
+        skip: calls that are not looked at before the next one is.
+    """
+
+    __slots__ = ("agent", "error", "input", "sizes", "skip", "target", "usual", "within")
+
+    def __init__(self, target: Target, agent: str, counted: Counted, usual: int = 0) -> None:
+        self.target = target
+        self.agent = agent
+        self.input = counted
+        self.sizes = Sizes()
+        self.error = Mean()
+        self.within = Mean()
+        self.usual = usual  # another's, until there is something of its own
+        self.skip = 0
+
+    def learn(self, estimate: Estimate, usage: Usage) -> None:
+        """Take in one call."""
+        used = usage.output_tokens
+        if not estimate.exact:
+            self.input.add(estimate.input_tokens, usage.input_tokens)
+        if used:
+            if self.usual:
+                reserved = min(estimate.max_output_tokens or self.usual, self.usual)
+                self.error.add(abs(reserved - used) / used)
+                self.within.add(used <= reserved)
+            self.take(used)
+        if self.sizes.total > _MEMORY // 4:
+            self.skip = int(random() * 2 * _SAMPLED)  # noqa: S311 - no pattern in the calls may be hit
+
+    def take(self, used: int) -> None:
+        """Take in the size of one answer."""
+        self.sizes.add(used)
+        if self.sizes.total >= _ENOUGH:
+            self.usual = self.sizes.quantile(_QUANTILE)
+
+    def status(self) -> EstimateStatus:
+        """How good its estimates are."""
+        return EstimateStatus(
+            str(self.target),
+            self.agent,
+            max(self.sizes.total, self.input.counted.count),
+            self.input.ratio,
+            self.input.error.value,
+            self.usual or None,
+            self.within.value,
+            self.error.value,
+        )
+
+
+class Learned:
+    """All callers; those that were not heard of for longest are forgotten.
+
+    Args:
+        recall: returns the text that is remembered under a key, or None.
+        remember: keeps a text under a key.
+    """
+
+    def __init__(self, recall: Callable[[str], str | None], remember: Callable[[str, str], None]) -> None:
+        self._recall, self._remember = recall, remember
+        self._callers: OrderedDict[tuple[Target, str], Caller] = OrderedDict()
+        self._loaded: set[Target] = set()
+        self._changed: set[Target] = set()
+        self._saved_at = 0
+        self._lock = Lock()
+
+    def load(self, target: Target) -> None:
+        """Recall what is known of a model, once. It may do I/O: never under a lock, nor on a call's way."""
+        if target in self._loaded:
+            return
+        self._loaded.add(target)
+        try:
+            text = self._recall(_key(target))
+            known = _parsed(target, text) if text else ()
+        except Exception:  # noqa: BLE001 - a store that fails, or a text that is not ours, costs only what was learned
+            _log.warning("What was learned of %s cannot be recalled.", target, exc_info=True)
+            return
+        with self._lock:
+            self._callers.update({(target, caller.agent): caller for caller in known})
+
+    def caller(self, target: Target, agent: str) -> Caller:
+        """Return a caller, made on first use: it begins with what is known of the model."""
+        with self._lock:
+            found = self._callers.get((target, agent))
+            if found is None:
+                model = self._model(target)
+                found = model if not agent else self._new(target, agent, model.input, model.usual)
+            self._callers.move_to_end((target, agent))
+            return found
+
+    def _model(self, target: Target) -> Caller:
+        """All callers of a model together; also those without a name."""
+        model = self._callers.get((target, "")) or self._new(target, "", Counted(), 0)
+        self._callers.move_to_end((target, ""))
+        return model
+
+    def _new(self, target: Target, agent: str, counted: Counted, usual: int) -> Caller:
+        caller = self._callers[target, agent] = Caller(target, agent, counted, usual)
+        while len(self._callers) > _CALLERS:
+            self._callers.popitem(last=False)
+        return caller
+
+    def learn(self, caller: Caller, estimate: Estimate, usage: Usage, now: int) -> None:
+        """Learn from a call; from time to time, have the store remember it.
+
+        Args:
+            caller: who made it.
+            estimate: what it was expected to use.
+            usage: what it did use.
+            now: epoch milliseconds, about.
+        """
+        if not usage.output_tokens and estimate.exact:
+            return
+        with self._lock:
+            caller.learn(estimate, usage)
+            if caller.agent and usage.output_tokens:
+                self._model(caller.target).take(usage.output_tokens)
+            self._changed.add(caller.target)
+            if not self._saved_at:
+                self._saved_at = now
+            due = now - self._saved_at >= _SAVE_EVERY
+            if due:
+                self._saved_at = now
+        if due:
+            self.save()
+
+    def save(self) -> None:
+        """Have the store remember what has changed. It may do I/O: never under the engine's lock."""
+        with self._lock:
+            changed, self._changed = self._changed, set()
+            texts = {target: _text(self._of(target)) for target in changed}
+        for target, text in texts.items():
+            try:
+                self._remember(_key(target), text)
+            except Exception:  # noqa: BLE001, PERF203 - a store that fails breaks no call
+                _log.warning("What was learned of %s cannot be saved.", target, exc_info=True)
+
+    def _of(self, target: Target) -> list[Caller]:
+        mine = [caller for caller in self._callers.values() if caller.target == target]
+        return [caller for caller in mine if not caller.agent] + [c for c in mine if c.agent][-_REMEMBERED:]
+
+    def report(self) -> tuple[EstimateStatus, ...]:
+        """How good all estimates are, of those that learned anything."""
+        with self._lock:
+            found = [caller.status() for caller in self._callers.values()]
+        return tuple(sorted((status for status in found if status.calls), key=lambda it: (it.target, it.agent)))
+
+
+def _key(target: Target) -> str:
+    return f"learned|{target}"
+
+
+def _text(callers: Iterable[Caller]) -> str:
+    """What is remembered of a model: the callers, and with the first how it counts input."""
+    rows = [
+        {
+            "agent": caller.agent,
+            "input": [
+                [mean.value, mean.count] for mean in (caller.input.counted, caller.input.guessed, caller.input.error)
+            ],
+            "sizes": list(caller.sizes.counts.items()),
+            "error": [[mean.value, mean.count] for mean in (caller.error, caller.within)],
+        }
+        for caller in callers
+    ]
+    return json.dumps(rows, separators=(",", ":"))
+
+
+def _parsed(target: Target, text: str) -> list[Caller]:
+    rows = cast("list[dict[str, Any]]", json.loads(text))
+    counted = Counted(*(Mean(*pair) for pair in rows[0]["input"])) if rows else Counted()
+    callers: list[Caller] = []
+    for row in rows:
+        caller = Caller(target, row["agent"], counted)
+        caller.sizes = Sizes({int(place): int(count) for place, count in row["sizes"]})
+        caller.error, caller.within = (Mean(*pair) for pair in row["error"])
+        model = callers[0].usual if callers else 0
+        caller.usual = caller.sizes.quantile(_QUANTILE) if caller.sizes.total >= _ENOUGH else model
+        callers.append(caller)
+    return callers
