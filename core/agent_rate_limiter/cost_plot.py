@@ -21,7 +21,9 @@ def plot(report: CostReport, ax: Axes | None, top: int) -> Axes:
     """Draw it: a bar for each group, or for each period, divided by groups."""
     if ax is None:
         ax = _new_axes()
-    if report.by[:1] == ("period",):
+    if not report.rows:
+        ax.set(title="Cost: no calls yet", xticks=[], yticks=[])
+    elif report.by[:1] == ("period",):
         _over_time(report, ax, top)
     elif "time" in report.by:
         raise ConfigError("Single calls have no plot: draw a report, such as costs.report(every='hour').")
@@ -45,7 +47,7 @@ def _side_by_side(report: CostReport, ax: Axes, top: int) -> None:
     costs = _kept({_name(row, report.by): _cost(row) for row in report.rows}, top)
     names = list(costs)[::-1]
     bars = ax.barh(names, [costs[name] for name in names], color="steelblue")
-    ax.bar_label(bars, labels=[f"${costs[name]:,.4g}" for name in names], padding=3)
+    ax.bar_label(bars, labels=[_dollars(costs[name]) for name in names], padding=3)
     ax.margins(x=0.15)
     ax.set(title=f"Cost by {', '.join(report.by)}" if report.by else "Cost", xlabel="dollars")
 
@@ -87,6 +89,10 @@ def _kept(costs: dict[str, float], top: int) -> dict[str, float]:
 
 def _name(row: dict[str, Any], labels: tuple[str, ...]) -> str:
     return ", ".join(str(row[label]) or "(none)" for label in labels) or "all calls"
+
+
+def _dollars(cost: float) -> str:
+    return f"${cost:,.2f}" if cost >= 1 or not cost else f"${cost:.4f}"
 
 
 def _cost(row: dict[str, Any]) -> float:

@@ -45,6 +45,7 @@ _CALL_COLUMNS = (
     "attempts",
     "price",
 )
+_RARE = frozenset(_CALL_COLUMNS[4:9])
 
 
 @dataclass(frozen=True)
@@ -120,13 +121,17 @@ class CostReport:
 
     def __str__(self) -> str:
         """As a table for a terminal."""
-        head = [*self.by, *self.columns]
-        lines = [head, *([_cell(name, row[name]) for name in head] for row in self.rows)]
-        widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+        return self.to_text()
+
+    def to_text(self, *, total: bool = False) -> str:
+        """Return a table for a terminal, with a line for the total if it is wanted and there are several rows."""
+        names, texts = self._texts(total=total)
+        lines = [names, *texts]
+        widths = [max(len(line[column]) for line in lines) for column in range(len(names))]
         table = [
             "  ".join(
-                text.ljust(width) if name in self.by else text.rjust(width)
-                for name, text, width in zip(head, line, widths, strict=True)
+                text.ljust(width) if place < len(self.by) else text.rjust(width)
+                for place, (text, width) in enumerate(zip(line, widths, strict=True))
             ).rstrip()
             for line in lines
         ]
@@ -136,9 +141,19 @@ class CostReport:
         """As a table for a notebook."""
         from agent_rate_limiter.cost_html import html_table
 
-        head = [*self.by, *self.columns]
-        cells = [[_cell(name, row[name]) for name in head] for row in self.rows]
-        return html_table(self, head, cells, self._notes())
+        return html_table(self, *self._texts(total=True), self._notes())
+
+    def _texts(self, *, total: bool) -> tuple[list[str], list[list[str]]]:
+        """The head and the cells of a table; kinds of token that no row has are left out."""
+        names = [name for name in self.columns if name not in _RARE or any(row[name] for row in self.rows)]
+        cells = [[_cell(name, row[name]) for name in (*self.by, *names)] for row in self.rows]
+        if total and len(self.rows) > 1 and self.by:
+            sums = [_cell(name, self._sum(name)) if name in COLUMNS else "" for name in names]
+            cells.append(["total", *[""] * (len(self.by) - 1), *sums])
+        return [*self.by, *names], cells
+
+    def _sum(self, column: str) -> object:
+        return self.total if column == "cost" else sum(int(str(row[column])) for row in self.rows)
 
     def _notes(self) -> list[str]:
         if not self.unpriced:

@@ -92,6 +92,19 @@ class CostTracker:
         self.lock = Lock()
         _trackers.add(self)
 
+    @classmethod
+    def reading(cls, path: str) -> Self:
+        """Open a ledger's file to read it, and nothing else.
+
+        Raises:
+            StoreUnavailable: it cannot be read, or holds no ledger.
+        """
+        from agent_rate_limiter.ledger.sqlite import SqliteLedger
+
+        tracker = cls()
+        tracker._ledger = SqliteLedger(path, Keep(0, 0, ()), must_exist=True)
+        return tracker
+
     # -- writing -------------------------------------------------------------------------------------------
 
     def record(

@@ -137,6 +137,34 @@ def plan(*, config: str, workload: str, factor: float, plot: str | None, as_json
 
 
 @cli.command()
+@click.argument("file", type=click.Path())
+@click.option("--by", multiple=True, help="provider, model, price or a label; again for more.  [provider, model]")
+@click.option("--since", metavar="WHEN", help="A date (2026-11-20, 2026-11-20T14:00), or how long ago: 24h, 7d, 4w.")
+@click.option("--until", metavar="WHEN", help="The same.")
+@click.option("--every", type=click.Choice(["hour", "day", "week", "month"]), help="A row for each, too.")
+@click.option("--timezone", "zone", default="UTC", show_default=True, help="Where days begin.")
+@click.option("--calls", type=click.IntRange(1), metavar="N", help="The last N calls instead, one by one.")
+@click.option("--csv", "form", flag_value="csv", help="Print CSV.")
+@click.option("--json", "form", flag_value="json", help="Print JSON.")
+def costs(
+    *,
+    file: str,
+    by: tuple[str, ...],
+    since: str | None,
+    until: str | None,
+    every: str | None,
+    zone: str,
+    calls: int | None,
+    form: str | None,
+) -> None:
+    """Show what was spent, by the ledger in FILE (sqlite:///FILE of a limiter or a CostTracker)."""
+    from agent_rate_limiter.cli.costs import Asked, show_costs
+
+    labels = tuple(name for text in by for name in text.split(",")) or ("provider", "model")
+    raise SystemExit(show_costs(file, Asked(labels, since, until, every, zone, calls), form or "table"))
+
+
+@cli.command()
 @click.argument("name", required=False)
 @click.option("--tier", help="One of its tiers; the smallest, unless said.")
 def presets(name: str | None, tier: str | None) -> None:

@@ -51,6 +51,10 @@ class SqliteLedger:
     def __init__(self, path: str, keep: Keep, *, synchronous: str = "normal", must_exist: bool = False) -> None:
         if synchronous not in {"normal", "full"}:
             raise ConfigError(f"synchronous is {synchronous!r}: give 'normal' or 'full'.")
+        if must_exist and not Path(path).is_file():
+            raise StoreUnavailable(
+                f"There is no ledger {path!r}: name the file that a CostTracker or a limiter writes."
+            )
         self._path = path
         self._keep = keep
         self._synchronous = synchronous

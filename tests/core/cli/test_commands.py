@@ -23,7 +23,7 @@ def test_module_and_command_are_the_same(command: Callable[..., Done]) -> None:
 def test_help_names_every_command(command: Callable[..., Done]) -> None:
     done = command("-h")
     assert done.code == 0
-    for name in ("demo", "simulate", "check", "presets"):
+    for name in ("demo", "simulate", "check", "costs", "presets"):
         assert f"  {name} " in done.stdout
 
 

@@ -243,7 +243,7 @@ def test_what_is_read_must_be_a_ledger(path: Path, content: bytes | None) -> Non
         path.write_bytes(content)
     with pytest.raises(StoreUnavailable) as caught:
         SqliteLedger(str(path), KEEP, must_exist=True)
-    assert ("holds no ledger" if content == b"" else "cannot be opened") in str(caught.value)
+    assert ("holds no ledger" if content == b"" else "There is no ledger") in str(caught.value)
     assert path.exists() is (content is not None)
 
 
