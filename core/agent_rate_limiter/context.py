@@ -195,7 +195,7 @@ def scope_budget(dollars: float) -> Limit:
     """
     try:
         name = Limit(Resource.COST, dollars).name.removesuffix(" in total")
-        return Limit(Resource.COST, dollars, name=f"scope budget {name}")
+        return Limit(Resource.COST, dollars, name=f"scope budget {name}", key="budget")
     except ConfigError as error:
         message = str(error).replace("amount", "budget", 1)
         raise ConfigError(message) from None

@@ -249,7 +249,7 @@ class Router:
                     path.append(bucket)
         for scoped in scope.limits:
             if self not in scoped.kept:
-                scoped.kept[self] = self._bucket(f"{scoped.name}|{scoped.limit.name}", scoped.limit, "", now)
+                scoped.kept[self] = self._bucket(f"{scoped.name}|{scoped.limit.key}", scoped.limit, "", now)
             path.append(scoped.kept[self])
         path += self._learned.get(target, ())
         if len(self.routes) >= _ROUTES:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -258,6 +261,14 @@ def test_a_burst_is_no_pace_and_a_minute_has_none(manual_clock: ManualClock) -> 
     assert minutes.kinds(0.7) == []
 
 
+def test_a_busy_hour_of_a_quiet_day_is_no_pace_yet(manual_clock: ManualClock) -> None:
+    told = Told(manual_clock, budget_limit=1, alert_threshold=(1.0,))
+    for hour in range(1, 16):
+        manual_clock.advance(HOUR)
+        heard = told.kinds(0.01 if hour <= 12 else 0.2)
+        assert heard == (["pace"] if hour == 15 else []), hour  # 72 cents by 15:00 would be 115 by midnight
+
+
 # ---------------------------------------------------------------- every limit
 
 
@@ -493,3 +504,21 @@ def test_a_program_that_can_start_no_thread_drops_alerts(monkeypatch: pytest.Mon
     alerts = Alerts(print)
     alerts._outbox.put(an_alert("threshold"), "k", 10, 0)
     assert (alerts.dropped, alerts.sent, alerts.flush(0)) == (1, 0, True)
+
+
+def test_the_end_of_a_program_waits_for_what_is_on_its_way(tmp_path: Path) -> None:
+    """A program that ends right after the alert, which takes a moment to be told."""
+    told = tmp_path / "told"
+    program = f"""
+import pathlib, time
+from agent_rate_limiter import MultiProviderLimiter, Usage
+
+def slowly(alert):
+    time.sleep(0.05)
+    pathlib.Path({str(told)!r}).write_text(str(alert))
+
+limiter = MultiProviderLimiter(budget_limit=1, budget_period="total", on_alert=slowly, on_unknown_price="zero")
+limiter.acquire("p:m").settle(Usage(cost=0.9))
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, timeout=60)
+    assert told.read_text() == "budget $1.00 in total: $0.90 of $1.00 is used, past 80%."

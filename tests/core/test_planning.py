@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,8 @@ def test_a_refusal_of_every_target_is_counted() -> None:
 
 def test_nobody_is_alerted_and_nothing_is_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     options = config(budget=0.5)
-    options |= {"on_alert": {"webhook": "http://127.0.0.1:1/"}, "store": f"sqlite:///{tmp_path}/agents.db"}
+    database = f"sqlite:///{tmp_path}/agents.db"
+    options |= {"on_alert": {"webhook": "http://127.0.0.1:1/"}, "store": database, "ledger": database}
     with caplog.at_level(logging.WARNING):
         assert plan(options, "100 calls, 1k in, 1k out").refused > 0
     assert caplog.messages == []
@@ -139,6 +141,30 @@ def test_inside_a_notebook_where_a_loop_is_running() -> None:
 
     with pytest.raises(ConfigError, match="workload: target is 'p:x'"):
         asyncio.run(wrong())
+
+    async def broken() -> None:
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr("agent_rate_limiter.planning.simulation.run_virtual", _fail)
+            plan(config(), "3 calls")
+
+    with pytest.raises(RuntimeError, match="Deadlock"):
+        asyncio.run(broken())
+
+
+def _fail(main: Any, clock: ManualClock) -> None:
+    main.close()
+    raise RuntimeError("Deadlock")
+
+
+def test_only_the_three_that_matter_most_are_tried() -> None:
+    models = {name: {"rpm": 30, "limits": [{"resource": "requests", "amount": 1, "per": 1}]} for name in "abcd"}
+    work = "; ".join(
+        f"{calls} calls, 1 s each, to p:{name}" for calls, name in zip((90, 80, 70, 60), "abcd", strict=True)
+    )
+    found = plan({"providers": {"p": {"models": models}}}, work)
+    tried = [binding for binding in found.limits if binding.raised_seconds is not None]
+    assert len(found.limits) > len(tried) == 3
+    assert str(found).splitlines()[-1].startswith("p:d has no price")
 
 
 # ---------------------------------------------------------------- how it looks
@@ -182,8 +208,17 @@ def test_the_picture(tmp_path: Path) -> None:
     assert limits.get_xlabel() == "minutes"
     assert calls.lines[0].get_ydata()[-1] == 33
     figure.savefig(tmp_path / "plan.png")
-    quiet: Any = plan(config(), "1 call, 1 s each").plot()
+    (bars,) = limits.collections[1:]
+    assert len(bars.get_paths()) == 1  # held up all the time, though by many calls
+    quiet: Any = plan(config(), "1 call, 1k in, 1 s each").plot()
     assert quiet.axes[1].get_title(loc="left") == "no limit binds"
+    assert quiet.axes[0].get_title(loc="left") == "1 call, 1k in, 1 s each: 1 s, $0.0100"
+
+
+def test_without_matplotlib_the_picture_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ImportError, match=r"pip install 'agent-rate-limiter\[notebook\]'"):
+        plan(config(), "1 call").plot()
 
 
 # ---------------------------------------------------------------- workloads in words

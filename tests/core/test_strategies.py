@@ -170,6 +170,22 @@ def test_a_rolling_budget_tells_what_is_held_from_what_is_spent() -> None:
     assert budget.idle_in(state, START) == MINUTE + 1_000
 
 
+@pytest.mark.parametrize(("later", "left"), [(0, 150), (3_600_000, 150), (86_400_000 - 1, 150), (86_400_000, 200)])
+def test_a_day_goes_on_after_a_restart_even_with_another_amount(later: int, left: int) -> None:
+    before = FixedWindow(100, "day")
+    state = before.take(before.initial(START), 60, START)
+    assert state is not None
+    state = before.settle(state, 60, 50, START, START)
+    after = FixedWindow(200, "day")
+    assert after.available(state, START + later) == left
+    rolling = SlidingWindow(100, 86_400_000, refunds=True)
+    log = rolling.take(rolling.initial(START), 50, START)
+    assert log is not None
+    again = SlidingWindow(200, 86_400_000, refunds=True)
+    assert again.available(log, START + later) == 150
+    assert again.available(log, START + 86_400_000 + 24 * MINUTE) == 200
+
+
 def test_prediction_beyond_one_window() -> None:
     assert FixedWindow(10, "minute").wait((START, START + MINUTE, 10, 0), 25, START) == 3 * MINUTE
     full = SlidingWindow(10, MINUTE).take((0, (), 0), 10, START)

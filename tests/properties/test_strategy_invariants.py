@@ -200,3 +200,10 @@ def test_a_day_has_the_hours_it_has(zone: str, at: str, hours: float) -> None:
     noon = round(datetime.fromisoformat(at).replace(tzinfo=ZoneInfo(zone)).timestamp() * 1000)
     start, end = window(noon, "day", zone)
     assert (end - start) / 3_600_000 == hours
+
+
+def test_the_second_midnight_of_a_day_does_not_begin_another() -> None:
+    zone = "America/Havana"
+    start, end = window(round(datetime(2026, 11, 1, 12, tzinfo=ZoneInfo(zone)).timestamp() * 1000), "day", zone)
+    for hours in (0, 0.5, 1, 1.5, 2):  # 00:00, 00:30, 00:00, 00:30, 01:00
+        assert window(start + round(hours * 3_600_000), "day", zone) == (start, end)
