@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -45,60 +46,65 @@ class _Wrapping:
 
     def agent(self, original: BaseAgent) -> BaseAgent:
         """Return the limited twin of an agent."""
-        return self.limit_agent(original.copy())
+        twin = original.copy()
+        self._limit_agent(twin, original)
+        return twin
 
-    def limit_agent(self, twin: BaseAgent) -> BaseAgent:
-        """Limit an agent's LLMs, in the agent itself: it is a copy already."""
+    def _limit_agent(self, twin: BaseAgent, original: BaseAgent) -> None:
+        """Limit what a copied agent asks. CrewAI dumps and rebuilds some of it: that is taken from the original."""
         if isinstance(twin.llm, BaseLLM):
             labels = {**self._options.get("labels", {}), "agent": role_of(twin)}
             limited = RateLimitedLLM(twin.llm, self._limiter, **{**self._options, "labels": labels})
             self._agents[id(twin.llm)] = twin.llm, limited
             twin.llm = limited
-        self._limit(twin, "function_calling_llm")
-        config = getattr(twin, "planning_config", None)
+        self._limit(twin, original, "function_calling_llm")
+        config = getattr(original, "planning_config", None)
         if config is not None and config.llm is not None:
-            twin.planning_config = config.model_copy(update={"llm": self._llm(config.llm)})  # type: ignore[attr-defined]
-        twin.memory = self._memory(twin.memory)
-        return twin
+            vars(twin)["planning_config"] = config.model_copy(update={"llm": self._llm(config.llm)})
+        twin.memory = self._memory(original.memory)
 
     def crew(self, original: Crew) -> Crew:
         """Return the limited twin of a crew."""
-        twin = original.copy()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Pydantic serializer warnings")  # CrewAI's own, of every copied memory
+            twin = original.copy()
         self._options = {**self._options, "labels": {"crew": twin.name or "crew", **self._options.get("labels", {})}}
-        places = {id(agent): place for place, agent in enumerate(original.agents)}
-        for agent in twin.agents:
-            self.limit_agent(agent)
+        twins = {id(agent): twin for agent, twin in zip(original.agents, twin.agents, strict=True)}
+        for agent in original.agents:
+            self._limit_agent(twins[id(agent)], agent)
         for task, source in zip(twin.tasks, original.tasks, strict=True):
-            place = places.get(id(source.agent))
-            if place is not None:
-                task.agent = twin.agents[place]  # CrewAI finds it by its role, which two agents may share
-            elif task.agent is not None and task.agent not in twin.agents:
-                task.agent = self.agent(task.agent)
+            if source.agent is not None:  # CrewAI finds it by its role, which two agents may share
+                task.agent = twins.get(id(source.agent)) or self.agent(source.agent)
             self._guardrails(task)
-        if twin.manager_agent is not None:
-            self.limit_agent(twin.manager_agent)
-        if twin.planning and twin.planning_llm is None:
-            twin.planning_llm = CrewPlanner(tasks=[]).planning_agent_llm  # the model that CrewAI would choose later
+        if twin.manager_agent is not None and original.manager_agent is not None:
+            self._limit_agent(twin.manager_agent, original.manager_agent)
         for name in _CREW_LLMS:
-            self._limit(twin, name, vars(original)[name])
-        twin._memory = self._memory(twin._memory)
+            self._limit(twin, original, name)
+        if twin.planning and twin.planning_llm is None:
+            twin.planning_llm = self._llm(CrewPlanner(tasks=[]).planning_agent_llm)  # what CrewAI would choose later
+        memory = self._memory(original._memory)
+        if memory is not None:
+            twin.memory = twin._memory = memory  # CrewAI takes it from one or the other
         return twin
 
-    def _limit(self, owner: Any, name: str, llm: Any = None) -> None:
-        value = llm or vars(owner).get(name)  # asking for a deprecated field would warn
-        if value is not None:
-            setattr(owner, name, self._llm(value))
+    def _limit(self, twin: Any, original: Any, name: str) -> None:
+        llm = vars(original).get(name)  # asking for a deprecated field would warn
+        if llm is not None:
+            setattr(twin, name, self._llm(llm))
 
     def _llm(self, llm: BaseLLM | str) -> RateLimitedLLM:
         return RateLimitedLLM(llm, self._limiter, **self._options)
 
     def _guardrails(self, task: Any) -> None:
-        """Limit LLMs that check a task's output; CrewAI takes the agent's, when it makes the task."""
-        if task._guardrail is not None:
-            task._guardrail = self._guardrail(task._guardrail)
-        task._guardrails = [self._guardrail(each) for each in task._guardrails]
+        """Limit LLMs that check a task's output. Of a text, CrewAI makes one with the LLM of the task's agent."""
+        for name in ("guardrail", "guardrails", "_guardrail", "_guardrails"):
+            value = getattr(task, name)
+            if value is not None:
+                setattr(task, name, self._guardrail(value))
 
     def _guardrail(self, guardrail: Any) -> Any:
+        if isinstance(guardrail, list):
+            return [self._guardrail(each) for each in guardrail]
         llm = getattr(guardrail, "llm", None)
         if not isinstance(llm, BaseLLM):
             return guardrail
