@@ -27,11 +27,29 @@ def printed(notebook: Any) -> str:
     return "\n".join(output.get("text") or output.get("data", {}).get("text/plain", "") for output in outputs)
 
 
+def _as_in_a_terminal(outputs: list[Any]) -> list[Any]:
+    """Put together what was printed piece by piece, and leave of a line that was written anew what is seen at last."""
+    joined: list[Any] = []
+    for output in outputs:
+        if joined and output.output_type == "stream" and output.name == joined[-1].get("name"):
+            joined[-1].text += output.text
+        else:
+            joined.append(output)
+    for output in joined:
+        if output.output_type == "stream":
+            lines = output.text.split("\n")
+            output.text = "\n".join(line.rstrip("\r").rpartition("\r")[2].rstrip() for line in lines)
+    return joined
+
+
 def save(path: Path) -> None:
     """Execute a notebook and keep its outputs, without what differs from machine to machine."""
     import nbformat
 
     notebook = executed(path)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = _as_in_a_terminal(cell.outputs)
     notebook.metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},

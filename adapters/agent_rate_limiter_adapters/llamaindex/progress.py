@@ -30,9 +30,7 @@ class Progress:
         self._per_request = per_request
         self._left = len(texts)
         self._tokens_each = self._limits.embedding_tokens(model, texts) / len(texts)
-        self._bar = tqdm(
-            total=len(texts), desc="Generating embeddings", bar_format=_LINE, postfix=self.forecast(), mininterval=0
-        )
+        self._bar = tqdm(total=len(texts), desc="Generating embeddings", bar_format=_LINE, postfix=self.forecast())
 
     @property
     def _limits(self) -> Limits:
