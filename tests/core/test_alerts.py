@@ -32,6 +32,7 @@ from agent_rate_limiter import (
 )
 from agent_rate_limiter.alerts import Alerts
 from agent_rate_limiter.alerts import outbox as outbox_module
+from agent_rate_limiter.events import AlertRaised
 from agent_rate_limiter.stores.memory import MemoryStore
 from agent_rate_limiter.testing import ManualClock
 
@@ -430,12 +431,12 @@ def test_coroutines_loggers_and_several(manual_clock: ManualClock, caplog: pytes
 
 def test_events_hear_first(manual_clock: ManualClock) -> None:
     heard: list[object] = []
-    alerts = Alerts(heard.append)
-    alerts.hear(lambda alert: heard.append(str(alert)))
-    alert = an_alert("threshold")
-    alerts._outbox.put(alert, "k", 10, 0)
-    assert alerts.flush()
-    assert heard == [str(alert), alert]
+    told = Told(manual_clock, budget_limit=1, sink=heard.append)
+    told.limiter.events.subscribe(heard.append, AlertRaised)
+    told.spend(0.9)
+    event, alert = heard
+    assert isinstance(event, AlertRaised)
+    assert event.alert is alert
 
 
 def test_without_a_callback_alerts_are_logged(manual_clock: ManualClock, caplog: pytest.LogCaptureFixture) -> None:

@@ -208,6 +208,8 @@ def test_the_picture(tmp_path: Path) -> None:
     assert limits.get_xlabel() == "minutes"
     assert calls.lines[0].get_ydata()[-1] == 33
     figure.savefig(tmp_path / "plan.png")
+    long: Any = plan(options, "100 calls, 1k in, 1k out, 1 s each; 100 calls, 1k in, 1k out, 1 s each").plot()
+    assert long.axes[0].get_title(loc="left").startswith("200 calls: ")
     (bars,) = limits.collections[1:]
     assert len(bars.get_paths()) == 1  # held up all the time, though by many calls
     quiet: Any = plan(config(), "1 call, 1k in, 1 s each").plot()

@@ -6,6 +6,7 @@ A `type: ignore` here is a claim: mypy says so when the mistake beside it is no 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from datetime import datetime
@@ -31,6 +32,7 @@ from agent_rate_limiter import (
     LimitStatus,
     Model,
     MultiProviderLimiter,
+    Plan,
     Price,
     Priority,
     Provider,
@@ -42,6 +44,8 @@ from agent_rate_limiter import (
     Snapshot,
     Target,
     Usage,
+    Webhook,
+    plan,
 )
 from agent_rate_limiter.testing import ManualClock, run_virtual
 
@@ -61,6 +65,10 @@ def told(alert: Alert) -> None:
     assert_type(alert.name, str)
 
 
+async def tell_later(alert: Alert) -> None:
+    await asyncio.sleep(0)
+
+
 limiter = MultiProviderLimiter(
     providers=[
         Provider(name="openai", models={"gpt-4": {"rpm": 500, "tpm": 10000, "cost_per_1k": 0.03}}),
@@ -71,9 +79,14 @@ limiter = MultiProviderLimiter(
     budget_period="week",
     alert_threshold=(0.5, 0.8, 0.95),
     budgets=[Budget(5, scope=Scope(agent=EACH), thresholds=(0.9,)), {"limit": 5}],
-    on_alert=told,
+    limit_alert_threshold=0.9,
+    on_alert=[told, Webhook("https://host/", secret="s", format="slack"), logging.getLogger("ops")],
     clock=ManualClock(),
 )
+assert_type(limiter.alerts.flush(1.0), bool)
+assert_type(plan("limits.yaml", "5 calls, 2k in", factor=3), Plan)
+assert_type(plan({}, [{"target": "p:m", "input_tokens": 5}]).limits[0].share, float)
+MultiProviderLimiter(on_alert=tell_later)
 MultiProviderLimiter()
 MultiProviderLimiter(alert_threshold=0.8, store="memory://", lease=60, ageing=0.5)
 single = RateLimiter(["40 requests/week", Limit(Resource.TOKENS, 5, 60)], rpm=500, tpm=10_000, price=Price.per_1k(0.03))

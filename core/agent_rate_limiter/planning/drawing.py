@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from agent_rate_limiter.planning.simulation import Outcome
 
 _POINTS = 500
+_TITLE = 60
+"""Letters of a workload that fit above the picture."""
 _DONE, _WAITING, _BINDS = "#2a7f62", "#c9772b", "#4a6fa5"
 _UNITS = ((86_400, "days"), (3_600, "hours"), (60, "minutes"), (1, "seconds"))
 
@@ -59,7 +61,8 @@ def _draw_calls(axes: Any, plan: Plan, outcome: Outcome, size: int) -> None:
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.25)
     axes.legend(frameon=False, loc="center right")
-    axes.set_title(f"{plan.workload}: {duration_text(plan.seconds)}, {money(plan.cost)}", loc="left", fontsize=11)
+    what = plan.workload if len(plan.workload) <= _TITLE else f"{plan.calls:,} calls"
+    axes.set_title(f"{what}: {duration_text(plan.seconds)}, {money(plan.cost)}", loc="left", fontsize=11)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
 

@@ -72,7 +72,7 @@ def heads(plan: Plan) -> tuple[str, str, str, str]:
 
 def as_text(plan: Plan) -> str:
     """As lines for a terminal."""
-    lines = [plan.workload, *(f"  {word:<8}{value}" for word, value in facts(plan)), ""]
+    lines = [*plan.workload.split("; "), *(f"  {word:<8}{value}" for word, value in facts(plan)), ""]
     rows = table(plan)
     if not rows:
         lines.append("No limit binds.")
