@@ -28,6 +28,11 @@ class Meter(Protocol[T_contra]):
         """Note an item that has come."""
         ...
 
+    @property
+    def final(self) -> bool:
+        """Whether all is known, although more items may come: the call is settled now."""
+        ...
+
     def usage(self, *, whole: bool) -> Usage | None:
         """Say what has been used; None when nothing is known.
 
@@ -142,6 +147,8 @@ class _Tap(Generic[T]):
     def feed(self, item: T) -> None:
         self._began = True
         self._meter.feed(item)
+        if self._meter.final:  # its consumer may not ask for more
+            self.end()
 
     def end(self) -> None:
         _settle(self._call, self._meter.usage(whole=True))

@@ -28,6 +28,8 @@ ESTIMATE = Estimate(input_tokens=100)
 class Count:
     """A meter for streams of numbers, each so many tokens."""
 
+    final = False
+
     def __init__(self) -> None:
         self.tokens = 0
 
@@ -145,6 +147,22 @@ def test_a_stream_that_is_left_is_charged_what_was_seen_and_the_estimate_at_leas
             next(items)
         del items
         assert provider.charged == charged
+
+
+def test_a_stream_is_settled_as_soon_as_all_is_known() -> None:
+    class Told(Count):
+        @property
+        def final(self) -> bool:  # type: ignore[override]
+            return self.tokens >= 20
+
+    provider = Provider()
+    items = stream(provider.attempts(), lambda _: iter([10] * 5), Told)
+    next(items)
+    assert provider.limiter.snapshot().in_flight == 1
+    next(items)
+    assert provider.charged == 20
+    assert len(list(items)) == 3
+    assert (provider.charged, provider.requests) == (20, 1)
 
 
 def test_an_async_stream_that_is_closed_is_charged_too() -> None:

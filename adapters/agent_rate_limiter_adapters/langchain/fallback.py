@@ -83,9 +83,10 @@ class FallbackChatModel(BaseChatModel):
 
     def bind_tools(self, tools: Sequence[Any], **kwargs: Any) -> Runnable[Any, Any]:
         """Bind tools to each of the models, as each of them wants it."""
+        shown = {name: kwargs.pop(name) for name in _SHOWN if name in kwargs}
         bindings: list[Any] = [model.bind_tools(tools, **kwargs) for model in self.models]
         options = [{**old, **binding.kwargs} for old, binding in zip(self.options, bindings, strict=True)]
-        return self.model_copy(update={"options": options})
+        return self.model_copy(update={"options": options}).bind(**shown)
 
     # -- calls: sync and async differ in who awaits --------------------------------------------------------
 
@@ -145,6 +146,10 @@ class FallbackChatModel(BaseChatModel):
             timeout=self.timeout,
         )
         return attempts
+
+
+_SHOWN = ("ls_structured_output_format", "structured_output_format")
+"""What LangChain binds for traces alone: it takes it away before it calls a model."""
 
 
 def _params(model: BaseChatModel) -> Any:

@@ -135,6 +135,7 @@ class _Seen(BaseCallbackHandler):
     """Sees what the models inside one invocation use."""
 
     run_inline = True
+    final = False
 
     def __init__(self) -> None:
         super().__init__()

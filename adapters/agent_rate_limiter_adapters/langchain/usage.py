@@ -49,7 +49,7 @@ class ChatMeter:
         self._stated: UsageMetadata | None = None
         self._seen = dialect("generic").reader()
         self._finished = False
-        self._final = False
+        self.final = False
 
     def feed(self, item: Any) -> None:
         """Note a chunk or an event."""
@@ -58,12 +58,12 @@ class ChatMeter:
         self._finished = self._finished or finished
         if usage is not None:
             self._stated = add_usage(self._stated, usage)
-            self._final = self._finished
+        self.final = self._finished and (usage is not None or isinstance(item, Mapping))
 
     def usage(self, *, whole: bool) -> Usage | None:
         """What was used: exact once the model has finished, and stated it."""
         stated = None if self._stated is None else read_usage(self._stated)
-        if stated is not None and (whole or self._final):
+        if stated is not None and (whole or self.final):
             return stated
         seen = self._seen.text_tokens
         if stated is not None:
