@@ -70,11 +70,11 @@ class Watch:
 
     def refused(self, now: int) -> list[Alert]:
         """Return what there is to tell after it refused a call for good."""
-        at = self._standing(now)
-        nearly = at.end == self.window and at.used >= _NEARLY * self.bucket.strategy.capacity
-        if nearly:
-            self.look_at = 0  # and notice when there is room again
-        return self._exhaust(at, now) if nearly else []
+        alerts, at = self.look(now), self._standing(now)
+        if at.used < _NEARLY * self.bucket.strategy.capacity:
+            return alerts
+        self.look_at = 0  # to notice when there is room again
+        return alerts + self._exhaust(at, now)
 
     def _standing(self, now: int) -> Standing:
         at = standing(self.bucket, now)
