@@ -73,7 +73,8 @@ class Candidates:
             estimate: what the call is expected to use.
             remaining: seconds that it may still wait; None for ever.
         """
-        stretch = 1.0
+        stretch, clock = 1.0, self._calls.engine.clock
+        stood: set[Target] = set()  # where it has stood in line: there it keeps its place
         while True:
             refusals: dict[Target, LimitExceeded] = {}
             for target in self.order(estimate):
@@ -87,7 +88,10 @@ class Candidates:
             stretch *= 2
             left = remaining()
             longest = _bounded(refusals[target], left, stretch)
-            refusal = yield Way(target, longest, again=True)
+            since = clock.now()
+            refusal = yield Way(target, longest, again=target in stood or bool(self._tries))
+            if clock.now() > since:
+                stood.add(target)
             if longest == left or isinstance(refusal, _FINAL):
                 self.out(target, refusal)  # not in all the time there was
 

@@ -1,0 +1,40 @@
+"""The notebooks run from top to bottom, and show what they were saved with."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import nbformat
+import pytest
+
+from tests.notebooks import NOTEBOOKS, executed, printed
+
+FRAMEWORKS = {"langchain", "crewai", "llamaindex"}  # theirs run where they are installed
+OWN = sorted(path for path in NOTEBOOKS.glob("*.ipynb") if path.stem not in FRAMEWORKS)
+SHOWN = {
+    "quickstart": (
+        r"\['claude-opus-4', 'claude-opus-4', 'gpt-4'\]",
+        r"openai:gpt-4 → anthropic:claude-opus-4 because: ",
+        r"of the first thirty: 10 of 10 user calls, 20 of 50 nightly ones",
+        r"openai:gpt-4 is refused by '10,000 tokens/minute'",
+        r"taken by: researcher \d+%",
+        r"writer +gpt-4 +3 ",
+    ),
+}
+
+
+@pytest.mark.parametrize("path", OWN, ids=lambda path: path.stem)
+def test_a_notebook_runs_and_shows_what_it_shows(path: Any) -> None:
+    saved = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
+    assert all(cell.outputs for cell in saved.cells if cell.cell_type == "code" and "print(" in cell.source)
+    again = printed(executed(path))
+    for pattern in SHOWN.get(path.stem, ()):
+        assert re.search(pattern, again), pattern
+        assert re.search(pattern, printed(saved)), pattern
+
+
+def test_every_notebook_says_how_to_use_a_real_key() -> None:
+    for path in NOTEBOOKS.glob("*.ipynb"):
+        first = nbformat.read(path, as_version=4).cells[0].source  # type: ignore[no-untyped-call]
+        assert "_API_KEY" in first, path.stem
