@@ -77,7 +77,18 @@ class Read(NamedTuple):
     response: Response
 
 
-Step: TypeAlias = Load | Acquire | Send | Read
+class Begin(NamedTuple):
+    """Read the beginning of a stream: until it is known whether the call was refused inside a 200.
+
+    If so, all of it is read, and left readable; the result is the refusal. If not, the result is None, and the
+    meter reads along from now on.
+    """
+
+    response: Response
+    meter: Meter
+
+
+Step: TypeAlias = Load | Acquire | Send | Read | Begin
 
 
 class Answer(NamedTuple):
@@ -170,13 +181,19 @@ def _attempt(
         response: Response = yield Send(call.request)
         reservation.observe(call.dialect.quotas(response.headers, time.time()))
         if response.status_code < 400:  # noqa: PLR2004 - where HTTP's errors begin
-            return _served(call, reservation, response, terms)
-        told: bytes = yield Read(response)
+            answer = _served(call, reservation, response, terms)
+            if answer.meter is None or not answer.meter.begins_with_events:
+                return answer
+            failure = yield Begin(response, answer.meter)
+            if failure is None:
+                return Answer(response)
+        else:
+            told: bytes = yield Read(response)
+            failure = call.dialect.failure(response.status_code, response.headers, told, time.time())
     except BaseException as error:
         if attempts.failed(reservation, error):
             return None
         raise
-    failure = call.dialect.failure(response.status_code, response.headers, told, time.time())
     return None if attempts.failed(reservation, failure) else Answer(response)
 
 

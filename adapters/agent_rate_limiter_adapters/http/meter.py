@@ -11,7 +11,7 @@ from agent_rate_limiter_adapters.http.sse import EventParser, UnaskedUsage
 
 if TYPE_CHECKING:
     from agent_rate_limiter import Estimate, Reservation, Usage
-    from agent_rate_limiter.providers import Dialect, StreamReader
+    from agent_rate_limiter.providers import Dialect, Failure, StreamReader
 
 _MEDIA = ("audio/", "image/", "video/", "application/octet-stream")
 """Bodies that state no usage, and may be large."""
@@ -52,6 +52,32 @@ class Meter:
         self._told = not kind.startswith(_MEDIA)
         self._unasked = UnaskedUsage() if hide_usage and self._events is not None and decode is None else None
         self._ended = False
+        self._held: list[bytes] | None = None
+
+    @property
+    def begins_with_events(self) -> bool:
+        """Whether the body's beginning tells whether the call was refused after all: a refusal inside a 200."""
+        return self._events is not None and self._kept is None
+
+    def hold(self, piece: bytes) -> bool:
+        """Note a piece of the body's beginning. True while more is needed to know whether the call was refused."""
+        self._held = [*(self._held or ()), piece]
+        self._follow(piece)
+        return not self._reader.begun and self._reader.failure is None
+
+    def release(self) -> list[bytes]:
+        """Return what was held: as the caller is to see it, or as it came if that is a refusal alone."""
+        held, self._held = self._held or [], None
+        if self.refused is not None:
+            return held
+        if self._reader.done:
+            self.end()
+        return [shown for piece in held if (shown := self.shown(piece))]
+
+    @property
+    def refused(self) -> Failure | None:
+        """The refusal that the body consists of, and nothing else."""
+        return None if self._reader.begun else self._reader.failure
 
     def shown(self, piece: bytes) -> bytes:
         """Return what the caller is to see, now that this piece has come."""
@@ -125,5 +151,6 @@ class Meter:
         for data in events:
             done = data == b"[DONE]"
             self._reader.feed("[DONE]" if done else parse(data))
-            if done or self._reader.failure is not None:  # SDKs close a stream here, without reading on
+            ends = done or self._reader.failure is not None  # SDKs close a stream here, without reading on
+            if ends and self._held is None:
                 self.end()

@@ -9,12 +9,14 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from agent_rate_limiter_adapters.http.body import decoder
-from agent_rate_limiter_adapters.http.flow import Acquire, Load, Read, Send, Step, Terms, limited
+from agent_rate_limiter_adapters.http.flow import Acquire, Begin, Load, Read, Send, Step, Terms, limited
 from agent_rate_limiter_adapters.http.meter import Meter
 
 if TYPE_CHECKING:
     from httpx2 import AsyncBaseTransport, AsyncByteStream, BaseTransport, Request, Response, SyncByteStream
     from typing_extensions import Self
+
+    from agent_rate_limiter.providers import Failure
 
 
 class Wrapping:
@@ -70,15 +72,32 @@ class SyncTransport(Wrapping):
             return step.attempts.acquire()
         if isinstance(step, Load):
             return step.request.read()
-        return self._read(step)
+        return self._read(step.response) if isinstance(step, Read) else self._begin(step)
 
-    def _read(self, step: Read) -> bytes:
-        stream: Any = step.response.stream
+    def _read(self, response: Response, beginning: bytes = b"", pieces: Any = None) -> bytes:
+        stream: Any = response.stream
         try:
-            raw = b"".join(stream)
+            raw = beginning + b"".join(stream if pieces is None else pieces)
         finally:
             stream.close()
-        return self._whole(step.response, raw)
+        return self._whole(response, raw)
+
+    def _begin(self, step: Begin) -> Failure | None:
+        response, meter = step
+        stream: Any = response.stream
+        pieces = iter(stream)
+        try:
+            for piece in pieces:
+                if not meter.hold(piece):
+                    break
+        except BaseException:
+            stream.close()
+            raise
+        if meter.refused is None:
+            response.stream = self.body(stream, meter, pieces)
+        else:
+            self._read(response, b"".join(meter.release()), pieces)
+        return meter.refused
 
     def close(self) -> None:
         """Close the inner transport."""
@@ -123,15 +142,32 @@ class AsyncTransport(Wrapping):
             return await step.attempts.acquire_async()
         if isinstance(step, Load):
             return await step.request.aread()
-        return await self._read(step)
+        return await (self._read(step.response) if isinstance(step, Read) else self._begin(step))
 
-    async def _read(self, step: Read) -> bytes:
-        stream: Any = step.response.stream
+    async def _read(self, response: Response, beginning: bytes = b"", pieces: Any = None) -> bytes:
+        stream: Any = response.stream
         try:
-            raw = b"".join([piece async for piece in stream])
+            raw = beginning + b"".join([piece async for piece in (stream if pieces is None else pieces)])
         finally:
             await stream.aclose()
-        return self._whole(step.response, raw)
+        return self._whole(response, raw)
+
+    async def _begin(self, step: Begin) -> Failure | None:
+        response, meter = step
+        stream: Any = response.stream
+        pieces = aiter(stream)
+        try:
+            async for piece in pieces:
+                if not meter.hold(piece):
+                    break
+        except BaseException:
+            await stream.aclose()
+            raise
+        if meter.refused is None:
+            response.stream = self.body(stream, meter, pieces)
+        else:
+            await self._read(response, b"".join(meter.release()), pieces)
+        return meter.refused
 
     async def aclose(self) -> None:
         """Close the inner transport."""
@@ -150,14 +186,16 @@ class AsyncTransport(Wrapping):
 
 
 class SyncBody:
-    """A response's body, and a meter that reads along."""
+    """A response's body, and a meter that reads along; `pieces` are those that it does not hold already."""
 
-    def __init__(self, inner: SyncByteStream, meter: Meter) -> None:
+    def __init__(self, inner: SyncByteStream, meter: Meter, pieces: Iterator[bytes] | None = None) -> None:
         self._inner = inner
         self._meter = meter
+        self._pieces = pieces
 
     def __iter__(self) -> Iterator[bytes]:
-        for piece in self._inner:
+        yield from self._meter.release()
+        for piece in self._inner if self._pieces is None else self._pieces:
             self._meter.feed(piece)
             if shown := self._meter.shown(piece):
                 yield shown
@@ -174,14 +212,17 @@ class SyncBody:
 
 
 class AsyncBody:
-    """A response's body, and a meter that reads along."""
+    """A response's body, and a meter that reads along; `pieces` are those that it does not hold already."""
 
-    def __init__(self, inner: AsyncByteStream, meter: Meter) -> None:
+    def __init__(self, inner: AsyncByteStream, meter: Meter, pieces: AsyncIterator[bytes] | None = None) -> None:
         self._inner = inner
         self._meter = meter
+        self._pieces = pieces
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for piece in self._inner:
+        for held in self._meter.release():
+            yield held
+        async for piece in self._inner if self._pieces is None else self._pieces:
             self._meter.feed(piece)
             if shown := self._meter.shown(piece):
                 yield shown

@@ -19,6 +19,11 @@ _LAST = words(
     "response.completed response.incomplete response.failed message_stop message-end stream-end "
     "interaction.completed transcript.text.done image_generation.completed image_edit.completed"
 )
+# The events that begin a stream, before there is anything of an answer.
+_FIRST = words(
+    "response.created response.queued response.in_progress response.content_part.added message_start ping "
+    "content_block_start response.failed"  # the last one without an error: that follows (Azure)
+)
 _HOLDERS = words(
     "delta choices candidates content parts message tool_calls function functionCall function_call step "
     "contentBlockDelta toolUse reasoningContent"
@@ -49,6 +54,8 @@ class StreamReader:
         self._weight = 0.0
         self._answered = False
         self._final = False
+        self.begun = False
+        """Whether something of an answer has come: a call that was refused before that can be made anew."""
         self.failure: Failure | None = None
         """What an error inside the stream means; None while there is none."""
 
@@ -83,6 +90,7 @@ class StreamReader:
             return
         if self.failure is None and (error := _error_in(event)) is not None:
             self.failure = self._fail(error)
+        self.begun = self.begun or (self.failure is None and not _opens(event))
         self._weight += _delta_weight(event)
         self._read_usage(event)
 
@@ -125,6 +133,19 @@ def _error_in(event: Mapping[str, Any]) -> Mapping[str, Any] | None:
         return {"error": error}
     name = next((name for name in event if str(name).endswith("Exception")), None)  # Bedrock
     return None if name is None else {**mapping(event[name]), "__type": name}
+
+
+def _opens(event: Mapping[str, Any]) -> bool:
+    """Whether an event only begins an answer: no text yet, and what follows comes at once."""
+    if _kind(event) == "response.output_item.added":  # reasoning may take minutes: that is not held back
+        return mapping(event.get("item")).get("type") == "message"
+    choices = mappings(event.get("choices"))
+    return _kind(event) in _FIRST or "messageStart" in event or (bool(choices) and all(map(_is_empty, choices)))
+
+
+def _is_empty(choice: Mapping[str, Any]) -> bool:
+    delta = mapping(choice.get("delta"))
+    return choice.get("finish_reason") is None and not any(delta[name] for name in delta if name != "role")
 
 
 def _finished(event: Mapping[str, Any]) -> bool:
