@@ -8,6 +8,7 @@ import os
 import select
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -55,6 +56,20 @@ def outcome(attempt: Callable[[], object]) -> str:
 
 
 # ---------------------------------------------------------------- forked
+
+
+def test_a_child_does_not_wait_for_its_parents_alerts(manual_clock: ManualClock) -> None:
+    """Not even when the fork came while the parent's were being counted."""
+    release = threading.Event()
+    limiter = MultiProviderLimiter(
+        clock=manual_clock, budget_limit=1, on_alert=lambda _: release.wait(10), on_unknown_price="zero"
+    )
+    limiter.acquire("p:m").settle(Usage(cost=0.9))
+    with limiter.alerts._outbox._changed:
+        assert in_child(lambda: limiter.alerts.flush(0.1)) == ["True"]
+    release.set()
+    assert limiter.alerts.flush()
+    assert limiter.alerts.sent == 1
 
 
 @pytest.fixture

@@ -72,12 +72,16 @@ class Outbox:
         self.failed = 0
         self.dropped = 0
         self._sinks = sinks
+        self._number = count().__next__
+        self.begin()
+        _outboxes.add(self)
+
+    def begin(self) -> None:
+        """Begin with nothing on its way; in the child of a fork, too: what was on its way is the parent's to tell."""
         self._changed = Condition()
         self._jobs: list[_Job] = []
-        self._number = count().__next__
         self._thread: Thread | None = None
         self._busy = False
-        _outboxes.add(self)
 
     def put(self, alert: Alert, key: str, window: int, now: int) -> None:
         """Queue an alert. Never waits.
@@ -222,3 +226,12 @@ def _flush_all() -> None:
     end = time.monotonic() + _AT_EXIT
     for outbox in list(_outboxes):
         outbox.flush(max(0.0, end - time.monotonic()))
+
+
+def _after_fork() -> None:
+    for outbox in list(_outboxes):
+        outbox.begin()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
