@@ -99,7 +99,8 @@ def test_a_call_that_never_fits_is_refused() -> None:
 def test_fallbacks_serve_where_the_first_cannot() -> None:
     models = {"a": {"rpm": 1, "limits": ["3 requests/day"], "fallbacks": ["b"]}, "b": {"rpm": 10**6}}
     found = plan({"providers": {"p": {"models": models}}}, "10 agents x 1 calls, 1 in, 1 out, 1 s each")
-    assert found.served == 10
+    assert found.targets == {"p:b": 9, "p:a": 1}
+    assert "  by      p:b (9), p:a (1)" in str(found)
     assert "p:a has no price: its calls cost nothing here." in found.notes
 
 
@@ -417,4 +418,6 @@ def test_a_configuration_without_models_needs_a_target() -> None:
     with pytest.raises(ConfigError, match="workload names no target, and the configuration no model"):
         plan({"providers": {"p": {"models": {"*": {"rpm": 5}}}}}, "1 call")
     assert plan({"providers": {"p": {"models": {"*": {"rpm": 5}}}}}, "1 call, to p:any").served == 1
-    assert plan({}, "9 calls, to p:any, 1 s each").limits[0].name == "slow start"
+    found = plan({}, "9 calls, to p:any, 1 s each")
+    assert (found.limits[0].name, found.limits[0].raised_seconds) == ("slow start", None)
+    assert "p:any has no limits here: it starts slowly, until its own are known." in found.notes

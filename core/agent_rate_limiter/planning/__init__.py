@@ -11,6 +11,7 @@ from agent_rate_limiter.errors import ConfigError
 from agent_rate_limiter.planning.simulation import Name, Outcome, simulate
 from agent_rate_limiter.planning.traces import read_workload
 from agent_rate_limiter.planning.workload import Workload
+from agent_rate_limiter.strategies import NARROW_GATE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -66,6 +67,7 @@ class Plan:
         factor: by what limits were raised to see what that brings.
         refusals: a refusal of each kind, in words.
         notes: what was assumed, and what has no price.
+        targets: calls that each target serves, the most first.
     """
 
     workload: str
@@ -83,6 +85,7 @@ class Plan:
     factor: float
     refusals: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    targets: Mapping[str, int] = field(default_factory=dict[str, int])
     _outcome: Outcome = field(repr=False, compare=False, default_factory=Outcome)
 
     @property
@@ -143,7 +146,7 @@ def plan(
     options = {**load_config(config).to_options(), **quiet}
     work = read_workload(workload)
     found = simulate(options, work)
-    tried = [name for name, _ in _by_weight(found)[:_TRIED]]
+    tried = [name for name, _ in _by_weight(found) if name.limit != NARROW_GATE.name][:_TRIED]
     raised = {name: simulate(options, work, name, factor) for name in tried}
     return _plan(work, found, raised, factor)
 
@@ -159,6 +162,11 @@ def _by_weight(found: Outcome) -> list[tuple[Name, float]]:
 def _plan(work: Workload, found: Outcome, raised: Mapping[Name, Outcome], factor: float) -> Plan:
     waits = sorted(found.waits) or [0.0]
     unpriced = tuple(f"{target} has no price: its calls cost nothing here." for target in found.unpriced)
+    slow = tuple(
+        f"{name.owner} has no limits here: it starts slowly, until its own are known."
+        for name in sorted(found.bound)
+        if name.limit == NARROW_GATE.name
+    )
     bindings = (
         _binding(name, held / found.seconds if found.seconds else 0.0, found, raised.get(name), work)
         for name, held in _by_weight(found)
@@ -178,7 +186,8 @@ def _plan(work: Workload, found: Outcome, raised: Mapping[Name, Outcome], factor
         limits=tuple(binding for binding in bindings if binding.share >= _WORTH or binding.refused),
         factor=factor,
         refusals=tuple(found.reasons.values()),
-        notes=(*work.notes, *unpriced),
+        notes=(*work.notes, *unpriced, *slow),
+        targets=dict(found.targets.most_common()),
         _outcome=found,
     )
 

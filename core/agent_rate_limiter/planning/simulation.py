@@ -48,6 +48,7 @@ class Outcome:
         waiting: (seconds, calls that wait) after each change.
         tokens: input and output.
         unpriced: targets that have no price.
+        targets: calls that each target served.
     """
 
     seconds: float = 0.0
@@ -60,6 +61,7 @@ class Outcome:
     waiting: list[tuple[float, int]] = field(default_factory=list[tuple[float, int]])
     tokens: tuple[int, int] = (0, 0)
     unpriced: tuple[str, ...] = ()
+    targets: Counter[str] = field(default_factory=Counter[str])
 
 
 class _Clock(ManualClock):
@@ -217,6 +219,7 @@ class _Run:
             self._refused(error)
             return
         found.waits.append(reservation.waited)
+        found.targets[str(reservation.target)] += 1
         await asyncio.sleep(call.seconds)  # noqa: TID251 - on virtual time
         reservation.settle(Usage(1, call.input_tokens, call.output_tokens, call.cached_input_tokens))
         found.cost += reservation.cost or 0.0

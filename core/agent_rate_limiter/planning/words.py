@@ -21,8 +21,10 @@ def facts(plan: Plan) -> list[tuple[str, str]]:
         ("tokens", f"{plan.input_tokens:,} in, {plan.output_tokens:,} out"),
         ("waits", _waits(plan)),
     ]
+    if len(plan.targets) > 1:
+        rows.insert(1, ("by", ", ".join(f"{target} ({calls:,})" for target, calls in plan.targets.items())))
     if plan.served and plan.seconds:
-        rows.insert(2, ("pace", f"{60 * plan.served / plan.seconds:,.4g} calls a minute"))
+        rows.insert(-3, ("pace", f"{60 * plan.served / plan.seconds:,.4g} calls a minute"))
     return rows
 
 
