@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
+import redis
 
 from agent_rate_limiter.admission import Bucket
 from agent_rate_limiter.engine.port import Hold, Leave, Rule, SharedStore, Write
 from agent_rate_limiter.engine.verdicts import obey
 from agent_rate_limiter.limits import Limit, Resource
 from agent_rate_limiter.stores import is_shared, open_store
+from agent_rate_limiter.stores.sqlite import SQLiteStore
 from agent_rate_limiter.strategies import GATE, gate, strategy_for
 from tests.contract.direct import Direct
 from tests.contract.opened import SHARED
@@ -224,16 +227,36 @@ def test_a_configured_amount_may_be_changed_while_others_run(member: Member) -> 
     assert not admitted(old, RPM, 1)
 
 
-def test_limits_that_are_idle_again_leave_nothing(member: Member) -> None:
-    store = member("one")
+def test_limits_that_are_idle_again_leave_nothing(tmp_path: Path) -> None:
+    store = Direct(cast("SharedStore", open_store(SHARED["sqlite"](tmp_path))))
     for number in range(50):
         admitted(store, Limit(Resource.REQUESTS, 10, "minute", name=f"limit {number}"))
     assert rows(store) == 50
     for step in range(520):
         admitted(store, Limit(Resource.REQUESTS, 10_000, "minute", name="last"), now=NOW + 3 * 3_600_000 + step)
     assert rows(store) <= 2
+    store.shared.close()
 
 
 def rows(store: Direct) -> int:
-    count: int = store.shared.connect().execute("SELECT count(*) FROM limits_buckets").fetchone()[0]  # type: ignore[attr-defined]
+    connection = cast("SQLiteStore", store.shared).connect()
+    count: int = connection.execute("SELECT count(*) FROM limits_buckets").fetchone()[0]
     return count
+
+
+@pytest.mark.parametrize("name", [name for name in SHARED if name != "sqlite"])
+def test_every_key_expires_but_the_few_that_a_namespace_has_once(name: str, tmp_path: Path) -> None:
+    uri = SHARED[name](tmp_path)
+    store = Direct(cast("SharedStore", open_store(uri)))
+    for limit in (RPM, SLOTS, BUDGET, ROLLING, GATE, Limit(Resource.COST, 5.0, None)):
+        admitted(store, limit)
+    store.stand(hold(store, RPM, 10), NOW)
+    store.remember("text", "kept")
+    store.first("alert", NOW + 1_000, NOW)
+    client = redis.Redis.from_url(uri.partition("?")[0])
+    prefix = f"arl1:{{{uri.partition('=')[2]}}}:"
+    lasting = {key.decode().removeprefix(prefix): client.pttl(key) for key in client.keys(f"{prefix}*")}
+    client.close()
+    store.shared.close()
+    assert {key for key, left in lasting.items() if int(str(left)) < 0} == {"meta", "members"}
+    assert "bucket:gate" not in lasting, "an open gate is as good as none"

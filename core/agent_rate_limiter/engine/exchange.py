@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from threading import Lock, RLock
 from typing import Any, Protocol
+from weakref import ref
 
 from agent_rate_limiter.admission import Bucket
 from agent_rate_limiter.engine.engine import Engine
@@ -117,6 +118,7 @@ class Exchange(Engine):
         self._live.clear()
         self._kept: set[int] = set()  # holds that the store keeps a record of
         self._dropped.clear()
+        self._listening = False
         self._beaten_at = 0
         self._looked_at = 0
         self._line = SharedRoom(self.store, self._ageing, self._wishes(), self._bounds)
@@ -157,6 +159,27 @@ class Exchange(Engine):
                 break
         return True
 
+    def _listen(self) -> None:
+        """Have the store say when it is our turn somewhere."""
+        myself = ref(self)
+
+        def heard(key: str) -> bool:
+            engine = myself()
+            if engine is not None and key:
+                engine.our_turn(key)
+            return engine is not None
+
+        self._listening = True
+        self._shared.listen(self._outbox.member, heard)
+
+    def our_turn(self, key: str) -> None:
+        """There is room for our head in a limit's line."""
+        with self._lock:
+            for queue in self._line.queues():
+                if queue.bucket.key == key:
+                    self._refresh(queue)
+        self.deliver()
+
     def chores(self) -> int:
         """Do what nobody asked for: say that we are alive, look for room, try a lost store. Return when next."""
         with self._lock:
@@ -165,6 +188,8 @@ class Exchange(Engine):
             self._looked_at = self.clock.now()
         if look:
             self._look()
+            if not self._listening:
+                self._listen()
         self.pump()
         with self._lock:
             now = self.clock.now()

@@ -272,6 +272,10 @@ class SharedStore(Protocol):
         """Whose limits have room since the last look; None: somebody's, perhaps. Blocks at most for a short time."""
         ...
 
+    def listen(self, member: str, heard: Callable[[str], bool]) -> None:
+        """Call `heard` with a limit's key when it is the member's turn there, until that returns False."""
+        ...
+
     def recall(self, key: str) -> str | None:
         """As Store."""
         ...

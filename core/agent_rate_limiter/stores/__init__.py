@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 
 ON_STORE_ERROR = ("fail_closed", "fail_open", "local")
 """What may happen while a shared store cannot be reached."""
-_REDIS = ("redis", "rediss", "redis+cluster", "rediss+cluster", "redis+sentinel", "rediss+sentinel")
 
 
 def open_store(uri: str | Store | SharedStore) -> Store | SharedStore:
@@ -34,9 +33,23 @@ def open_store(uri: str | Store | SharedStore) -> Store | SharedStore:
         from agent_rate_limiter.stores.sqlite import SQLiteStore
 
         return SQLiteStore(_file(rest))
+    if marks and scheme.partition("+")[0] in {"redis", "rediss"}:
+        return _redis(uri)
     shown = f"{scheme}://…" if marks else uri  # what follows may hold a password
-    known = "'memory://' (one process) or 'sqlite:///agents.db' (many processes on one machine)"
-    raise ConfigError(f"store is {shown!r}: it is {known}.")
+    raise ConfigError(f"store is {shown!r}: it is one of {_KNOWN}.")
+
+
+_KNOWN = "'memory://' (one process), 'sqlite:///agents.db' (one machine) or 'redis://host:6379/0' (many machines)"
+
+
+def _redis(uri: str) -> SharedStore:
+    from agent_rate_limiter.stores.redis import RedisStore
+    from agent_rate_limiter.stores.redis_uri import SCHEMES, RedisAddress
+
+    scheme = uri.partition("://")[0]
+    if scheme not in SCHEMES:
+        raise ConfigError(f"store is '{scheme}://…': it is one of {', '.join(SCHEMES)}, each followed by ://host:port.")
+    return RedisStore(RedisAddress(uri))
 
 
 def is_shared(store: Store | SharedStore) -> TypeGuard[SharedStore]:

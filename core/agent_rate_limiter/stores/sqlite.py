@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -66,6 +66,9 @@ class SQLiteStore:
         found: tuple[str, ...] | None = () if version == self._version else None
         self._version = version
         return found
+
+    def listen(self, member: str, heard: Callable[[str], bool]) -> None:
+        """A file tells nobody anything: see `changed`."""
 
     def recall(self, key: str) -> str | None:
         """Return the text that was remembered under a key."""

@@ -36,6 +36,8 @@ from agent_rate_limiter.strategies.numbers import lost_with_its_member, pack, un
 HOUR = 3_600_000
 LONGEST = 400 * 24 * HOUR
 """Milliseconds that a total without a reset is kept after it was drawn on last."""
+_SCOPE_LASTS = 24 * HOUR
+"""The same for the budget of one scope: nobody comes back to it."""
 
 Row = tuple[int, list[int]]
 """Revision and numbers of a bucket."""
@@ -162,7 +164,7 @@ class Step:
             if slot.changed:
                 idle_in = slot.strategy.idle_in(slot.state, now)
                 row = (slot.rev, pack(slot.strategy, slot.state))
-                tables.save_bucket(slot.key, row, LONGEST if idle_in is None else idle_in, now)
+                tables.save_bucket(slot.key, row, lasting(slot.key) if idle_in is None else idle_in, now)
             if slot.line_changed and slot.line is not None:
                 tables.save_line(slot.key, slot.line)
         states = [(slot.rev, slot.state) for slot in self._slots]
@@ -261,6 +263,11 @@ class Step:
                     rev, numbers = rows[key]
                     left = _charged(kind, numbers, amount, kept.taken_at)
                     self._tables.save_bucket(key, (rev, left), LONGEST, now)
+
+
+def lasting(key: str) -> int:
+    """Milliseconds that a bucket is kept which time alone does not make idle."""
+    return _SCOPE_LASTS if key.startswith("scope-") else LONGEST
 
 
 def kind_of(strategy: Strategy) -> str:

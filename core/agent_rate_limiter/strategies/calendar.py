@@ -11,7 +11,7 @@ from agent_rate_limiter.limits import PERIOD_SECONDS
 FOREVER = 1 << 52
 """The end of a window that never ends, in milliseconds; safe in a double."""
 
-_CALENDAR_WORDS = frozenset({"day", "week", "month"})
+CALENDAR_WORDS = frozenset({"day", "week", "month"})
 
 
 def window(now: int, per: float | str | None, timezone: str = "UTC") -> tuple[int, int]:
@@ -22,7 +22,7 @@ def window(now: int, per: float | str | None, timezone: str = "UTC") -> tuple[in
     """
     if per is None:
         return (0, FOREVER)
-    if isinstance(per, str) and per in _CALENDAR_WORDS:
+    if isinstance(per, str) and per in CALENDAR_WORDS:
         return _calendar_window(now, per, timezone)
     seconds = PERIOD_SECONDS[per] if isinstance(per, str) else per
     period = max(1, round(seconds * 1000))

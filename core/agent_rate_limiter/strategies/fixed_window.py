@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent_rate_limiter.strategies.calendar import FOREVER, window
+from agent_rate_limiter.strategies.calendar import CALENDAR_WORDS, FOREVER, window
 
 State = tuple[int, int, int, int]
 """Start and end of the window in epoch milliseconds, units used for good, units held by calls in flight."""
@@ -28,6 +28,27 @@ class FixedWindow:
         self._most = amount if enforced else float("inf")
         self._per = per
         self._timezone = timezone
+
+    @property
+    def enforced(self) -> bool:
+        """Whether it refuses anything."""
+        return self._most == self.capacity
+
+    def bounds(self, now: int, lasting: int) -> tuple[int, ...]:
+        """Say when windows begin, for who knows no calendar: a length, or 0 and the windows around `now`.
+
+        Args:
+            now: epoch milliseconds.
+            lasting: what follows the -1 of a window without end.
+        """
+        start, end = window(now, self._per, self._timezone)
+        if self._per is None:
+            return (-1, lasting)
+        if self._per not in CALENDAR_WORDS:
+            return (end - start,)
+        before = window(start - 1, self._per, self._timezone)[0]
+        after = window(end, self._per, self._timezone)[1]
+        return (0, before, start, end, after)
 
     def initial(self, now: int) -> State:
         """Nothing used in the window that `now` is in."""

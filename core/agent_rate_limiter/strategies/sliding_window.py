@@ -34,6 +34,16 @@ class SlidingWindow:
         return self._refunds
 
     @property
+    def enforced(self) -> bool:
+        """Whether it refuses anything."""
+        return self._most == self.capacity
+
+    @property
+    def width(self) -> int:
+        """Milliseconds of a slot."""
+        return self._width
+
+    @property
     def period(self) -> int:
         """Milliseconds."""
         return self._period

@@ -1,0 +1,125 @@
+"""Batches as `step.lua` reads them, and its answers as the engine does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from agent_rate_limiter.engine.port import (
+    Answer,
+    Batch,
+    Command,
+    Correct,
+    Leave,
+    Place,
+    Reserve,
+    Rule,
+    Settle,
+    Stand,
+    Write,
+)
+from agent_rate_limiter.errors import ConfigError
+from agent_rate_limiter.stores.codec import rule_of, rule_text
+from agent_rate_limiter.stores.steps import kind_of, lasting
+from agent_rate_limiter.strategies import FixedWindow, Gate, SlidingWindow, Strategy, TokenBucket, strategy_for
+from agent_rate_limiter.strategies.numbers import pack, unpack
+
+_EXACT = 1 << 53
+"""Doubles hold every whole number below; Lua has no others."""
+
+
+def encode(  # noqa: PLR0917 - the script's arguments
+    batch: Batch, now: int | None, about: int, seen: int, known: str, prefix: str
+) -> str:
+    """Return a batch as JSON.
+
+    Args:
+        batch: what to do.
+        now: epoch milliseconds; None for the server's time.
+        about: epoch milliseconds, as far as it is known here: calendars are not known there.
+        seen: the version of the rules that are known here.
+        known: the incarnation of the data that is known here; empty at first.
+        prefix: what all keys begin with.
+    """
+    places = [[place.key, kind_of(place.strategy), place.rev, parameters(place, about)] for place in batch.places]
+    commands = [_command(command, batch.places) for command in batch.commands]
+    head = [batch.number, now or 0, batch.member, batch.lease, seen, known, prefix]
+    return json.dumps([*head, places, commands], separators=(",", ":"))
+
+
+def parameters(place: Place, now: int) -> Sequence[int]:
+    """Return a strategy as numbers.
+
+    Raises:
+        ConfigError: it needs larger ones than the server can count with.
+    """
+    strategy: Any = place.strategy
+    if isinstance(strategy, TokenBucket):
+        return _exact(place, strategy.unit, strategy.leak, strategy.capacity * strategy.unit)
+    if isinstance(strategy, SlidingWindow):
+        most = strategy.capacity if strategy.enforced else -1
+        return _exact(place, most, strategy.period, strategy.width, int(strategy.refunds))
+    if isinstance(strategy, FixedWindow):
+        return _exact(place, strategy.capacity if strategy.enforced else -1, *strategy.bounds(now, lasting(place.key)))
+    return (strategy.initial(0).window,) if isinstance(strategy, Gate) else (strategy.capacity,)
+
+
+def _exact(place: Place, *numbers: int) -> Sequence[int]:
+    if max(numbers) >= _EXACT // 2:
+        raise ConfigError(
+            f"limit '{place.key}' needs numbers above 2^53 in a Redis store, whose scripts count in doubles: "
+            "give a rounder amount per period (such as 60,000 for 59,999), or less than $4,000,000."
+        )
+    return numbers
+
+
+def _command(command: Command, places: Sequence[Place]) -> list[Any]:
+    if isinstance(command, Reserve):
+        return ["reserve", command.hold, command.rank, command.standing, command.amounts]
+    if isinstance(command, Settle):
+        return ["settle", command.hold, int(command.kept), command.taken_at, command.changes]
+    if isinstance(command, Correct):
+        return ["correct", command.taken_at, command.changes]
+    if isinstance(command, Stand):
+        return ["stand", *command]
+    if isinstance(command, Leave):
+        return ["leave", command.place]
+    return _write(command, places[command.place])
+
+
+def _write(change: Write, place: Place) -> list[Any]:
+    rule = change.rule
+    strategy = change.strategy
+    override = parameters(Place(place.key, strategy, place.rev), 0)
+    states = pack(place.strategy, change.before), pack(strategy, change.after)
+    if rule is None:
+        return ["write", change.place, states[0], 0, override, states[1], ""]
+    return ["write", change.place, states[0], rule.rev, override, states[1], rule_text(rule)]
+
+
+def decode(batch: Batch, found: Sequence[Any]) -> Answer:
+    """Return the script's answer."""
+    now, members, _, _, results, states, pairs = found
+    rules = {key.decode(): rule_of(text) for key, text in zip(pairs[::2], pairs[1::2], strict=True)}
+    return Answer(
+        now,
+        members,
+        [_result(command, result) for command, result in zip(batch.commands, results, strict=True)],
+        [_state(place, state, rules) for place, state in zip(batch.places, states, strict=True)],
+        rules,
+    )
+
+
+def _result(command: Command, found: Any) -> Any:
+    if isinstance(command, Reserve):
+        return bool(found) if isinstance(found, int) else tuple(found)
+    return bool(found) if isinstance(command, Write) else found
+
+
+def _state(place: Place, found: Sequence[int], rules: Mapping[str, Rule]) -> tuple[int, Any]:
+    rev, *numbers = found
+    strategy: Strategy = place.strategy
+    if rev > place.rev and place.key in rules:
+        strategy = strategy_for(rules[place.key].limit)
+    return rev, unpack(strategy, cast("list[int]", numbers))
