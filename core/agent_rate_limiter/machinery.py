@@ -42,7 +42,7 @@ def make_engine(
     opened = open_store(store)
     if not is_shared(opened):
         return Engine(cast("Store", opened), clock or SystemClock(), lease=lease, ageing=ageing, bounds=bounds)
-    from agent_rate_limiter.engine.courier_driver import Courier
+    from agent_rate_limiter.engine.courier_driver import Courier, may_block
     from agent_rate_limiter.engine.loss import Loss
     from agent_rate_limiter.engine.shared import SharedEngine
     from agent_rate_limiter.stores.known import KnownStore, share_of
@@ -58,6 +58,7 @@ def make_engine(
         loss=Loss(on_store_error, share_of),
     )
     engine.hire = Courier.maker(engine)
+    engine.may_block = may_block
     return engine
 
 

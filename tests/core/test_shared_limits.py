@@ -8,7 +8,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -28,42 +28,48 @@ from agent_rate_limiter import (
     StoreUnavailable,
     Usage,
 )
-from agent_rate_limiter.engine.port import Answer, Batch
+from agent_rate_limiter.engine.port import Answer, Batch, SharedStore
 from agent_rate_limiter.limits import Resource
 from agent_rate_limiter.providers.model import Failure, FailureKind, Quota
-from agent_rate_limiter.stores.sqlite import SQLiteStore
+from agent_rate_limiter.stores import open_store
 from agent_rate_limiter.testing import ManualClock, run_virtual
+from tests.contract.opened import SHARED
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 
 
-class Fragile(SQLiteStore):
+class Fragile:
     """A store that can be lost, at a moment or in the middle of an answer."""
 
-    lost = False
-    deaf = False
+    def __init__(self, store: SharedStore) -> None:
+        self.store = store
+        self.lost = False
+        self.deaf = False
 
     def run(self, batch: Batch, now: int | None) -> Answer:
         if self.lost:
             raise StoreUnavailable("The store is gone.")
-        answer = super().run(batch, now)
+        answer = self.store.run(batch, now)
         if self.deaf:
             raise StoreUnavailable("The answer is gone.")
         return answer
 
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.store, name)
 
-@pytest.fixture
-def stores(tmp_path: Path) -> Iterator[Callable[[], Fragile]]:
-    """Make stores of one file, each as a process would have its own."""
+
+@pytest.fixture(params=SHARED)
+def stores(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], Fragile]]:
+    """Make stores of one place, each as a process would have its own."""
     opened: list[Fragile] = []
 
     def make() -> Fragile:
-        opened.append(Fragile(tmp_path / "limits.db"))
+        opened.append(Fragile(cast("SharedStore", open_store(SHARED[request.param](tmp_path)))))
         return opened[-1]
 
     yield make
     for store in opened:
-        store.close()
+        store.store.close()
 
 
 Make = Callable[..., RateLimiter]

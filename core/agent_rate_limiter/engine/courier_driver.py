@@ -6,6 +6,7 @@ same time goes out as one batch.
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import time
 from collections.abc import Callable
@@ -15,8 +16,18 @@ from weakref import WeakSet, ref
 
 from agent_rate_limiter.engine.shared import SharedEngine
 
+_MOMENT = 0.001
+"""Seconds that what nobody waits for may lie."""
 _LAST_WORDS = 1.0
 """Seconds that a program's end may wait for what is still to be sent."""
+
+
+def may_block() -> bool:
+    """Whether this thread runs no event loop, so that only its own caller waits for its I/O."""
+    return _running_loop() is None
+
+
+_running_loop = asyncio._get_running_loop  # noqa: SLF001 - what get_running_loop calls, without an exception
 
 
 class Courier:
@@ -26,6 +37,7 @@ class Courier:
         self._engine = ref(engine)
         self._bell = Lock()
         self._bell.acquire()
+        self._urgent = False
         Thread(target=self._work, name="agent-rate-limiter", daemon=True).start()
         _couriers.add(self)
 
@@ -41,8 +53,10 @@ class Courier:
 
         return hire
 
-    def __call__(self) -> None:
+    def __call__(self, *, urgent: bool) -> None:
         """Wake it. Safe in a finalizer."""
+        if urgent:
+            self._urgent = True
         with suppress(RuntimeError):  # awake already
             self._bell.release()
 
@@ -51,7 +65,9 @@ class Courier:
             at = engine.chores()
             pause = max(0, at - engine.clock.now()) / 1000
             del engine  # else it would live as long as this thread
-            self._bell.acquire(timeout=pause)
+            if self._bell.acquire(timeout=pause) and not self._urgent:
+                self._bell.acquire(timeout=_MOMENT)  # what is sent next may take it along
+            self._urgent = False
 
     def end(self) -> None:
         """The program ends: send what is left."""

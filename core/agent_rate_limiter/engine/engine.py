@@ -236,6 +236,12 @@ class Engine:
             self._unusable = self._unusable or CLOSED
             self._room.clear(CLOSED, self._now())
 
+    def before_fork(self) -> None:
+        """Let nothing be under way in another thread that the child would find half done."""
+
+    def after_fork_here(self) -> None:
+        """Go on in the parent."""
+
     def after_fork(self) -> None:
         """Refuse to work in the child: its threads, waiters and calls in flight stayed with the parent."""
         self._lock = Lock()  # whoever held the old one is not here to release it
@@ -301,10 +307,17 @@ class Engine:
 _engines: WeakSet[Engine] = WeakSet()
 
 
-def _after_fork() -> None:
-    for engine in list(_engines):
-        engine.after_fork()
+def _around_fork(method: str) -> Callable[[], None]:
+    def call() -> None:
+        for engine in list(_engines):
+            getattr(engine, method)()
+
+    return call
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(
+        before=_around_fork("before_fork"),
+        after_in_parent=_around_fork("after_fork_here"),
+        after_in_child=_around_fork("after_fork"),
+    )

@@ -6,6 +6,7 @@ and when; only the store admits.
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 from collections import deque
@@ -24,6 +25,7 @@ from agent_rate_limiter.engine.shared_room import SharedRoom, Wishes
 from agent_rate_limiter.engine.verdicts import obey
 from agent_rate_limiter.errors import StoreUnavailable
 
+_log = logging.getLogger("agent_rate_limiter")
 _MEMBER_LEASE = 10_000
 """Milliseconds after which a process that was not heard of counts as dead: its slots come back."""
 
@@ -95,7 +97,8 @@ class Exchange(Engine):
         self.loss = loss
         self.teach: Callable[[str, Rule, int], Bucket | None] = lambda key, rule, now: None  # noqa: ARG005
         self.is_adaptive: Callable[[Bucket], bool] = lambda bucket: False  # noqa: ARG005
-        self.hire: Callable[[], Callable[[], None]] = lambda: lambda: None
+        self.hire: Callable[[], Callable[..., None]] = lambda: lambda **_: None
+        self.may_block: Callable[[], bool] = lambda: False  # whether this thread may do the I/O; the drivers know
         self._pauses = Engine(known, clock, lease=lease, ageing=ageing)
         self._shared = store
         self._ageing = ageing
@@ -123,7 +126,7 @@ class Exchange(Engine):
         self._looked_at = 0
         self._line = SharedRoom(self.store, self._ageing, self._wishes(), self._bounds)
         self._room = self._line
-        self._courier: Callable[[], None] | None = None  # wakes whoever does the I/O
+        self._courier: Callable[..., None] | None = None  # wakes whoever does the I/O
 
     def _wishes(self) -> Wishes:
         """What the waiting room says, and to whom."""
@@ -135,14 +138,18 @@ class Exchange(Engine):
 
     # -- I/O ----------------------------------------------------------------------------------------------------
 
-    def deliver(self) -> None:
-        """See that the outbox is emptied: by the courier, or here, where time is virtual."""
-        if self.clock_wakes:
+    def deliver(self, *, urgent: bool = True) -> None:
+        """See that the outbox is emptied: here, where nobody else is held up by that, or by the courier.
+
+        Args:
+            urgent: somebody waits for the answer; what nobody waits for goes with what is sent next, or in a moment.
+        """
+        if self.clock_wakes or (urgent and self.may_block()):
             self.pump()
-        elif self._outbox.wishes or self._dropped or self._room.waiting:
+        if not self.clock_wakes and (self._outbox.wishes or self._dropped or self._room.waiting):
             if self._courier is None:
                 self._courier = self.hire()
-            self._courier()
+            self._courier(urgent=urgent)
 
     def pump(self) -> bool:
         """Send what is noted, until nothing is; unless somebody else is at it. False when the store is lost."""
@@ -222,6 +229,12 @@ class Exchange(Engine):
         except StoreUnavailable as error:
             with self._lock:
                 self._lose(error)
+            return False
+        except Exception as error:  # noqa: BLE001 - a store may do anything, but not break the call, nor the next one
+            _log.exception("%s gave an answer that was not expected", self._shared.name)
+            with self._lock:
+                self._lose(StoreUnavailable(f"The store {self._shared.name} failed: {error!r}."))
+                self._parcel = None
             return False
         with self._lock:
             self.told.heard(answer.now, sent, self.clock.now())

@@ -264,6 +264,10 @@ class SharedStore(Protocol):
         """Milliseconds after which to call `changed` while somebody waits."""
         ...
 
+    def check(self, place: Place) -> None:
+        """Raise a ConfigError if a limit cannot be kept here."""
+        ...
+
     def run(self, batch: Batch, now: int | None) -> Answer:
         """Take one atomic step, at a given epoch millisecond or at the store's own time."""
         ...

@@ -6,6 +6,7 @@ Order inside the process is the waiting room's, order among processes the store'
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
 from agent_rate_limiter.admission import Bucket, Path, Refusal
@@ -103,14 +104,14 @@ class SharedEngine(Exchange):
                 message = f"Reservation {hold.id} was settled before, or made in another process. End each once, there."
                 raise ReservationError(message)
             self._clear_up(now)
-        self.deliver()
+        self.deliver(urgent=False)
         return now
 
     def abandon(self, hold: Hold) -> None:
         """Note that nobody can settle this hold any more. Safe anywhere, even in a finalizer under our lock."""
         self._dropped.append(hold)
         if self._courier is not None:
-            self._courier()
+            self._courier(urgent=False)
         elif self._lock.acquire(blocking=False):
             self._lock.release()
             self.advance()
@@ -128,7 +129,7 @@ class SharedEngine(Exchange):
                 lambda _, now: self._learn(route, next(once, None), now),
                 lambda now: self._learn(route, next(once, None), now, keep=False),
             )
-        self.deliver()
+        self.deliver(urgent=False)
 
     # -- drivers -------------------------------------------------------------------------------------------
 
@@ -313,6 +314,15 @@ class SharedEngine(Exchange):
             self._unusable = self._unusable or CLOSED
             self._line.abandon_all(CLOSED, self.clock.now())
         self.deliver()
+
+    def before_fork(self) -> None:
+        """Let no I/O be under way: a database's own locks would never be released in the child."""
+        self._io.acquire()
+
+    def after_fork_here(self) -> None:
+        """Go on in the parent."""
+        with suppress(RuntimeError):  # made between, by another thread
+            self._io.release()
 
     def after_fork(self) -> None:
         """Start anew in the child: its parent's calls in flight, waiters and connections stay with the parent."""

@@ -6,7 +6,7 @@ from dataclasses import replace
 from threading import RLock
 
 from agent_rate_limiter.admission import Bucket
-from agent_rate_limiter.engine.port import SharedStore
+from agent_rate_limiter.engine.port import Place, SharedStore
 from agent_rate_limiter.limits import Limit, Resource
 from agent_rate_limiter.stores.memory import MemoryStore
 from agent_rate_limiter.strategies import GATE, NARROW_GATE
@@ -23,6 +23,18 @@ class KnownStore(MemoryStore):
         super().__init__()
         self._shared = shared
         self.io = RLock()  # the shared store serves one thread at a time
+
+    def bucket(self, key: str, limit: Limit, scope: str, now: int) -> Bucket:
+        """Return the copy of that key's bucket, made on first use.
+
+        Raises:
+            ConfigError: the store cannot keep such a limit.
+        """
+        found = self._buckets.get(key)
+        if found is None:
+            found = super().bucket(key, limit, scope, now)
+            self._shared.check(Place(key, found.strategy, 0))
+        return found
 
     def recall(self, key: str) -> str | None:
         """Ask the store for a text."""

@@ -13,10 +13,11 @@ from importlib.resources import files
 from typing import Any
 
 from agent_rate_limiter.clock import SystemClock
-from agent_rate_limiter.engine.port import Answer, Batch
+from agent_rate_limiter.engine.port import Answer, Batch, Place
+from agent_rate_limiter.stores.redis_memory import RedisMemory
 from agent_rate_limiter.stores.redis_uri import RedisAddress
 from agent_rate_limiter.stores.redis_wakes import Wakes
-from agent_rate_limiter.stores.wire import decode, encode
+from agent_rate_limiter.stores.wire import decode, encode, parameters
 
 _LAYOUT = 1
 """Of the keys and what they hold. Another one has other keys: old and new processes may run side by side."""
@@ -43,16 +44,36 @@ class RedisStore:
         self._inherited: list[Any] = []
         self._wakes: Wakes | None = None
         self._seen = -1
-        self._born = ""
+        self._born = ""  # which incarnation of the data was seen last
+        self._forgotten = False
+        self._memory = RedisMemory()
+
+    def check(self, place: Place) -> None:
+        """Refuse limits that a script cannot count exactly."""
+        parameters(place, self._clock.now())
 
     def run(self, batch: Batch, now: int | None) -> Answer:
-        """Take one step in one round trip."""
+        """Take one step in one round trip; more only when the server has lost its data."""
+        if self._forgotten:
+            self._restore(batch.member)
         found = self._step(batch, now)
-        if found == [b"lost"]:  # the server was restarted without its data
-            self._born = ""
+        if found == [b"lost"]:
+            self._restore(batch.member)
             found = self._step(batch, now)
-        self._seen, self._born = int(found[2]), found[3].decode()
-        return decode(batch, found)
+        born = found[3].decode()
+        self._forgotten = self._born not in {"", born}  # another member has told what it knows; it is our turn
+        self._seen, self._born = int(found[2]), born
+        answer = decode(batch, found)
+        self._memory.note(batch, answer)
+        return answer
+
+    def _restore(self, member: str) -> None:
+        prefix, about = self._prefix, self._clock.now()
+        text = self._memory.as_text(member, self._seen, about)
+        keys = [f"{prefix}meta", f"{prefix}holds:{member}", f"{prefix}rules"]
+        keys += [f"{prefix}bucket:{key}" for key in self._memory.keys]
+        self._born = self._call(lambda client: _evaluate(client, "restore.lua", keys, [text])).decode()
+        self._forgotten = False
 
     def _step(self, batch: Batch, now: int | None) -> Any:
         prefix = self._prefix
@@ -98,6 +119,7 @@ class RedisStore:
         """Leave the parent's connections alone."""
         self._inherited.append(self._client)
         self._client = self._wakes = None
+        self._memory = RedisMemory()
 
     def _call(self, use: Callable[[Any], Any]) -> Any:
         from redis.exceptions import RedisError

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+from importlib import import_module
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
@@ -30,7 +31,7 @@ class RedisAddress:
 
     def __init__(self, uri: str) -> None:
         try:
-            import redis  # noqa: F401 - the extra `redis`
+            import_module("redis")
         except ImportError:
             fix = "install redis-py: pip install 'agent-rate-limiter[redis]'"
             raise ConfigError(f"store is 'redis://…': {fix}.") from None
@@ -54,14 +55,12 @@ class RedisAddress:
 
     def connect(self, *, lazily: bool = False) -> Any:
         """Return a client of redis-py. It connects when it is used, except to a cluster."""
-        import redis
-        from redis.backoff import NoBackoff
-        from redis.retry import Retry
-
+        redis: Any = import_module("redis")
+        never: Any = import_module("redis.backoff").NoBackoff()
         options: dict[str, Any] = {
             "socket_timeout": self.timeout,
             "socket_connect_timeout": self.timeout,
-            "retry": Retry(NoBackoff(), 0),  # type: ignore[no-untyped-call, unused-ignore] - ours retries
+            "retry": import_module("redis.retry").Retry(never, 0),  # the engine does
         }
         try:
             if self.kind == "cluster":
@@ -73,13 +72,11 @@ class RedisAddress:
             raise ConfigError(f"store is '{self.name}': {error}. Write it like {_example(self.kind)}.") from None
 
     def _behind_sentinel(self, options: dict[str, Any]) -> Any:
-        from redis.sentinel import Sentinel
-
         hosts = [host.rpartition(":") for host in self._hosts.split(",")]
         places = [(name or port, int(port) if name else 26379) for name, _, port in hosts]
         name, password = self._login
         own = {"socket_timeout": self.timeout, "socket_connect_timeout": self.timeout}
-        sentinel = Sentinel(places, sentinel_kwargs=own)
+        sentinel: Any = import_module("redis.sentinel").Sentinel(places, sentinel_kwargs=own)
         database = int(self._path[1]) if len(self._path) > 1 else 0
         return sentinel.master_for(
             self._path[0], username=name, password=password, db=database, ssl=self._secure, **options

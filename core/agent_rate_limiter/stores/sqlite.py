@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from agent_rate_limiter.clock import SystemClock
-from agent_rate_limiter.engine.port import Answer, Batch
+from agent_rate_limiter.engine.port import Answer, Batch, Place
 from agent_rate_limiter.errors import ConfigError, StoreUnavailable
 from agent_rate_limiter.stores.sqlite_rows import SCHEMA, SWEEP_EVERY, TABLES, Rows
 from agent_rate_limiter.stores.steps import Step
@@ -43,6 +43,9 @@ class SQLiteStore:
         self._seen = -1
         self._version = -1
         self._steps = 0
+
+    def check(self, place: Place) -> None:
+        """Its numbers are ours: there is nothing that cannot be kept."""
 
     def run(self, batch: Batch, now: int | None) -> Answer:
         """Take one step in one transaction."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 from agent_rate_limiter.engine.port import (
     Answer,
@@ -122,4 +122,4 @@ def _state(place: Place, found: Sequence[int], rules: Mapping[str, Rule]) -> tup
     strategy: Strategy = place.strategy
     if rev > place.rev and place.key in rules:
         strategy = strategy_for(rules[place.key].limit)
-    return rev, unpack(strategy, cast("list[int]", numbers))
+    return rev, unpack(strategy, numbers)

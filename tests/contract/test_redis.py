@@ -1,0 +1,175 @@
+"""Redis itself: lost, restarted, paused, secured; and what its URIs may say."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+
+import pytest
+
+from agent_rate_limiter import ConfigError, Limit, RateLimiter, ReservationError, Resource, StoreUnavailable
+from agent_rate_limiter.stores import open_store
+from agent_rate_limiter.testing import ManualClock
+from tests.contract.opened import server
+from tests.contract.servers import Server, binaries
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+NAMES = list(binaries())
+
+
+@pytest.fixture(params=NAMES)
+def own(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """A server that the test may mistreat."""
+    made = Server(binaries()[request.param])
+    yield made
+    made.stop()
+
+
+def until(done: Callable[[], object], patience: float = 10) -> None:
+    end = time.monotonic() + patience
+    while not done():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def works(limiter: RateLimiter) -> bool:
+    with suppress(StoreUnavailable):
+        limiter.acquire().cancel()
+        return True
+    return False
+
+
+def test_a_server_that_lost_its_data_is_told_what_was_known(own: Server, manual_clock: ManualClock) -> None:
+    limits = ["10 requests/day", Limit(Resource.CONCURRENCY, 3), Limit(Resource.COST, 1.0, "day")]
+    one, other = (RateLimiter(limits, store=own.uri, clock=manual_clock) for _ in range(2))
+    held = [one.acquire(), other.acquire()]
+    for _ in range(4):
+        one.acquire().settle()
+    own.stop()
+    with pytest.raises(StoreUnavailable, match=r"The store redis://127.0.0.1:\d+/0 cannot be used"):
+        one.acquire()
+    own.start()
+    manual_clock.advance(10)
+    other_held = other.acquire()
+    admitted = [one.try_acquire()]
+    assert [bool(call) for call in admitted] == [False], "three are in flight: one's, and two of the other's"
+    held[0].settle()
+    more = [one.try_acquire() for _ in range(2)]
+    assert [bool(call) for call in more] == [True, False]
+    other_held.settle()
+    held[1].settle()
+    (requests,) = (limit for limit in one.snapshot().limits if limit.resource == "requests")
+    assert requests.available <= 3
+
+
+def test_a_paused_server_holds_nobody_up(own: Server) -> None:
+    limiter = RateLimiter(rpm=1_000, store=f"{own.uri}?timeout=0.2")
+    limiter.acquire().settle()
+    own.send(signal.SIGSTOP)
+    try:
+        start = time.monotonic()
+        with pytest.raises(StoreUnavailable, match="slow, paused or far away"):
+            limiter.acquire()
+        with pytest.raises(StoreUnavailable):
+            asyncio.run(asyncio.wait_for(limiter.acquire_async(), 5))
+        assert time.monotonic() - start < 4
+    finally:
+        own.send(signal.SIGCONT)
+    until(lambda: works(limiter))
+
+
+def test_a_batch_whose_answer_was_lost_is_not_taken_twice(own: Server) -> None:
+    limiter = RateLimiter("10 requests/day", store=f"{own.uri}?timeout=0.2", on_store_error="fail_closed")
+    limiter.acquire().settle()
+    own.send(signal.SIGSTOP)
+    with suppress(StoreUnavailable):
+        limiter.acquire()  # it may be taken when the server goes on: then it is given back
+    own.send(signal.SIGCONT)
+    until(lambda: works(limiter))
+    for _ in range(9):
+        assert limiter.acquire(timeout=5)
+    assert not limiter.try_acquire()
+
+
+def test_a_password_is_needed_and_never_shown() -> None:
+    secured = Server(binaries()[NAMES[0]], "--requirepass", "hush")
+    host = f"127.0.0.1:{secured.port}"
+    try:
+        limiter = RateLimiter(rpm=5, store=f"redis://:hush@{host}/0")
+        assert limiter.try_acquire()
+        with pytest.raises(StoreUnavailable, match="Give a user and a password that the server takes") as refused:
+            RateLimiter(rpm=5, store=f"redis://:wrong-word@{host}/0").acquire()
+        assert "wrong-word" not in str(refused.value)
+    finally:
+        secured.stop()
+
+
+def test_a_server_that_is_not_there_is_said_at_once() -> None:
+    with pytest.raises(StoreUnavailable, match="Start it, or mend the address"):
+        RateLimiter(rpm=5, store="redis://127.0.0.1:1/0").acquire()
+
+
+@pytest.mark.parametrize(
+    ("uri", "says"),
+    [
+        ("redis://", "write it like 'redis://host:6379/0'"),
+        ("redis+sentinel://host:26379", "write it like 'redis\\+sentinel://"),
+        ("redis+ring://host", "it is one of redis, rediss"),
+        ("redis://host:port", "Write it like"),
+        ("redis://host/0?namespace=a{b}", "store namespace is 'a{b}'"),
+        ("redis://host/0?timeout=soon", "store timeout is 'soon'"),
+        ("redis://user:secret@host:x/0", "store is 'redis://host:x/0'"),
+    ],
+)
+def test_a_uri_that_makes_no_sense_is_refused(uri: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says) as refused:
+        open_store(uri)
+    assert "secret" not in str(refused.value)
+
+
+def test_limits_that_a_script_cannot_count_exactly_are_refused() -> None:
+    limiter = RateLimiter(Limit(Resource.TOKENS, 999_999_999_989, "month"), store=server(NAMES[0]).uri)
+    with pytest.raises(ConfigError, match=r"needs numbers above 2\^53"):
+        limiter.acquire(input_tokens=5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_whose_turn_it_is_is_told_not_asked_for(name: str) -> None:
+    uri = f"{server(name).uri}?namespace=turns"
+    one, other = RateLimiter(concurrency=1, store=uri), RateLimiter(concurrency=1, store=uri)
+
+    async def main() -> float:
+        held = await one.acquire_async()
+        waiting = asyncio.ensure_future(other.acquire_async())
+        await asyncio.sleep(0.4)  # it stands in line, and listens; by itself it would ask each second
+        start = time.monotonic()
+        held.settle()
+        (await waiting).settle()
+        return time.monotonic() - start
+
+    assert min(asyncio.run(main()) for _ in range(3)) < 0.3
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.parametrize("name", NAMES)
+def test_a_limiter_made_before_a_fork_works_in_both(name: str) -> None:
+    limiter = RateLimiter("3 requests/day", store=f"{server(name).uri}?namespace=fork")
+    held = limiter.acquire()
+    child = os.fork()
+    if child == 0:
+        try:
+            limiter.acquire(timeout=5).settle()
+            try:
+                held.settle()
+            except ReservationError:
+                os._exit(0)
+        finally:
+            os._exit(1)
+    assert os.waitpid(child, 0)[1] == 0
+    held.settle()
+    assert limiter.try_acquire()
+    assert not limiter.try_acquire()
