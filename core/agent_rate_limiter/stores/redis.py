@@ -125,9 +125,10 @@ class RedisStore:
         from redis.exceptions import RedisError
 
         try:
-            if self._client is None:
-                self._client = self._address.connect()
-            return use(self._client)
+            client = self._client
+            if client is None:
+                client = self._client = self._address.connect()
+            return use(client)
         except (RedisError, OSError) as error:
             self.close()
             raise self._address.unavailable(error) from error

@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
+from threading import RLock
 
 from agent_rate_limiter.clock import SystemClock
 from agent_rate_limiter.engine.port import Answer, Batch, Place
@@ -40,6 +41,7 @@ class SQLiteStore:
         self._connection: sqlite3.Connection | None = None
         self._inherited: list[sqlite3.Connection] = []
         self._clock = SystemClock()
+        self.lock = RLock()  # to close a connection that another thread uses crashes the process
         self._seen = -1
         self._version = -1
         self._steps = 0
@@ -61,11 +63,12 @@ class SQLiteStore:
 
     def changed(self) -> Iterable[str] | None:
         """Whether anybody else wrote since the last look: None if so, nobody's limits if not."""
-        connection = self.connect()
-        try:
-            (version,) = connection.execute("PRAGMA data_version").fetchone()
-        except sqlite3.Error as error:
-            raise self.unavailable(error) from error
+        with self.lock:
+            connection = self.connect()
+            try:
+                (version,) = connection.execute("PRAGMA data_version").fetchone()
+            except sqlite3.Error as error:
+                raise self.unavailable(error) from error
         found: tuple[str, ...] | None = () if version == self._version else None
         self._version = version
         return found
@@ -119,13 +122,15 @@ class SQLiteStore:
 
     def close(self) -> None:
         """Close the connection; the next use opens it anew."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            with suppress(sqlite3.Error):
-                connection.close()
+        with self.lock:
+            connection, self._connection = self._connection, None
+            if connection is not None:
+                with suppress(sqlite3.Error):
+                    connection.close()
 
     def forked(self) -> None:
         """Leave the parent's connection alone: to close it here would drop the parent's locks."""
+        self.lock = RLock()
         if self._connection is not None:
             self._inherited.append(self._connection)
             self._connection = None
@@ -165,15 +170,26 @@ class _Transaction:
         self._store = store
 
     def __enter__(self) -> sqlite3.Connection:
-        self._connection = connection = self._store.connect()
+        self._store.lock.acquire()
         try:
-            connection.execute("BEGIN IMMEDIATE")
-        except sqlite3.Error as error:
-            raise self._failed(error) from error
+            self._connection = connection = self._store.connect()
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.Error as error:
+                raise self._failed(error) from error
+        except BaseException:
+            self._store.lock.release()
+            raise
         return connection
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if kind is None:
+        try:
+            self._end(error)
+        finally:
+            self._store.lock.release()
+
+    def _end(self, error: BaseException | None) -> None:
+        if error is None:
             try:
                 self._connection.execute("COMMIT")
             except sqlite3.Error as failure:
