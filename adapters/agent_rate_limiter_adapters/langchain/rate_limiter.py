@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from langchain_core.rate_limiters import BaseRateLimiter
 
-from agent_rate_limiter import AcquireTimeout, Estimate, Target
+from agent_rate_limiter import Estimate, LimitExceeded, Target
 from agent_rate_limiter_adapters.langchain.targets import check_limiter
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class LimiterRateLimiter(BaseRateLimiter):
         limiter: whose limits.
         target: where the model's calls go, as `provider:model`.
         priority: lower goes first; None takes the scope's.
-        timeout: seconds a call may wait, then AcquireTimeout is raised; None waits for ever.
+        timeout: seconds a call may wait, then it is refused; None waits for ever.
 
     Raises:
         ConfigError: the target is not configured.
@@ -44,7 +44,7 @@ class LimiterRateLimiter(BaseRateLimiter):
         """Count a request once it is admitted, blocking the thread; False if it would have to wait and may not."""
         try:
             return _counted(self._attempts(blocking=blocking).acquire())
-        except AcquireTimeout:
+        except LimitExceeded:
             if blocking:
                 raise
             return False
@@ -53,7 +53,7 @@ class LimiterRateLimiter(BaseRateLimiter):
         """Count a request once it is admitted, letting the event loop run. As `acquire`."""
         try:
             return _counted(await self._attempts(blocking=blocking).acquire_async())
-        except AcquireTimeout:
+        except LimitExceeded:
             if blocking:
                 raise
             return False

@@ -132,9 +132,11 @@ class RateLimitedRunnable(Runnable[Any, Any]):
 
 
 class _Seen(BaseCallbackHandler):
-    """Sees what the models inside one invocation use."""
+    """Sees what the models inside one invocation use.
 
-    run_inline = True
+    It does not run inline: beside a handler that does, LangChain tells the others nothing of a completion's start.
+    """
+
     final = False
 
     def __init__(self) -> None:

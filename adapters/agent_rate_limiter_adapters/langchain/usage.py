@@ -100,8 +100,9 @@ def total_usage(usages: Sequence[Usage]) -> Usage | None:
     """Add usages up; None when there are none."""
     if not usages:
         return None
-    counts = [field.name for field in fields(Usage) if field.name not in {"cost", "exact"}]
+    first = usages[0]
+    counts = [spec.name for spec in fields(Usage) if type(getattr(first, spec.name)) is int]
+    sums = {name: sum(getattr(usage, name) for usage in usages) for name in counts}
     stated = [usage.cost for usage in usages if usage.cost is not None]
     cost = sum(stated) if len(stated) == len(usages) else None
-    sums = {name: sum(getattr(usage, name) for usage in usages) for name in counts}
-    return Usage(**sums, cost=cost, exact=all(usage.exact for usage in usages))
+    return replace(first, **sums, cost=cost, exact=all(usage.exact for usage in usages))
