@@ -185,10 +185,9 @@ def _sentences(
     if waiting:
         yield f"Waiting already: {waiting}."
     if tightest is not None:
-        yield (
-            f"${max(0.0, tightest.available):,.4f} of ${tightest.amount:,.2f} are left to spend "
-            f"({tightest.name}, {tightest.used_share:.0%} used)."
-        )
+        digits = 2 if tightest.amount >= 1 else 4
+        left = f"${max(0.0, tightest.available):,.{digits}f} of ${tightest.amount:,.{digits}f}"
+        yield f"{left} are left to spend ({tightest.name}, {tightest.used_share:.0%} used)."
 
 
 def shown(bucket: Bucket, now: int) -> bool:

@@ -285,8 +285,14 @@ def test_advice_when_nothing_binds(limiter: MultiProviderLimiter) -> None:
     assert (advice.wait, advice.binding, advice.waiting) == (0, "", 0)
     assert advice.budget_left == 2
     assert str(advice) == (
-        "p:m admits such a call at once. $2.0000 of $2.00 are left to spend (scope budget $2.00, 0% used)."
+        "p:m admits such a call at once. $2.00 of $2.00 are left to spend (scope budget $2.00, 0% used)."
     )
+
+
+def test_advice_on_small_money() -> None:
+    limiter = MultiProviderLimiter([Provider("p", {"m": {"cost_per_1k": 1}})])
+    with limiter.scope(budget=0.0033):
+        assert "$0.0033 of $0.0033 are left to spend" in limiter.advice("p:m").text
 
 
 def test_advice_names_what_a_call_would_wait_for_and_the_tightest_budget(limiter: MultiProviderLimiter) -> None:
