@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from agent_rate_limiter import ConfigError, MultiProviderLimiter, Plan, Usage, plan
+from agent_rate_limiter.planning import drawing
 from agent_rate_limiter.planning.traces import read_workload
 from agent_rate_limiter.planning.workload import Workload
 from agent_rate_limiter.testing import ManualClock
@@ -124,7 +125,8 @@ def test_nobody_is_alerted_and_nothing_is_kept(tmp_path: Path, caplog: pytest.Lo
 def test_a_plan_is_the_same_each_time_and_plain_data() -> None:
     first, second = (plan(config(tpm=10_000), "20 calls, 1k in") for _ in range(2))
     assert first == second
-    assert "_outcome" not in repr(first)
+    assert repr(first) == "<Plan: 20 of 20 calls in 1 min for $0.2000; p:m: 10,000 tokens/minute binds>"
+    assert repr(plan(config(), "1 call, 1 s each")) == "<Plan: 1 of 1 calls in 1 s for $0.00>"
     found = json.loads(json.dumps(first.to_dict()))
     assert found["calls"] == 20
     assert found["limits"][0]["name"] == "10,000 tokens/minute"
@@ -209,6 +211,7 @@ def test_the_picture(tmp_path: Path) -> None:
     assert limits.get_xlabel() == "minutes"
     assert calls.lines[0].get_ydata()[-1] == 33
     figure.savefig(tmp_path / "plan.png")
+    assert figure._repr_png_().startswith(b"\x89PNG")  # what a notebook shows
     long: Any = plan(options, "100 calls, 1k in, 1k out, 1 s each; 100 calls, 1k in, 1k out, 1 s each").plot()
     assert long.axes[0].get_title(loc="left").startswith("200 calls: ")
     (bars,) = limits.collections[1:]
@@ -220,6 +223,7 @@ def test_the_picture(tmp_path: Path) -> None:
 
 def test_without_matplotlib_the_picture_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    drawing._picture.cache_clear()
     with pytest.raises(ImportError, match=r"pip install 'agent-rate-limiter\[notebook\]'"):
         plan(config(), "1 call").plot()
 

@@ -47,7 +47,7 @@ class Binding:
     raised_refused: int | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
     """How a workload goes. Print it, show it in a notebook, or draw it with `plot()`.
 
@@ -114,6 +114,12 @@ class Plan:
         from agent_rate_limiter.planning.words import as_text
 
         return as_text(self)
+
+    def __repr__(self) -> str:
+        """On one line."""
+        from agent_rate_limiter.planning.words import as_line
+
+        return f"<Plan: {as_line(self)}>"
 
     def _repr_html_(self) -> str:
         from agent_rate_limiter.planning.words import as_html

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from agent_rate_limiter.planning.simulation import Name
@@ -29,19 +31,33 @@ def draw(plan: Plan, outcome: Outcome) -> Figure:
         ImportError: matplotlib is not installed.
     """
     try:
-        from matplotlib.figure import Figure
+        make = _picture()
     except ImportError as error:
         message = "plot() needs matplotlib: pip install 'agent-rate-limiter[notebook]'. Or print the plan."
         raise ImportError(message) from error
     size, unit = next((size, word) for size, word in _UNITS if plan.seconds >= 2 * size or size == 1)
     rows = max(1, len(plan.limits))
-    figure = Figure(figsize=(9, 3.4 + 0.45 * rows), layout="constrained")
+    figure = make(figsize=(9, 3.4 + 0.45 * rows), layout="constrained")
     axes: Any = figure.subplots(2, 1, sharex=True, height_ratios=[3, 0.4 + 0.4 * rows])
     _draw_calls(axes[0], plan, outcome, size)
     _draw_limits(axes[1], plan, outcome, size)
     axes[1].set_xlabel(unit)
     axes[1].set_xlim(0, plan.seconds / size or 1)
     return figure
+
+
+@cache
+def _picture() -> type[Figure]:
+    """A figure that a notebook shows even where pyplot, which would see to that, was never imported."""
+    from matplotlib.figure import Figure
+
+    class Picture(Figure):
+        def _repr_png_(self) -> bytes:
+            image = BytesIO()
+            self.savefig(image, format="png", dpi=100)  # pyright: ignore[reportUnknownMemberType] - untyped keywords
+            return image.getvalue()
+
+    return Picture
 
 
 def _draw_calls(axes: Any, plan: Plan, outcome: Outcome, size: int) -> None:

@@ -28,6 +28,12 @@ def facts(plan: Plan) -> list[tuple[str, str]]:
     return rows
 
 
+def as_line(plan: Plan) -> str:
+    """In short."""
+    binds = f"; {table(plan)[0][0]} binds" if plan.limits else ""
+    return f"{plan.served:,} of {plan.calls:,} calls in {duration_text(plan.seconds)} for {money(plan.cost)}{binds}"
+
+
 def _waits(plan: Plan) -> str:
     if not plan.max_wait:
         return "nobody waits"
