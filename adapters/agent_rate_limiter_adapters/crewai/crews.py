@@ -14,7 +14,7 @@ from crewai.utilities.planning_handler import CrewPlanner
 
 from agent_rate_limiter import ConfigError
 from agent_rate_limiter_adapters.crewai.llm import RateLimitedLLM
-from agent_rate_limiter_adapters.crewai.terms import role_of
+from agent_rate_limiter_adapters.crewai.terms import labels, role_of
 
 if TYPE_CHECKING:
     from crewai.agents.agent_builder.base_agent import BaseAgent
@@ -53,8 +53,8 @@ class _Wrapping:
     def _limit_agent(self, twin: BaseAgent, original: BaseAgent) -> None:
         """Limit what a copied agent asks. CrewAI dumps and rebuilds some of it: that is taken from the original."""
         if isinstance(twin.llm, BaseLLM):
-            labels = {**self._options.get("labels", {}), "agent": role_of(twin)}
-            limited = RateLimitedLLM(twin.llm, self._limiter, **{**self._options, "labels": labels})
+            who = {**self._options.get("labels", {}), "agent": role_of(twin)}
+            limited = RateLimitedLLM(twin.llm, self._limiter, **{**self._options, "labels": who})
             self._agents[id(twin.llm)] = twin.llm, limited
             twin.llm = limited
         self._limit(twin, original, "function_calling_llm")
@@ -125,11 +125,15 @@ class _Wrapping:
             twin._embedder_instance = self._embedder(memory._embedder)
         return twin
 
+    def _who(self) -> dict[str, str]:
+        """For whom an embedder is asked: the crew, and the task that we are in."""
+        return labels(self._options.get("labels", {}), None, None)
+
     def _embedder(self, embedder: Any) -> Any:
         """Limit an embedder by the SDK's client in it, if there is one that an adapter knows."""
         for name in _CLIENTS:
             try:
-                client = self._limiter.wrap(getattr(embedder, name))
+                client = self._limiter.wrap(getattr(embedder, name), labels=self._who)
             except (AttributeError, ConfigError):
                 continue
             twin = copy.copy(embedder)

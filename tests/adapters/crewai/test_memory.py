@@ -35,6 +35,7 @@ def test_what_a_memory_asks_is_counted(provider: SimulatedProvider, tmp_path: Pa
     assert served(provider) == booked(limiter)
     used = {row["model"]: row["requests"] for row in rows(limiter, "model")}
     assert used[EMBEDDER] >= 3
+    assert of_the_agents or {row["crew"] for row in rows(limiter, "crew")} == {"Press"}
     assert taken(limiter)[2] == 0
     assert memory.recall("cats", depth="shallow")  # the original's: it asks past the limiter
     assert served(provider)[0] == booked(limiter)[0] + 1
