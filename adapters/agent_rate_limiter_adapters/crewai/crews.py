@@ -65,16 +65,16 @@ class _Wrapping:
 
     def crew(self, original: Crew) -> Crew:
         """Return the limited twin of a crew."""
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Pydantic serializer warnings")  # CrewAI's own, of every copied memory
-            twin = original.copy()
+        agents = _agents(original)
+        twin = _copy(original, agents)
         self._options = {**self._options, "labels": {"crew": twin.name or "crew", **self._options.get("labels", {})}}
-        twins = {id(agent): twin for agent, twin in zip(original.agents, twin.agents, strict=True)}
-        for agent in original.agents:
+        twins = {id(agent): copied for agent, copied in zip(agents, twin.agents, strict=True)}
+        for agent in agents:
             self._limit_agent(twins[id(agent)], agent)
+        del twin.agents[len(original.agents) :]
         for task, source in zip(twin.tasks, original.tasks, strict=True):
-            if source.agent is not None:  # CrewAI finds it by its role, which two agents may share
-                task.agent = twins.get(id(source.agent)) or self.agent(source.agent)
+            if source.agent is not None:
+                task.agent = twins[id(source.agent)]  # CrewAI finds it by its role, which two agents may share
             self._guardrails(task)
         if twin.manager_agent is not None and original.manager_agent is not None:
             self._limit_agent(twin.manager_agent, original.manager_agent)
@@ -140,6 +140,22 @@ class _Wrapping:
             setattr(twin, name, client)
             return twin
         return embedder
+
+
+def _agents(crew: Crew) -> list[BaseAgent]:
+    """A crew's agents, and those outside of it that its tasks are for."""
+    agents = list(crew.agents)
+    for task in crew.tasks:
+        if task.agent is not None and not any(task.agent is agent for agent in agents):
+            agents.append(task.agent)
+    return agents
+
+
+def _copy(crew: Crew, agents: list[BaseAgent]) -> Crew:
+    """Copy a crew as CrewAI does, which asks that it has all agents of its tasks."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Pydantic serializer warnings")  # CrewAI's own, of every copied memory
+        return crew.model_copy(update={"agents": agents}).copy()
 
 
 def limited_agent(agent: BaseAgent, limiter: AnyLimiter, options: dict[str, Any]) -> BaseAgent:

@@ -15,6 +15,7 @@ from crewai.agents.agent_builder import base_agent
 from pydantic import PrivateAttr
 
 from agent_rate_limiter import ConfigError
+from agent_rate_limiter_adapters.crewai.headers import listen
 
 if TYPE_CHECKING:
     from agent_rate_limiter import MultiProviderLimiter, RateLimiter
@@ -38,7 +39,7 @@ def twin_of(llm: Any, limited: type) -> Any:
         return clone(llm, type(llm))
     own: Any = type(llm)
     twin = clone(llm, _limited_class(own, limited))
-    _without_retries(twin)
+    _prepare(twin)
     return twin
 
 
@@ -69,8 +70,8 @@ def _limited_class(cls: Any, limited: Any) -> Any:
     return meta(cls.__name__, (limited, cls), fields)
 
 
-def _without_retries(twin: Any) -> None:
-    """Retries are the limiter's: switch off those of the SDK, in clients that are there and that will be."""
+def _prepare(twin: Any) -> None:
+    """Retries are the limiter's: switch off those of the SDK, in clients that are there and that will be; hear them."""
     if "max_retries" in type(twin).model_fields:
         twin.max_retries = 0
     elif twin.is_litellm:
@@ -81,6 +82,7 @@ def _without_retries(twin: Any) -> None:
         client: Any = getattr(twin, name, None)
         if hasattr(client, "with_options"):  # of the SDKs that Stainless generates: shares the connections
             setattr(twin, name, client.with_options(max_retries=0))
+            listen(client, twin.provider)
 
 
 # ------------------------------------------------------------------ dumped and rebuilt

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 from crewai import Agent, Crew, Process, Task
+from crewai.agent.planning_config import PlanningConfig
+from crewai.tasks.llm_guardrail import LLMGuardrail
 
 from agent_rate_limiter.testing import SimulatedProvider
 from agent_rate_limiter_adapters.crewai import RateLimitedLLM, unlimited
@@ -181,3 +183,27 @@ def test_everything_is_found(provider: SimulatedProvider) -> None:
         "manager_agent.llm: OpenAICompletion",
     )
     assert unlimited(roomy().wrap(crew)) == ()
+
+
+def test_guardrails_and_planners_of_ones_own_are_limited_too(provider: SimulatedProvider) -> None:
+    limiter = roomy()
+    own = LLMGuardrail("It must be polite.", llm_at(provider))
+    crew = crew_of(provider, writing={"guardrails": [own, "It must be short."]})
+    crew.agents[0].planning_config = PlanningConfig(llm=llm_at(provider, CHEAP), max_attempts=1)  # type: ignore[attr-defined]
+    twin: Any = limiter.wrap(crew)
+    assert isinstance(twin.agents[0].planning_config.llm, RateLimitedLLM)
+    assert twin.tasks[1]._guardrails[1].llm is twin.agents[1].llm
+    assert not isinstance(own.llm, RateLimitedLLM)
+    twin.kickoff(inputs=INPUTS)
+    assert booked(limiter) == served(provider)
+    assert {row["model"] for row in rows(limiter, "model")} == {"gpt-4o", CHEAP}
+
+
+def test_a_task_for_an_agent_outside_of_the_crew(provider: SimulatedProvider) -> None:
+    limiter = roomy()
+    guest = Agent(role="Guest", goal="Help", backstory="Kind.", llm=llm_at(provider))
+    crew = crew_of(provider)
+    tasks = [*crew.tasks, Task(description="Help", expected_output="Help", agent=guest)]
+    limiter.wrap(Crew(agents=crew.agents, tasks=tasks)).kickoff(inputs=INPUTS)
+    assert booked(limiter) == served(provider)
+    assert served(provider)[0] == 4

@@ -62,6 +62,17 @@ def test_it_is_the_llm_that_it_was(provider: SimulatedProvider) -> None:
     assert type(RateLimitedLLM(llm, roomy())) is type(llm)
 
 
+def test_every_sdk_is_told_not_to_retry(provider: SimulatedProvider) -> None:
+    told: Any = RateLimitedLLM(llm_at(provider, client_params={"max_retries": 9}), roomy())
+    assert told._client.max_retries == told.client_params["max_retries"] == 0
+    litellm = RateLimitedLLM(Custom(model="own", provider="openai", is_litellm=True), roomy())
+    assert litellm.additional_params == {"max_retries": 0, "num_retries": 0}
+
+
+def test_pydantic_may_construct_its_class(provider: SimulatedProvider) -> None:
+    assert type(RateLimitedLLM(llm_at(provider), roomy())).model_construct(model="any").model == "any"
+
+
 def test_settings_assigned_later_count(provider: SimulatedProvider) -> None:
     limiter = roomy()
     llm = limiter.wrap(llm_at(provider))
@@ -277,3 +288,31 @@ def test_anthropics_own_llm(provider: SimulatedProvider) -> None:
     run(llm, llm.acall("Hello"))
     assert booked(limiter) == served(provider)
     assert served(provider)[0] == 3
+
+
+@pytest.mark.parametrize("ask", ["call", "acall"])
+def test_limits_that_nobody_configured_are_learned_from_headers(ask: str) -> None:
+    with SimulatedProvider({MODEL: {"rpm": 70, "tpm": 9_000}}) as provider:
+        limiter = MultiProviderLimiter()
+        original = llm_at(provider)
+        llm: Any = RateLimitedLLM(RateLimitedLLM(original, limiter), limiter)
+        original.call("Nobody listens")
+        assert not limiter.snapshot().limits
+        if ask == "call":
+            llm.call("Hello")
+        else:
+            run(llm, llm.acall("Hello"))
+        learned = {(limit.resource, limit.amount) for limit in limiter.snapshot().limits}
+        assert {("requests", 70), ("tokens", 9_000)} <= learned
+    assert len(original._client._client.event_hooks["response"]) == 1
+
+
+def test_a_lowered_limit_is_noticed_without_a_refusal() -> None:
+    with SimulatedProvider({MODEL: {"rpm": 600}}) as provider:
+        limiter = MultiProviderLimiter([Provider("openai", {MODEL: {"rpm": 600}})])
+        llm = limiter.wrap(llm_at(provider))
+        llm.call("Hello")
+        provider.set_limits(MODEL, rpm=60)
+        llm.call("Hello")
+        (status,) = [limit for limit in limiter.snapshot().limits if limit.resource == "requests"]
+    assert status.available <= 60

@@ -7,12 +7,16 @@ from typing import Any
 
 import pytest
 from crewai import Crew, Task
+from crewai.agents.agent_builder.base_agent import BaseAgent
+from crewai.events.event_context import event_scope
 from crewai.hooks.dispatch import HookAborted
+from crewai.knowledge.source.string_knowledge_source import StringKnowledgeSource
 from crewai.utilities.internal_instructor import InternalInstructor
 
+import agent_rate_limiter_adapters.crewai as crewai_adapter
 from agent_rate_limiter import Budget, BudgetExceeded, Limit, RateLimiter, Resource, Scope
 from agent_rate_limiter.testing import SimulatedProvider
-from agent_rate_limiter_adapters.crewai import BudgetGuard, CostLines, unlimited
+from agent_rate_limiter_adapters.crewai import BudgetGuard, CostLines, terms, unlimited
 from tests.adapters.crewai.crews import (
     INPUTS,
     MODEL,
@@ -64,6 +68,14 @@ def test_a_guard_leaves_alone_what_it_has_no_budget_for(provider: SimulatedProvi
         assert stranger.call("Hello")
         error = outcome(lambda: limiter.wrap(llm_at(provider)).call("Hello"))
     assert isinstance(error, BudgetExceeded)  # it says no by itself
+
+
+def test_a_guard_leaves_limited_llms_alone(provider: SimulatedProvider) -> None:
+    limiter = roomy(budgets=[Budget(0.004, per="total")])
+    with BudgetGuard(limiter):
+        error = outcome(lambda: [limiter.wrap(llm_at(provider)).call("x" * 400) for _ in range(9)])
+    assert isinstance(error, BudgetExceeded)
+    assert booked(limiter)[0] >= 2
 
 
 def test_a_guard_denies_for_no_other_limit(provider: SimulatedProvider) -> None:
@@ -135,3 +147,48 @@ def test_crewais_instructor_is_charged_its_estimate(provider: SimulatedProvider)
     assert booked(limiter)[2] == 300
     assert taken(limiter)[2] == 0
     assert looked_up == []
+
+
+class Foreign(BaseAgent):
+    """An agent of another framework, as an adapter of CrewAI presents it."""
+
+    def execute_task(self, task: Any, context: Any = None, tools: Any = None) -> str:
+        return "Done."
+
+    async def aexecute_task(self, task: Any, context: Any = None, tools: Any = None) -> str:
+        return "Done."
+
+    def create_agent_executor(self, tools: Any = None) -> None: ...
+    def get_delegation_tools(self, agents: Any) -> Any: ...
+    def get_platform_tools(self, apps: Any) -> Any: ...
+    def get_mcp_tools(self, mcps: Any) -> Any: ...
+
+
+def test_agents_of_other_frameworks_are_named(provider: SimulatedProvider) -> None:
+    limiter = roomy()
+    foreign = Foreign(role="Stranger", goal="g", backstory="b")
+    _, writer = agents(provider)
+    writer.knowledge_sources = [StringKnowledgeSource(content="Cats purr.")]
+    assert unlimited(limiter.wrap(Crew(agents=[foreign], tasks=[]))) == (
+        "agents[0]: a Foreign, whose model is not CrewAI's",
+    )
+    assert unlimited(Crew(agents=[writer], tasks=[])) == (
+        "agents[0].llm: OpenAICompletion",
+        "agents[0].knowledge: its embedder",
+    )
+
+
+def test_the_books_of_old_tasks_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(terms, "_REMEMBERED", 2)
+    monkeypatch.setattr(terms, "_tasks", {})
+    for number in range(5):
+        with event_scope(f"event {number}", "task_started"):
+            terms.labels({}, None, Task(name=f"task {number}", description="d", expected_output="e"))
+            assert terms.labels({}, None, None) == {"task": f"task {number}"}
+    assert list(terms._tasks) == ["event 3", "event 4"]
+
+
+def test_public_names() -> None:
+    assert set(dir(crewai_adapter)) == set(crewai_adapter.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = crewai_adapter.nothing
