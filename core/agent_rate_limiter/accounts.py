@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from agent_rate_limiter.limits import NANO_PER_DOLLAR, Target
 from agent_rate_limiter.quotes import Quote
@@ -29,7 +29,7 @@ class Account:
     Attributes:
         price: the price that was found last.
         source: where it is from; empty before one was needed.
-        place: where a ledger has its sums, for the ledger.
+        place: what the ledger remembers of it.
     """
 
     __slots__ = ("_flat_rates", "_late", "_quote", "_tracker", "_until", "labels", "place", "price", "source", "target")
@@ -50,7 +50,7 @@ class Account:
         self.labels = labels
         self.price: Price | None = None
         self.source = ""
-        self.place: tuple[int, int, list[int]] = (-1, 0, [])
+        self.place: Any = None
 
     # -- what calls cost -----------------------------------------------------------------------------------
 

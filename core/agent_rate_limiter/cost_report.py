@@ -179,14 +179,11 @@ def make_report(
     """
     labels = _check_labels(by)
     if every is None:
-        sums = ((("",), key, sums) for key, sums in ledger.sums(*span).items())
-        return _grouped(labels, sums, dated=False)
-    period = _period(every, zone)
-    dated = (((period(start),), key, sums) for start, key, sums in ledger.sums_by_start(*span))
-    return _grouped(labels, dated, dated=True)
+        return _grouped(labels, ledger.sums(*span), dated=False)
+    return _grouped(labels, ledger.sums(*span, _period(every, zone)), dated=True)
 
 
-def _grouped(labels: tuple[str, ...], parts: Iterable[tuple[tuple[str], Key, Sums]], *, dated: bool) -> CostReport:
+def _grouped(labels: tuple[str, ...], parts: Iterable[tuple[str, Key, Sums]], *, dated: bool) -> CostReport:
     groups: dict[tuple[str, ...], Sums] = {}
     names: dict[Key, tuple[str, ...]] = {}
     unpriced = 0
@@ -195,7 +192,7 @@ def _grouped(labels: tuple[str, ...], parts: Iterable[tuple[tuple[str], Key, Sum
         if group is None:
             told = {"provider": key.provider, "model": key.model, "price": key.source, **dict(key.labels)}
             group = names[key] = tuple(told.get(label, "") for label in labels)
-        total = groups.setdefault(period + group, [0] * len(COLUMNS))
+        total = groups.setdefault((period, *group), [0] * len(COLUMNS))
         for place, amount in enumerate(sums):
             total[place] += amount
         unpriced += sums[0] if key.source == UNPRICED else 0

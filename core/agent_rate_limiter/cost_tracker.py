@@ -163,9 +163,12 @@ class CostTracker:
             late = self.late
             notes = [late.popleft() for _ in range(len(late))]
             if notes:
-                self._write([note if note[2] is not None else _priced(note) for note in notes])
+                self._write(notes)
 
     def _write(self, notes: list[Note]) -> None:
+        for place, note in enumerate(notes):
+            if note[2] is None:  # it was dropped before anybody had asked for a price
+                notes[place] = _priced(note)
         try:
             self._ledger.write(notes, self._now())
         except StoreUnavailable as error:
@@ -233,7 +236,7 @@ class CostTracker:
         """Dollars spent so far: all that the ledger knows of."""
         self.add_up()
         with self.lock:
-            return sum(sums[4] for sums in self._ledger.sums(None, None).values()) / NANO_PER_DOLLAR
+            return sum(sums[4] for _, _, sums in self._ledger.sums(None, None)) / NANO_PER_DOLLAR
 
     @property
     def spent(self) -> float:

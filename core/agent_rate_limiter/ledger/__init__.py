@@ -8,7 +8,7 @@ Rows are kept for some days, sums by the hour for longer, sums by the day for ev
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from agent_rate_limiter.errors import ConfigError
@@ -151,12 +151,14 @@ class Ledger(Protocol):
         """Add calls: all of them or, with an exception, none. It is `now`, in epoch milliseconds."""
         ...
 
-    def sums(self, since: int | None, until: int | None) -> Mapping[Key, Sums]:
-        """Sum up the hours (or days, where only those are left) that two epoch milliseconds lie in, both included."""
-        ...
+    def sums(
+        self, since: int | None, until: int | None, period: Callable[[int], str] | None = None
+    ) -> Iterable[tuple[str, Key, Sums]]:
+        """Sum up the hours (or days, where only those are left) that two epoch milliseconds lie in, both included.
 
-    def sums_by_start(self, since: int | None, until: int | None) -> Iterable[tuple[int, Key, Sums]]:
-        """The same, hour by hour or day by day; the first of each is when it begins."""
+        With `period`, which names the period that begins at a moment, each of those apart. What comes more than once
+        is to be added.
+        """
         ...
 
     def rows(self, since: int | None, until: int | None, last: int) -> list[Row]:

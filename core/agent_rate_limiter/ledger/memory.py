@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 
 from agent_rate_limiter.accounts import Account
@@ -38,10 +38,11 @@ class MemoryLedger:
         for note in notes:
             account, usage, nano, at, *_ = note
             place = account.place
-            if place[0] == at // HOUR and place[1] == self._generation and usage.cost is None:
+            hour = at // HOUR
+            if place is not None and place[0] == hour and place[1] == self._generation and usage.cost is None:
                 sums = place[2]
             else:
-                sums = self._cell(account, usage, at // HOUR)
+                sums = self._cell(account, usage, hour)
             sums[0] += usage.requests
             sums[1] += usage.input_tokens
             sums[2] += usage.output_tokens
@@ -65,20 +66,18 @@ class MemoryLedger:
             self._cells += 1
         return sums
 
-    def sums(self, since: int | None, until: int | None) -> Mapping[Key, Sums]:
-        """Sum up a span of time."""
-        found: dict[Key, Sums] = {}
-        for _, key, sums in self.sums_by_start(since, until):
-            _plus(found.setdefault(key, [0] * len(COLUMNS)), sums)
-        return found
-
-    def sums_by_start(self, since: int | None, until: int | None) -> Iterable[tuple[int, Key, Sums]]:
-        """The same, hour by hour or day by day."""
-        for period, length in ((self._days, DAY), (self._hours, HOUR)):
-            for start, cells in period.items():
+    def sums(
+        self, since: int | None, until: int | None, period: Callable[[int], str] | None = None
+    ) -> Iterable[tuple[str, Key, Sums]]:
+        """Sum up a span of time, or each period in it."""
+        found: dict[tuple[str, Key], Sums] = {}
+        for kept, length in ((self._days, DAY), (self._hours, HOUR)):
+            for start, cells in kept.items():
                 if (since is None or start + length > since) and (until is None or start <= until):
+                    name = "" if period is None else period(start)
                     for key, sums in cells.items():
-                        yield start, key, list(sums)
+                        _plus(found.setdefault((name, key), [0] * len(COLUMNS)), sums)
+        return ((name, key, sums) for (name, key), sums in found.items())
 
     def rows(self, since: int | None, until: int | None, last: int) -> list[Row]:
         """Return the last calls."""

@@ -12,13 +12,15 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from agent_rate_limiter.accounts import Account
 from agent_rate_limiter.errors import ConfigError, StoreUnavailable
-from agent_rate_limiter.ledger import HOUR, Keep, Key, Note, Row, Sums, row_of
+from agent_rate_limiter.ledger import DAY, HOUR, Keep, Key, Note, Row, Sums, key_of
 from agent_rate_limiter.ledger import statements as say
+from agent_rate_limiter.usage import Usage
 
 _PATIENCE = 2.0
 """Seconds that a writer waits for others."""
@@ -29,6 +31,8 @@ _DROPPED = 256
 _ROLLED = 128
 """Accounts whose hours are looked at then, until all were, once a day: twice as many as there can be new ones."""
 
+_NUMBERS = 10_000
+"""Numbers of accounts that are remembered."""
 _EVER = 1 << 62
 
 
@@ -60,7 +64,7 @@ class SqliteLedger:
         self._synchronous = synchronous
         self._read_only = must_exist
         self._ids: dict[Key, int] = {}
-        self._hour = 0
+        self._marks = object()  # whoever holds another one holds numbers that may not count
         self._written = 0
         self._rolled_until = 0
         self._rolled = 0  # the account whose hours were looked at last
@@ -78,6 +82,7 @@ class SqliteLedger:
         if connection is not None:
             _inherited.append(connection)  # across a fork, neither used nor closed: it is the parent's
         self._ids.clear()
+        self._marks = object()
         self._pid = os.getpid()
         self._connection = connection = self._connect()
         return connection
@@ -126,19 +131,66 @@ class SqliteLedger:
         try:
             yield
         except sqlite3.Error as error:
-            raise StoreUnavailable(f"The ledger in {self._path!r} cannot be used: {_reason(error)}") from error
+            raise self._unavailable(error) from error
+
+    def _unavailable(self, error: sqlite3.Error) -> StoreUnavailable:
+        return StoreUnavailable(f"The ledger in {self._path!r} cannot be used: {_reason(error)}")
 
     # -- writing -------------------------------------------------------------------------------------------
 
     def write(self, notes: Sequence[Note], now: int) -> None:
         """Add calls, in one transaction."""
-        with self._transaction() as connection:
-            for note in notes:
-                self._add(connection, row_of(note))
-            self._written += len(notes)
-            if self._written >= _EVERY:
-                self._written = 0
-                self._tidy(connection, now)
+        try:
+            connection = self._open()
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                for note in notes:
+                    self._add(connection, note)
+                self._written += len(notes)
+                if self._written >= _EVERY:
+                    self._written = 0
+                    self._tidy(connection, now)
+                connection.execute("COMMIT")
+            except BaseException:
+                self._forget(connection)
+                raise
+        except sqlite3.Error as error:
+            raise self._unavailable(error) from error
+
+    def _add(self, connection: sqlite3.Connection, note: Note) -> None:
+        account, usage, nano, at, took, outcome, attempts, estimate = note
+        place = account.place
+        if place is not None and place[0] is self._marks and place[1] == account.source and usage.cost is None:
+            number = place[2]
+        else:
+            number = self._number(connection, account, usage)
+        sent, produced, cached, cost = usage.input_tokens, usage.output_tokens, usage.cached_input_tokens, nano or 0
+        kinds = (
+            usage.cache_write_tokens,
+            usage.cache_write_1h_tokens,
+            usage.reasoning_tokens,
+            usage.input_audio_tokens,
+            usage.output_audio_tokens,
+        )
+        ending = (cost, account.expected(estimate), took, outcome, attempts)
+        connection.execute(say.INSERT, (number, at, usage.requests, sent, produced, cached, *kinds, *ending))
+        connection.execute(say.ADD_HOUR, (number, at - at % HOUR, usage.requests, sent, produced, cached, cost))
+
+    def _number(self, connection: sqlite3.Connection, account: Account, usage: Usage) -> int:
+        """Find an account's number in the file; the account remembers it."""
+        key = key_of(account, usage)
+        if len(self._ids) >= _NUMBERS:
+            self._ids.clear()
+        number = self._ids.get(key) or self._id(connection, key)
+        if usage.cost is None:
+            account.place = (self._marks, account.source, number)
+        return number
+
+    def _forget(self, connection: sqlite3.Connection) -> None:
+        """Undo a transaction, and forget the numbers that may have been given in it."""
+        self._ids.clear()
+        self._marks = object()
+        connection.rollback()
 
     @contextmanager
     def _transaction(self) -> Generator[sqlite3.Connection]:
@@ -149,18 +201,8 @@ class SqliteLedger:
                 yield connection
                 connection.execute("COMMIT")
             except BaseException:
-                self._ids.clear()
-                connection.rollback()
+                self._forget(connection)
                 raise
-
-    def _add(self, connection: sqlite3.Connection, row: Row) -> None:
-        hour = row.at - row.at % HOUR
-        if hour != self._hour:
-            self._hour = hour
-            self._ids.clear()  # so that it stays small
-        account = self._ids.get(row.key) or self._id(connection, row.key)
-        connection.execute(say.INSERT, (account, *row[1:]))
-        connection.execute(say.ADD_HOUR, (account, hour, *row[2:6], row.cost))
 
     def _id(self, connection: sqlite3.Connection, key: Key) -> int:
         told = (key.provider, key.model, json.dumps(key.labels), key.source)
@@ -211,28 +253,48 @@ class SqliteLedger:
 
     # -- reading -------------------------------------------------------------------------------------------
 
-    def sums(self, since: int | None, until: int | None) -> Mapping[Key, Sums]:
-        """Sum up a span of time."""
-        return {key: sums for _, key, sums in self._select(say.TOTALS, since, until)}
-
-    def sums_by_start(self, since: int | None, until: int | None) -> Iterable[tuple[int, Key, Sums]]:
-        """The same, hour by hour or day by day."""
-        return self._select(say.SPAN, since, until)
-
-    def _select(self, query: str, since: int | None, until: int | None) -> list[tuple[int, Key, Sums]]:
-        span = {"since": -_EVER if since is None else since, "until": _EVER if until is None else until}
+    def sums(
+        self, since: int | None, until: int | None, period: Callable[[int], str] | None = None
+    ) -> Iterable[tuple[str, Key, Sums]]:
+        """Sum up a span of time, or each period in it."""
+        if period is None:
+            return (("", key, sums) for _, key, sums in self._select(say.TOTALS, since, until))
+        names: dict[str, int] = {}
         with self._told():
             connection = self._open()
-            found = connection.execute(query, span).fetchall()
+            connection.execute(say.PERIODS)
+            connection.execute("BEGIN")  # one look at the file, and the temporary rows at once
+            try:
+                connection.execute(say.DROP_PERIODS)
+                starts = self._starts(connection, since, until)
+                numbers = ((start, names.setdefault(period(start), len(names))) for start in starts)
+                connection.executemany(say.ADD_PERIOD, numbers)
+                found = self._select(say.BY_PERIOD, since, until)
+            finally:
+                connection.execute("COMMIT")
+        periods = list(names)
+        return ((periods[number], key, sums) for number, key, sums in found)
+
+    @staticmethod
+    def _starts(connection: sqlite3.Connection, since: int | None, until: int | None) -> Iterator[int]:
+        """When the hours and the days of a span begin."""
+        for table, length in (("ledger_days", DAY), ("ledger_hours", HOUR)):
+            bounds = say.BOUNDS.format(table=table, length=length)
+            first, last = connection.execute(bounds, _span(since, until)).fetchone()
+            yield from range(first, last + 1, length) if first is not None else ()
+
+    def _select(self, query: str, since: int | None, until: int | None) -> list[tuple[int, Key, Sums]]:
+        with self._told():
+            connection = self._open()
+            found = connection.execute(query, _span(since, until)).fetchall()
             keys = self._keys(connection, {row[0] for row in found})
         return [(row[1], keys[row[0]], list(row[2:])) for row in found]
 
     def rows(self, since: int | None, until: int | None, last: int) -> list[Row]:
         """Return the last calls."""
-        span = (-_EVER if since is None else since, _EVER if until is None else until, last)
         with self._told():
             connection = self._open()
-            found = connection.execute(say.ROWS, span).fetchall()
+            found = connection.execute(say.ROWS, {**_span(since, until), "last": last}).fetchall()
             keys = self._keys(connection, {row[1] for row in found})
         return [Row(keys[row[1]], *row[2:]) for row in found]
 
@@ -242,6 +304,10 @@ class SqliteLedger:
             number: Key(provider, model, tuple((name, value) for name, value in json.loads(labels)), source)
             for number, provider, model, labels, source in found
         }
+
+
+def _span(since: int | None, until: int | None) -> dict[str, int]:
+    return {"since": -_EVER if since is None else since, "until": _EVER if until is None else until}
 
 
 def _reason(error: sqlite3.Error) -> str:

@@ -44,16 +44,22 @@ ADD_DAYS = f"""
     FROM ledger_hours WHERE account = ? AND start < ? GROUP BY day
     ON CONFLICT DO UPDATE SET {_PLUS}
 """
-SPAN = f"""
-    SELECT account, start, {_SUMMED} FROM ledger_hours WHERE start > :since - {HOUR} AND start <= :until
-    UNION ALL
-    SELECT account, start, {_SUMMED} FROM ledger_days WHERE start > :since - {DAY} AND start <= :until
-"""
-TOTALS = f"""
-    SELECT account, 0, sum(requests), sum(input_tokens), sum(output_tokens), sum(cached_input_tokens), sum(cost)
-    FROM ({SPAN}) GROUP BY account
-"""
-ROWS = "SELECT * FROM ledger_rows WHERE at >= ? AND at <= ? ORDER BY id DESC LIMIT ?"
+_SUMS = ", ".join(f"sum({name})" for name in COLUMNS)
+_TABLES = (("ledger_hours", HOUR), ("ledger_days", DAY))
+TOTALS = " UNION ALL ".join(
+    f"SELECT account, 0, {_SUMS} FROM {table} WHERE start > :since - {length} AND start <= :until GROUP BY account"
+    for table, length in _TABLES
+)
+PERIODS = "CREATE TEMP TABLE IF NOT EXISTS ledger_periods (start INTEGER PRIMARY KEY, number INTEGER NOT NULL)"
+DROP_PERIODS = "DELETE FROM temp.ledger_periods"
+ADD_PERIOD = "INSERT OR IGNORE INTO temp.ledger_periods VALUES (?, ?)"
+BOUNDS = "SELECT min(start), max(start) FROM {table} WHERE start > :since - {length} AND start <= :until"
+BY_PERIOD = " UNION ALL ".join(
+    f"SELECT account, number, {_SUMS} FROM {table} JOIN temp.ledger_periods USING (start) "
+    f"WHERE start > :since - {length} AND start <= :until GROUP BY account, number"
+    for table, length in _TABLES
+)
+ROWS = "SELECT * FROM ledger_rows WHERE at >= :since AND at <= :until ORDER BY id DESC LIMIT :last"
 FIND_ID = "SELECT id FROM ledger_accounts WHERE provider = ? AND model = ? AND labels = ? AND source = ?"
 ADD_ID = "INSERT OR IGNORE INTO ledger_accounts VALUES (NULL, ?, ?, ?, ?)"
 KEYS = "SELECT * FROM ledger_accounts WHERE id IN (SELECT value FROM json_each(?))"
