@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from collections.abc import Callable
 from datetime import datetime, timezone
 from typing import Any
@@ -203,6 +205,52 @@ def test_a_call_waits_while_calls_in_flight_may_give_money_back(
     else:
         with pytest.raises(BudgetExceeded, match=refused):
             run_virtual(main(), manual_clock)
+
+
+@pytest.mark.parametrize("rolling", [False, True])
+def test_a_call_waits_for_that_until_its_deadline(rolling: bool, manual_clock: ManualClock) -> None:
+    limiter = make_limiter(manual_clock, budgets=[Budget(1, rolling=rolling)])
+    call = hold(limiter, 0.75)
+    start = manual_clock.now()
+    with pytest.raises(BudgetExceeded, match=r"\$0.50 requested, \$0.25 available"):
+        run_virtual(limiter.acquire_async("p:m", Estimate(cost=0.5), timeout=10), manual_clock)
+    assert manual_clock.now() - start == 10_000
+    call.cancel()
+    assert hold(limiter, 1)
+
+
+@pytest.mark.parametrize("gives_back", [0.75, 0.25])
+def test_threads_wait_for_that_as_tasks_do(gives_back: float, manual_clock: ManualClock) -> None:
+    limiter = make_limiter(manual_clock, budget_limit=1)
+    call = hold(limiter, 0.75)
+    outcomes: list[object] = []
+
+    def ask() -> None:
+        try:
+            outcomes.append(limiter.acquire("p:m", Estimate(cost=0.5)))
+        except BudgetExceeded as error:
+            outcomes.append(error)
+
+    threads = [threading.Thread(target=ask) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    while limiter.snapshot().waiting < 2:
+        time.sleep(0.001)
+    call.settle(Usage(cost=0.75 - gives_back))
+    if gives_back == 0.75:  # room for both
+        for thread in threads:
+            thread.join(5)
+        assert all(isinstance(outcome, Reservation) for outcome in outcomes)
+    else:  # for one; the other waits for what that may give back
+        while not outcomes:
+            time.sleep(0.001)
+        assert limiter.snapshot().waiting == 1
+        (first,) = outcomes
+        assert isinstance(first, Reservation)
+        first.settle(Usage(cost=0.5))
+        for thread in threads:
+            thread.join(5)
+        assert isinstance(outcomes[1], BudgetExceeded)
 
 
 def test_a_call_that_may_wait_longer_waits_for_the_next_day(manual_clock: ManualClock) -> None:

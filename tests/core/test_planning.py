@@ -221,6 +221,10 @@ def test_the_picture(tmp_path: Path) -> None:
     assert quiet.axes[0].get_title(loc="left") == "1 call, 1k in, 1 s each: 1 s, $0.0100"
 
 
+def test_gaps_that_nobody_could_see_are_closed() -> None:
+    assert drawing._merged([(0, 1), (1.05, 2), (5, 6)], 0.1) == [(0, 2), (5, 6)]
+
+
 def test_without_matplotlib_the_picture_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     drawing._picture.cache_clear()
