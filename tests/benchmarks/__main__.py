@@ -14,7 +14,7 @@ from typing import Any
 from tests.benchmarks.measure import progress
 from tests.benchmarks.report import Goal, Report
 
-NAMES = ("hot_path", "waiting", "imports", "fairness", "deadlines", "ledger")
+NAMES = ("hot_path", "waiting", "imports", "fairness", "deadlines", "ledger", "storm")
 
 
 def main() -> int:

@@ -39,6 +39,7 @@ _PLACES = _places(
     "ResponseMetadata.HTTPHeaders",  # Bedrock InvokeModel through boto3
     "data.usage",  # Mistral's SDK: an event
 )
+_BODIES = ("_content", "_body")
 _WITHIN = ("raw", "http_response", "_response")  # LlamaIndex's `raw`; raw-response objects of OpenAI-style SDKs
 
 # Where the counts are, the first place that holds one; what is in snake case here may be in camel case there.
@@ -130,8 +131,9 @@ def _read(response: object, depth: int) -> Usage | None:
     found = find_usage(response)
     if found is not None:
         return normalised(found, served(response))
-    content = get(response, "_content")  # httpx and requests keep a body there once it has been read
-    if isinstance(content, bytes):
+    # httpx and requests keep a body in the first, aiohttp in the second, once it has been read
+    content = next((body for name in _BODIES if isinstance(body := get(response, name), bytes)), None)
+    if content is not None:
         return _read(parsed(content), depth - 1) if depth else None
     inner = (_read(get(response, name), depth - 1) for name in _WITHIN) if depth else ()
     return next((usage for usage in inner if usage is not None), None)
