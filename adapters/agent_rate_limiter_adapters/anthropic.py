@@ -49,7 +49,7 @@ def adapter(
 
     Args:
         client: an Anthropic or AsyncAnthropic, or one for Bedrock, Vertex AI, Foundry or another cloud, with any
-            HTTP client. Bedrock's streams do not tell their usage over HTTP events: they are charged the estimate.
+            HTTP client.
         limiter: whose limits.
         provider: the name of the provider that all calls go to; None finds it by the client's base_url: the provider
             with that base_url, else the one of that host's kind, else of kind "anthropic" ("bedrock", "vertex").

@@ -41,7 +41,7 @@ def run(*, quick: bool) -> Report:
     report.goals += [
         Goal("calls done", done, CALLS, at_least=True, unit=""),
         Goal("refusals", refused, 5, unit=""),
-        Goal("time beside the ideal", seconds / ideal, 1.1),
+        Goal("time beside the ideal", seconds / ideal, 1.3 if quick else 1.1),  # the first connections take as long
     ]
     return report
 

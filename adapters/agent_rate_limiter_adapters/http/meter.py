@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 from agent_rate_limiter_adapters.http.body import parse
+from agent_rate_limiter_adapters.http.eventstream import EventStreamParser
 from agent_rate_limiter_adapters.http.sse import EventParser, UnaskedUsage
 
 if TYPE_CHECKING:
     from agent_rate_limiter import Estimate, Reservation, Usage
     from agent_rate_limiter.providers import Dialect, Failure, StreamReader
 
+_STREAMS: Mapping[str, type[EventParser | EventStreamParser]] = {
+    "text/event-stream": EventParser,
+    "application/vnd.amazon.eventstream": EventStreamParser,  # Bedrock
+}
 _MEDIA = ("audio/", "image/", "video/", "application/octet-stream")
 """Bodies that state no usage, and may be large."""
 
@@ -46,11 +51,13 @@ class Meter:
         self._reader = reader
         self._estimate = estimate
         self._decode = decode
-        self._events = EventParser() if kind == "text/event-stream" else None
+        make = _STREAMS.get(kind)
+        self._events = None if make is None else make()
         whole = self._events is None or decode is not None
         self._kept: list[bytes] | None = [] if whole else None  # what can only be read when it has all come
         self._told = not kind.startswith(_MEDIA)
-        self._unasked = UnaskedUsage() if hide_usage and self._events is not None and decode is None else None
+        sent_as_text = isinstance(self._events, EventParser) and decode is None
+        self._unasked = UnaskedUsage() if hide_usage and sent_as_text else None
         self._ended = False
         self._held: list[bytes] | None = None
 
