@@ -44,7 +44,7 @@ lint: venv frameworks  ## style, types and the direction of imports
 	$(BIN)/mypy
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(if $(FRAMEWORK_CODE),$(BIN)/mypy --python-executable $(FRAMEWORKS)/bin/python $(FRAMEWORK_CODE))
-	$(if $(FRAMEWORK_CODE),$(BIN)/pyright --pythonpath $(FRAMEWORKS)/bin/python $(FRAMEWORK_CODE))
+	$(if $(FRAMEWORK_CODE),$(BIN)/pyright --project frameworks.pyright.json --pythonpath $(FRAMEWORKS)/bin/python)
 	$(BIN)/lint-imports --no-logo
 
 format: venv  ## let ruff mend what it can

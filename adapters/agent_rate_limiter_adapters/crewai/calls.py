@@ -37,13 +37,14 @@ class Attempt:
         self.reservation = reservation
         self.shown = False
         """Whether the caller has seen a part of the answer."""
+        self.answered = False
+        """Whether the provider has answered: tools may have run since."""
         self._more = more
-        self._answers = 0
 
     def note(self, told: Mapping[str, Any]) -> None:
         """An answer has come: charge it, unless a layer inside has. What is called from now on is another call."""
-        self._answers += 1
-        own = self.reservation.claim() if self._answers == 1 else self._more()
+        own = self._more() if self.answered else self.reservation.claim()
+        self.answered = True
         if own is not None:
             own.settle(_usage(told))
 
@@ -69,7 +70,8 @@ class Call:
     def __init__(self, llm: RateLimitedLLM, terms: Terms, asked: Mapping[str, Any]) -> None:
         self._terms = terms
         self._llm = llm
-        self._llms = terms.targets(llm)
+        with _ending_tasks():
+            self._llms = terms.targets(llm)
         target, *fallbacks = self._llms
         agent = asked.get("from_agent")
         self._labels = labels(dict(terms.labels), agent, asked.get("from_task"))
@@ -118,7 +120,7 @@ class Call:
             AllTargetsFailed: the provider's failure, or each target's; a `HookAborted`, so CrewAI lets it be.
         """
         with self._surroundings():
-            if self._attempts.failed(attempt.reservation, error, resend=not attempt.shown):
+            if self._attempts.failed(attempt.reservation, error, resend=not (attempt.shown or attempt.answered)):
                 return True
             failure = read_failure(error, None, time.time())
             if failure is not None and failure.kind is not FailureKind.FATAL:
@@ -131,12 +133,18 @@ class Call:
 
     @contextmanager
     def _surroundings(self) -> Generator[None]:
-        """Under the call's labels; what the limiter refuses ends the task."""
-        try:
-            with self._terms.scope(self._labels):
-                yield
-        except RateLimiterError as error:
-            raise refusal(error) from error.__cause__
+        """Under the call's labels."""
+        with _ending_tasks(), self._terms.scope(self._labels):
+            yield
+
+
+@contextmanager
+def _ending_tasks() -> Generator[None]:
+    """What the limiter refuses in the block ends the task; CrewAI would try other errors again."""
+    try:
+        yield
+    except RateLimiterError as error:
+        raise refusal(error) from error.__cause__
 
 
 @contextmanager

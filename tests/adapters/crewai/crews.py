@@ -86,7 +86,8 @@ def served(provider: SimulatedProvider) -> Counts:
 
 def booked(limiter: MultiProviderLimiter, *, except_for: str = "nobody") -> Counts:
     own = [row for row in rows(limiter) if row["agent"] != except_for]
-    return tuple(sum(row[name] for row in own) for name in ("requests", "input_tokens", "output_tokens"))
+    requests, sent, received = (sum(row[name] for row in own) for name in ("requests", "input_tokens", "output_tokens"))
+    return requests, sent, received
 
 
 def rows(limiter: MultiProviderLimiter, *by: str) -> list[dict[str, Any]]:
@@ -96,7 +97,8 @@ def rows(limiter: MultiProviderLimiter, *by: str) -> list[dict[str, Any]]:
 def counted(*outputs: Any) -> Counts:
     """What CrewAI's own counters say."""
     names = ("successful_requests", "prompt_tokens", "completion_tokens")
-    return tuple(sum(getattr(output.token_usage, name) for output in outputs) for name in names)
+    requests, sent, received = (sum(getattr(output.token_usage, name) for output in outputs) for name in names)
+    return requests, sent, received
 
 
 def taken(limiter: MultiProviderLimiter) -> Counts:

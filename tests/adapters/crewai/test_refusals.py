@@ -240,3 +240,14 @@ def test_when_all_have_failed_each_says_why(provider: SimulatedProvider) -> None
 def test_a_fallback_is_another_target(provider: SimulatedProvider) -> None:
     with pytest.raises(ConfigError, match=r"fallback_llms\[0\] goes to openai:gpt-4o, as one before it"):
         RateLimitedLLM(llm_at(provider), roomy(), fallback_llms=[llm_at(provider)])
+
+
+def test_a_target_that_is_not_configured_ends_the_task(provider: SimulatedProvider) -> None:
+    looked_up.clear()
+    limiter = MultiProviderLimiter([Provider("openai", {MODEL: {"rpm": 100}})])
+    twin: Any = limiter.wrap(crew_of(provider))
+    twin.agents[0].llm.model = "gpt-5"
+    error = outcome(lambda: twin.kickoff(inputs=INPUTS))
+    assert isinstance(error, ConfigError)
+    assert isinstance(error, HookAborted)
+    assert served(provider)[0] == 0
