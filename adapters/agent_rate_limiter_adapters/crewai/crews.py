@@ -6,9 +6,11 @@ import copy
 import logging
 import warnings
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from crewai.llms.base_llm import BaseLLM
+from crewai.memory.memory_scope import MemoryScope, MemorySlice
 from crewai.memory.unified_memory import Memory
 from crewai.utilities.planning_handler import CrewPlanner
 
@@ -46,7 +48,7 @@ class _Wrapping:
 
     def agent(self, original: BaseAgent) -> BaseAgent:
         """Return the limited twin of an agent."""
-        twin = original.copy()
+        twin: BaseAgent = _copy(original)
         self._limit_agent(twin, original)
         return twin
 
@@ -66,7 +68,7 @@ class _Wrapping:
     def crew(self, original: Crew) -> Crew:
         """Return the limited twin of a crew."""
         agents = _agents(original)
-        twin = _copy(original, agents)
+        twin: Crew = _copy(original.model_copy(update={"agents": agents}))  # it must have those of its tasks
         self._options = {**self._options, "labels": {"crew": twin.name or "crew", **self._options.get("labels", {})}}
         twins = {id(agent): copied for agent, copied in zip(agents, twin.agents, strict=True)}
         for agent in agents:
@@ -76,6 +78,11 @@ class _Wrapping:
             if source.agent is not None:
                 task.agent = twins[id(source.agent)]  # CrewAI finds it by its role, which two agents may share
             self._guardrails(task)
+        self._limit_crew(twin, original)
+        return twin
+
+    def _limit_crew(self, twin: Crew, original: Crew) -> None:
+        """Limit what a copied crew asks by itself."""
         if twin.manager_agent is not None and original.manager_agent is not None:
             self._limit_agent(twin.manager_agent, original.manager_agent)
         for name in _CREW_LLMS:
@@ -85,7 +92,6 @@ class _Wrapping:
         memory = self._memory(original._memory)
         if memory is not None:
             twin.memory = twin._memory = memory  # CrewAI takes it from one or the other
-        return twin
 
     def _limit(self, twin: Any, original: Any, name: str) -> None:
         llm = vars(original).get(name)  # asking for a deprecated field would warn
@@ -114,6 +120,10 @@ class _Wrapping:
 
     def _memory(self, memory: Any) -> Any:
         """Limit the LLM and the embedder of a memory; what is stored stays shared."""
+        if isinstance(memory, (MemoryScope, MemorySlice)):  # a view
+            view = memory.model_copy()
+            view._memory = self._memory(memory._memory)
+            return view
         if not isinstance(memory, Memory):
             return memory
         twin = memory.model_copy()
@@ -121,7 +131,7 @@ class _Wrapping:
         analyst = twin.llm.model_copy()
         analyst.stream = False
         twin._llm_instance = analyst
-        if memory.embedder is not None:
+        with suppress(RuntimeError):  # CrewAI's default, without a key: it will say so when it is used
             twin._embedder_instance = self._embedder(memory._embedder)
         return twin
 
@@ -151,11 +161,11 @@ def _agents(crew: Crew) -> list[BaseAgent]:
     return agents
 
 
-def _copy(crew: Crew, agents: list[BaseAgent]) -> Crew:
-    """Copy a crew as CrewAI does, which asks that it has all agents of its tasks."""
+def _copy(original: Any) -> Any:
+    """Copy an agent or a crew as CrewAI does."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Pydantic serializer warnings")  # CrewAI's own, of every copied memory
-        return crew.model_copy(update={"agents": agents}).copy()
+        return original.copy()
 
 
 def limited_agent(agent: BaseAgent, limiter: AnyLimiter, options: dict[str, Any]) -> BaseAgent:
@@ -221,6 +231,7 @@ def _of_llm(place: str, llm: Any) -> Iterator[str]:
 
 
 def _of_memory(place: str, memory: Any) -> Iterator[str]:
+    memory = getattr(memory, "_memory", memory)  # of a view
     if isinstance(memory, Memory):
         yield from _of_llm(f"{place}.llm", memory.llm)
         embedder = memory._embedder_instance

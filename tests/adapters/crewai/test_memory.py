@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from crewai import Agent
 from crewai.memory.unified_memory import Memory
 
 from agent_rate_limiter.testing import SimulatedProvider
@@ -48,6 +49,29 @@ def test_a_memory_that_the_crew_makes_itself(provider: SimulatedProvider, monkey
     assert isinstance(twin._memory.llm, RateLimitedLLM)
     assert not twin._memory._llm.stream
     assert unlimited(twin) == ()
+
+
+def test_a_view_of_a_memory(provider: SimulatedProvider, tmp_path: Path) -> None:
+    limiter = roomy()
+    view = memory_at(provider, tmp_path).scope("/press")
+    crew = crew_of(provider, memory=view)
+    assert unlimited(crew)[-2:] == ("memory.llm: OpenAICompletion", "memory.embedder")
+    twin = limiter.wrap(crew)
+    assert unlimited(twin) == ()
+    twin.kickoff(inputs=INPUTS)
+    assert served(provider) == booked(limiter)
+    assert not isinstance(view._memory.llm, RateLimitedLLM)
+
+
+def test_without_a_key_a_memory_says_so_when_it_is_used(
+    provider: SimulatedProvider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY")
+    memory = memory_at(provider, tmp_path, llm=llm_at(provider, api_key="sk-test"), embedder=None)
+    twin: Any = roomy().wrap(Agent(role="R", goal="g", backstory="b", llm=memory.llm, memory=memory))
+    assert isinstance(twin.memory.llm, RateLimitedLLM)
+    with pytest.raises(RuntimeError, match="OPENAI_API_KEY"):
+        twin.memory.recall("cats", depth="shallow")
 
 
 def test_a_memory_whose_embedder_nobody_knows(provider: SimulatedProvider, tmp_path: Path) -> None:
