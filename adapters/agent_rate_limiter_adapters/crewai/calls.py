@@ -42,11 +42,10 @@ class Attempt:
         self._more = more
 
     def note(self, told: Mapping[str, Any]) -> None:
-        """An answer has come: charge it, unless a layer inside has. What is called from now on is another call."""
-        own = self._more() if self.answered else self.reservation.claim()
+        """An answer has come: charge it, unless a layer inside has. What tools call from now on are other calls."""
+        reservation = self._more() if self.answered else self.reservation
         self.answered = True
-        if own is not None:
-            own.settle(_usage(told))
+        reservation.settle(_usage(told))
 
     def end(self) -> None:
         """The call has returned. An LLM that tells nothing is charged its estimate."""
