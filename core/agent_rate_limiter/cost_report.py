@@ -48,7 +48,7 @@ _CALL_COLUMNS = (
 _RARE = frozenset(_CALL_COLUMNS[4:9])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class CostReport:
     """Rows of spend, one per group; or single calls.
 
@@ -122,6 +122,8 @@ class CostReport:
     def __str__(self) -> str:
         """As a table for a terminal."""
         return self.to_text()
+
+    __repr__ = __str__  # so an interactive session shows it
 
     def to_text(self, *, total: bool = False) -> str:
         """Return a table for a terminal, with a line for the total if it is wanted and there are several rows."""

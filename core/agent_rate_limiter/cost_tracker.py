@@ -56,7 +56,7 @@ class CostTracker:
         keep_rows: days for which each call keeps its row.
         keep_hours: days for which sums are kept by the hour; from then on by the day, for ever.
         passing_labels: labels that sums by the day leave out, as their values do not come again.
-        synchronous: "normal", or "full" to survive a loss of power as well; that takes some ten times as long.
+        synchronous: "normal", or "full" to survive a loss of power as well; that takes some fifteen times as long.
         clock: tells the time; the system's unless given.
 
     Raises:

@@ -13,6 +13,16 @@ from tests.notebooks import NOTEBOOKS, executed, printed
 FRAMEWORKS = {"langchain", "crewai", "llamaindex"}  # theirs run where they are installed
 OWN = sorted(path for path in NOTEBOOKS.glob("*.ipynb") if path.stem not in FRAMEWORKS)
 SHOWN = {
+    "costs_and_budgets": (
+        r"critic +gpt-4 +2 ",
+        r"openai,gpt-4,.*,ok,1,genai-prices ",
+        r"of 200 calls were made for \$0\.09\d+ of \$0\.10",
+        r"is refused by 'budget \$0\.10/day'",
+        r"budget \$0\.10/day: .* is used, past 90%",
+        r"205\.47 dollars in 6,863 calls",
+        r"2026-10 +writer +2,297 ",
+        r"600 of 800 are made, 200 are refused",
+    ),
     "quickstart": (
         r"\['claude-opus-4', 'claude-opus-4', 'gpt-4'\]",
         r"openai:gpt-4 → anthropic:claude-opus-4 because: ",
