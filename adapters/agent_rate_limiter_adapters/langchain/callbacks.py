@@ -53,9 +53,7 @@ class _Hook:
     def __init__(self, read: Callable[..., _Call | None]) -> None:
         self._read = read
 
-    def __get__(self, handler: _Limits | None, owner: object = None) -> Any:
-        if handler is None:
-            return self
+    def __get__(self, handler: Any, owner: object = None) -> Any:
         looking = sys._getframe(1).f_code  # noqa: SLF001 - documented, in spite of its name
         begin = handler.begin_async if looking.co_flags & inspect.CO_COROUTINE else handler.begin
         return partial(begin, partial(self._read, handler))
@@ -167,7 +165,7 @@ class _Limits:
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **_: Any) -> None:
         """End the call; what its provider refused closes the target for everybody as long as it says."""
         call = self._runs.end(run_id)
-        if call is None:
+        if call is None or call.done:  # as above
             return
         if isinstance(error, GeneratorExit):  # maybe in a finalizer: nothing may be waited for
             call.abandon()

@@ -15,7 +15,7 @@ from langchain_core.messages import AIMessage
 from langgraph.channels.untracked_value import UntrackedValue
 from typing_extensions import NotRequired  # noqa: TC002 - LangGraph reads the annotations
 
-from agent_rate_limiter import AllTargetsFailed, BudgetExceeded, ConfigError, ScopeBudget
+from agent_rate_limiter import AllTargetsFailed, BudgetExceeded, ConfigError, LimitExceeded, ScopeBudget
 from agent_rate_limiter_adapters.langchain.chat import is_limited_by, rate_limited
 from agent_rate_limiter_adapters.langchain.fallback import FallbackChatModel
 from agent_rate_limiter_adapters.langchain.targets import Targets, check_limiter
@@ -193,7 +193,11 @@ class RateLimitMiddleware(AgentMiddleware[RateLimitState, Any, Any]):
 
 
 def _budget_in(error: AllTargetsFailed) -> BudgetExceeded | None:
-    return next((cause for cause in error.causes.values() if isinstance(cause, BudgetExceeded)), None)
+    """The budget that kept a call from every target, or from those that had room; None when something else failed."""
+    causes = error.causes.values()
+    if not all(isinstance(cause, LimitExceeded) for cause in causes):
+        return None
+    return next((cause for cause in causes if isinstance(cause, BudgetExceeded)), None)
 
 
 def _recent(kept: OrderedDict[K, V], key: K, make: Callable[[], V], most: int) -> V:

@@ -15,7 +15,14 @@ from langgraph.graph import END, START, StateGraph
 from pydantic import BaseModel
 from typing_extensions import TypedDict
 
-from agent_rate_limiter import BudgetExceeded, ConfigError, MultiProviderLimiter, Provider, RetryStrategy
+from agent_rate_limiter import (
+    AllTargetsFailed,
+    BudgetExceeded,
+    ConfigError,
+    MultiProviderLimiter,
+    Provider,
+    RetryStrategy,
+)
 from agent_rate_limiter.testing.simulated import Fault, SimulatedProvider
 from agent_rate_limiter_adapters.langchain import (
     AgentBudgetExceeded,
@@ -203,6 +210,31 @@ async def test_another_model_takes_over(provider: SimulatedProvider) -> None:
     message = await run(agent_of(provider, middleware), "ainvoke")
     assert message.text
     assert sum(record.api == "messages" for record in provider.requests) == 2
+
+
+@pytest.mark.parametrize(("budget", "trouble"), [(1e-9, None), (None, "server_error")])
+async def test_when_no_model_can_serve_it(
+    provider: SimulatedProvider, budget: float | None, trouble: str | None
+) -> None:
+    """All out of budget is an end; anything else is an error."""
+    limiter = limiter_of(attempts=1)
+    if trouble:
+        provider.inject(Fault(trouble), times=9)
+    fallback = anthropic_at(provider, model=OBLIGING)
+    agent = agent_of(provider, RateLimitMiddleware(limiter, run_budget=budget, fallbacks=[fallback]))
+    if trouble is None:
+        assert (await run(agent, "ainvoke")).response_metadata["finish_reason"] == "budget_exceeded"
+        return
+    with pytest.raises(AllTargetsFailed):
+        await run(agent, "ainvoke")
+
+
+async def test_a_model_that_is_used_again_has_one_twin(provider: SimulatedProvider) -> None:
+    middleware = RateLimitMiddleware(limiter_of())
+    models = [openai_at(provider) for _ in range(40)]
+    twins = [middleware._limited(model) for model in models]
+    assert middleware._limited(models[-1]) is twins[-1]
+    assert middleware._limited(models[0]) is not twins[0]  # not kept for ever
 
 
 @pytest.mark.parametrize(

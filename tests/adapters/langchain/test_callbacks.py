@@ -259,6 +259,26 @@ async def test_each_attempt_of_with_retry_counts(provider: SimulatedProvider) ->
     assert books(limiter) == accounts(provider)
 
 
+@pytest.mark.parametrize("way", ["invoke", "ainvoke", "stream", "astream"])
+@pytest.mark.parametrize("mode", ["enforce", "track"])
+async def test_a_call_that_fails_fails_with_its_own_error(provider: SimulatedProvider, mode: str, way: str) -> None:
+    limiter = limiter_of(attempts=1)
+    provider.inject(Fault("server_error"), times=2)
+    for model in (openai_at(provider, max_retries=0), rate_limited(openai_at(provider), limiter)):
+        with pytest.raises(Exception, match="server"):
+            await call(way, model, calling(RateLimitCallbackHandler(limiter, mode=mode)))
+    assert provider.report().received == 2
+    assert books(limiter) == accounts(provider)
+
+
+async def test_a_stream_that_is_closed_is_charged_at_once(provider: SimulatedProvider) -> None:
+    limiter = limiter_of()
+    stream: Any = openai_at(provider).stream(PROMPT, calling(RateLimitCallbackHandler(limiter)))
+    next(stream)
+    stream.close()
+    assert charged(limiter) == (1, 0)
+
+
 async def test_a_refusal_closes_the_target_for_everybody(provider: SimulatedProvider) -> None:
     limiter = limiter_of()
     provider.inject(Fault("rate_limit", retry_after=30))

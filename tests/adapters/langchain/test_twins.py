@@ -38,6 +38,7 @@ pytestmark = [
     pytest.mark.asyncio,
     pytest.mark.filterwarnings("ignore::langchain_core._api.beta_decorator.LangChainBetaWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestWarning"),  # the module's mark, on tests that are not async
+    pytest.mark.filterwarnings("ignore:Pydantic serializer warnings"),  # of OpenAI's parsed answers
 ]
 
 
