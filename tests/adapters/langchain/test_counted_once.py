@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from agent_rate_limiter import MultiProviderLimiter
-from agent_rate_limiter.testing.simulated import SimulatedProvider
+from agent_rate_limiter.testing.simulated import Fault, SimulatedProvider
 from agent_rate_limiter_adapters.langchain import (
     AsyncRateLimitCallbackHandler,
     RateLimitCallbackHandler,
     get_rate_limit_callback,
     rate_limited,
 )
-from tests.adapters.langchain.calls import WAYS, call
+from tests.adapters.langchain.calls import ASYNC, WAYS, call
 from tests.adapters.langchain.models import accounts, books, limiter_of, model_at
 from tests.adapters.openai_sdk import until
 
@@ -92,3 +93,24 @@ async def test_layers_wait_in_one_queue_and_hold_one_slot(provider: SimulatedPro
     results = await asyncio.wait_for(asyncio.gather(*(model.ainvoke("hi", config) for _ in range(20))), 20)
     assert len(results) == 20
     assert books(limiter) == accounts(provider)
+
+
+@pytest.mark.parametrize("layers", ["wrapper", "callback", "callback + wrapper"])
+@pytest.mark.parametrize("way", ASYNC)
+async def test_nothing_blocks_the_event_loop(
+    provider: SimulatedProvider, monkeypatch: pytest.MonkeyPatch, layers: str, way: str
+) -> None:
+    """Whoever waits or backs off in a thread, does so here: on the event loop's thread nobody may."""
+
+    def blocking(*_: object) -> None:
+        assert threading.current_thread() is not threading.main_thread(), "the event loop is blocked"
+        raise AssertionError("a thread of the executor waits")
+
+    monkeypatch.setattr("agent_rate_limiter.calls.wait_in_thread", blocking)
+    limiter = limiter_of(concurrency=1)
+    model, config = layered(layers, model_at("openai", provider, stream_usage=True, max_retries=0), limiter)
+    if "wrapper" in layers:
+        provider.inject(Fault("server_error"), times=1)  # and is backed off from
+    made = await asyncio.wait_for(asyncio.gather(*(call(way, model, config) for _ in range(3))), 20)
+    await until(lambda: limiter.snapshot().in_flight == 0)
+    assert provider.report().completed == sum(made)
