@@ -285,7 +285,7 @@ class Limiter:
         return wrapped
 
     def can_wrap(self, client: object) -> bool:
-        """Whether an installed adapter knows what `wrap` would be given."""
+        """Whether an installed adapter knows what `wrap` would be given, or its class."""
         from agent_rate_limiter.wrapping import find_adapter
 
         return find_adapter(client) is not None

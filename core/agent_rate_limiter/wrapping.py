@@ -36,9 +36,10 @@ def adapter_for(client: object) -> Adapter:
 
 
 def find_adapter(client: object) -> EntryPoint | None:
-    """Return where the adapter is for the client's class or one of its bases; None when no adapter knows it."""
+    """Return where the adapter is for a client, or its class; None when no adapter knows it or one of its bases."""
     known = _known()
-    places = (cls.__module__.partition(".")[0] for cls in type(client).__mro__)
+    kind: type[Any] = client if isinstance(client, type) else type(client)
+    places = (cls.__module__.partition(".")[0] for cls in kind.__mro__)
     return next((known[place] for place in places if place in known), None)
 
 

@@ -260,6 +260,7 @@ def test_labels_are_asked_for_at_every_call(provider: SimulatedProvider, kind: A
         await finish(twin.close())
 
     assert limiter.can_wrap(client_of(OpenAI, provider))
+    assert limiter.can_wrap(kind)
     assert not limiter.can_wrap(object())
     asyncio.run(use())
     rows = limiter.costs.report(by=("agent", "step")).to_dicts()

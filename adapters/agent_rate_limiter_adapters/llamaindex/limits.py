@@ -77,7 +77,7 @@ class Limits:
     # ------------------------------------------------------------------ by its SDK
 
     def knows(self, client: object) -> bool:
-        """Whether an SDK's client can be limited."""
+        """Whether an SDK's client, or its class, can be limited."""
         return client is not None and self.limiter.can_wrap(client)
 
     def client(self, client: Any) -> Any:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent_rate_limiter import ConfigError
 from agent_rate_limiter_adapters.llamaindex.labels import labels
-from agent_rate_limiter_adapters.llamaindex.twins import limit, limits_of, unlimit, uses_sdk
+from agent_rate_limiter_adapters.llamaindex.twins import clients_of, limit, limits_of, made_by_method, unlimit
 
 if TYPE_CHECKING:
     from agent_rate_limiter import Attempts, Reservation
@@ -162,7 +162,7 @@ class Observer:
         if limits_of(model) is not None or _delegates(model) or isinstance(model.rate_limiter, Hook):
             return
         try:
-            if _embeds(model) or uses_sdk(model, self.limits):
+            if _embeds(model) or made_by_method(model, self.limits) or clients_of(model, self.limits):
                 limit(model, self.limits)
             else:
                 self.limits.place(model)

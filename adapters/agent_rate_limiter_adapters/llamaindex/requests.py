@@ -80,6 +80,12 @@ class Meter:
         self._told = read_usage(extra.get("usage")) or read_usage(extra) or self._told
         self._pieces.append(getattr(item, "delta", None) or "")
 
+    @property
+    def final(self) -> bool:
+        """Whether the provider has said all that was used, although more items may come."""
+        seen = self._reader.usage if self._reader.done else None
+        return seen is not None and seen.exact
+
     def usage(self, *, whole: bool) -> Usage:
         """Say what was used: as the provider tells or the LLM, else by the text that came.
 

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 _URLS = ("api_base", "base_url", "azure_endpoint", "endpoint", "api_url")
 """Where integrations keep the address that they call."""
+_NAMES = ("engine", "azure_deployment", "model", "model_name")
+"""Where they keep the name that the provider knows: on Azure, the deployment's."""
 
 
 class Place(NamedTuple):
@@ -60,6 +62,8 @@ def _url_of(model: object) -> str | None:
 
 
 def _name_of(model: Any) -> str:
-    names = (getattr(model, name, None) for name in ("model", "model_name"))
-    name = next((name for name in names if isinstance(name, str) and name), None)
-    return name or getattr(getattr(model, "metadata", None), "model_name", None) or "*"
+    named = (getattr(model, attribute, None) for attribute in _NAMES)
+    name = next((name for name in named if isinstance(name, str) and name), None)
+    if name is None:
+        name = getattr(getattr(model, "metadata", None), "model_name", None) or "*"
+    return str(getattr(name, "value", name))  # some are members of enumerations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 from uuid import uuid4
 
 from agent_rate_limiter import ConfigError
@@ -40,31 +40,34 @@ def limit(model: Any, limits: Limits) -> None:
     if before is not None and before.limiter is not limits.limiter:
         raise ConfigError(f"{type(model).__name__} is limited by another limiter already: give the original.")
     unlimit(model)
-    made_late, clients = _clients_of(model, limits)
-    if not clients:
-        limits.place(model)  # refuse now what could never be sent, as limiting a client does
-    limited = {name: limits.client(client) for name, client in clients.items()}
-    kept, limited = ({}, {}) if made_late else (clients, limited)
+    limits.place(model)  # refuse now what could never be sent
+    made_late, kept = made_by_method(model, limits), clients_of(model, limits)
+    limited = {} if made_late else {name: limits.client(client) for name, client in kept.items()}
     retries = model.__dict__.get("max_retries")
     if retries is not None:
         model.__dict__["max_retries"] = 0  # retries are the limiter's
     kind: Any = type(model)
-    model.__class__ = limited_class(kind, made_late=made_late, by_sdk=bool(clients))
+    model.__class__ = limited_class(kind, made_late=made_late, by_sdk=made_late or bool(kept))
     private = model.__pydantic_private__ or {}
     model.__pydantic_private__ = {**private, **limited, "_limits": limits, "_before": (kept, retries)}
 
 
-def uses_sdk(model: Any, limits: Limits) -> bool:
-    """Whether a model calls its provider by an SDK whose requests can be limited."""
-    return bool(_clients_of(model, limits)[1])
+def clients_of(model: Any, limits: Limits) -> dict[str, Any]:
+    """The clients of an SDK that a model has already, and that can be limited."""
+    private = model.__pydantic_private__ or {}
+    return {name: client for name in CLIENTS if limits.knows(client := private.get(name))}
 
 
-def _clients_of(model: Any, limits: Limits) -> tuple[bool, dict[str, Any]]:
-    """The SDK's clients of a model, and whether it has a method that makes them when they are needed."""
-    make = getattr(model, GETTERS[0], None)
-    made = {CLIENTS[0]: make()} if make is not None else dict(model.__pydantic_private__ or {})
-    known = {name: made[name] for name in CLIENTS if limits.knows(made.get(name))}
-    return make is not None and bool(known), known
+def made_by_method(model: Any, limits: Limits) -> bool:
+    """Whether a model has a method that makes or returns such a client; making one here would take its time."""
+    method = getattr(type(model), GETTERS[0], None)
+    if method is None:
+        return False
+    try:
+        made: Any = get_type_hints(method).get("return")
+    except (NameError, TypeError):
+        made = None
+    return limits.knows(model._get_client() if made is None else made)  # noqa: SLF001 - no public way
 
 
 def unlimit(model: Any) -> None:
