@@ -330,3 +330,9 @@ def test_many_targets_and_labels(costs: CostTracker) -> None:
         costs.record("p:a", Usage(input_tokens=10**6), run=number)
     assert costs.total == 5_000
     assert len(costs.report(("run",))) == 5_000
+
+
+def test_an_estimate_that_states_its_cost(costs: CostTracker, manual_clock: ManualClock) -> None:
+    limiter = MultiProviderLimiter(clock=manual_clock, ledger=costs, on_unknown_price="zero")
+    limiter.acquire("p:a", Estimate(cost=0.75)).settle()
+    assert [(row["estimate"], row["cost"], row["outcome"]) for row in costs.rows()] == [(0.75, 0.75, "estimated")]

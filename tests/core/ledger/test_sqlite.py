@@ -149,6 +149,8 @@ def test_two_trackers_of_one_process(costs: CostTracker, path: Path) -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
 def test_a_forked_child_opens_the_file_for_itself(costs: CostTracker, path: Path) -> None:
     costs.record("p:a", MILLION)
+    limiter = MultiProviderLimiter(ledger=costs, on_unknown_price="zero")
+    limiter.acquire("q:a")  # dropped: it waits to be written, by the parent alone
     child = os.fork()
     if not child:
         costs.record("p:a", MILLION)
@@ -156,7 +158,9 @@ def test_a_forked_child_opens_the_file_for_itself(costs: CostTracker, path: Path
     _, status = os.waitpid(child, 0)
     assert status == 0
     costs.record("p:a", MILLION)
-    assert costs.total == count(path) == 3
+    assert costs.total == 3
+    assert [row["outcome"] for row in costs.rows()] == ["ok", "abandoned", "ok", "ok"]
+    assert count(path) == 4
 
 
 # ---------------------------------------------------------------- keeping it small
@@ -296,3 +300,22 @@ def test_the_longest_that_waits_is_lost_at_last_and_that_is_said(
     other.close()
     assert [row["labels"] for row in costs.rows()] == [{"agent": "2"}, {"agent": "1"}]
     assert "2 calls wait in memory; the oldest 1 are lost." in caplog.text
+
+
+def test_nothing_is_half_written(costs: CostTracker, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row whose sums cannot be added is not there either, nor is its account."""
+    costs.record("p:a", MILLION, agent="x")
+    monkeypatch.setattr("agent_rate_limiter.ledger.statements.ADD_HOUR", "INSERT INTO nowhere VALUES (?)")
+    costs.record("p:a", MILLION, agent="y")
+    assert (count(path), count(path, "ledger_accounts")) == (1, 1)
+    monkeypatch.undo()
+    costs.record("p:a", MILLION, agent="y")
+    assert (count(path), costs.total, len(costs.report(("agent",)))) == (3, 3.0, 2)
+
+
+def test_an_error_that_we_have_no_words_for(path: Path, costs: CostTracker, caplog: pytest.LogCaptureFixture) -> None:
+    with sqlite3.connect(path) as connection:
+        connection.execute("DROP TABLE ledger_hours")
+    connection.close()
+    costs.record("p:a", MILLION)
+    assert "cannot be used: no such table: ledger_hours. 1 calls wait in memory" in caplog.text
