@@ -8,7 +8,6 @@ from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
-from crewai.llms import retry
 from crewai.llms.base_llm import call_stop_override, call_stream_override
 from crewai.types.usage_metrics import UsageMetrics
 
@@ -16,6 +15,11 @@ from agent_rate_limiter import AllTargetsFailed, RateLimiterError, Reservation, 
 from agent_rate_limiter.providers import FailureKind, read_failure, read_usage
 from agent_rate_limiter_adapters.crewai.errors import refusal
 from agent_rate_limiter_adapters.crewai.terms import Terms, estimate, labels
+
+try:
+    from crewai.llms.retry import _active_llm_rate_limit_retry as _retrying
+except ImportError:  # CrewAI 1.15.20 has no retries of its own yet
+    _retrying = ContextVar("agent_rate_limiter_crewai_retrying", default=False)
 
 if TYPE_CHECKING:
     from crewai.llms.base_llm import BaseLLM
@@ -149,11 +153,11 @@ def _ending_tasks() -> Generator[None]:
 @contextmanager
 def _without_retries() -> Generator[None]:
     """CrewAI's own retries are off in the block: it does as inside a call that it is retrying already."""
-    token = retry._active_llm_rate_limit_retry.set(True)
+    token = _retrying.set(True)
     try:
         yield
     finally:
-        retry._active_llm_rate_limit_retry.reset(token)
+        _retrying.reset(token)
 
 
 def asked_of(llm: BaseLLM, other: BaseLLM) -> ExitStack:

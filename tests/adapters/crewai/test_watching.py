@@ -143,8 +143,8 @@ def test_crewais_instructor_is_charged_its_estimate(provider: SimulatedProvider)
     llm = limiter.wrap(llm_at(provider, max_tokens=300))
     instructor: Any = InternalInstructor(content="A title and points", model=Article, llm=llm)
     outcome(instructor.to_json)
-    assert booked(limiter)[0] == served(provider)[0] == 1
-    assert booked(limiter)[2] == 300
+    assert served(provider)[0] >= 1
+    assert booked(limiter)[::2] == (1, 300)
     assert taken(limiter)[2] == 0
     assert looked_up == []
 
