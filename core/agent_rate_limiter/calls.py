@@ -423,8 +423,8 @@ class _Sizing:
         return self._route.path
 
     def amounts(self) -> Sequence[int]:
-        amounts = self._route.reserved(self._estimate)
-        return (0, *amounts[1:]) if self._nested else amounts
+        asks_gate = 0 if self._nested else 1  # even an open one: it may be closed while the call waits
+        return (asks_gate, *self._route.reserved(self._estimate)[1:])
 
 
 def charged(hold: Hold, used: Sequence[int], usage: Usage) -> Sequence[int]:

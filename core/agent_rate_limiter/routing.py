@@ -265,7 +265,7 @@ class Router:
             watched=watched,
             caller=self._usual.caller(target, scope.labels.get("agent", "")),
             kind=_counting(declared.kind or target.provider, path),
-            searching=not declared.rated,
+            searching=not declared.rated or target in self.adaptive,
             passing=self._passing,
         )
         self.routes[target, scope.key] = route

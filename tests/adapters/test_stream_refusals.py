@@ -141,10 +141,22 @@ def test_who_may_not_retry_sees_every_byte_of_it(provider: SimulatedProvider, pa
     assert any("error" in line for line in seen[0])
 
 
-def test_a_stream_that_breaks_before_anything_has_come_is_made_anew(provider: SimulatedProvider) -> None:
+@pytest.mark.parametrize("call", [chat, responses_async])
+def test_a_stream_that_breaks_before_anything_has_come_is_made_anew(provider: SimulatedProvider, call: Call) -> None:
     provider.inject(Fault("reset_stream", after_pieces=0), times=1)
-    assert chat(provider, limiter_of()) == "stop"
+    assert call(provider, limiter_of()) in {"stop", "response.completed"}
     assert provider.report().received == 2
+
+
+@pytest.mark.parametrize("call", [chat, responses_async])
+def test_a_stream_that_ends_before_anything_has_come_reaches_the_caller(
+    provider: SimulatedProvider, call: Call
+) -> None:
+    provider.inject(Fault("truncated_stream", after_pieces=0), times=1)
+    limiter = limiter_of()
+    assert call(provider, limiter) not in {"stop", "response.completed"}
+    assert provider.report().received == 1
+    assert limiter.snapshot().in_flight == 0
 
 
 def test_what_is_not_read_is_charged(provider: SimulatedProvider) -> None:

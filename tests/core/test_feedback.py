@@ -249,21 +249,77 @@ def test_a_closed_gate_says_so(manual_clock: ManualClock) -> None:
     assert [limit.name for limit in limiter.snapshot().limits if limit.owner == "openai:gpt-4"][-1] == "gate"
 
 
+def test_refusals_of_one_wave_are_one_strike(manual_clock: ManualClock) -> None:
+    limiter = known(manual_clock, concurrency=50)
+    for call in [admitted(limiter.try_acquire(GPT)) for _ in range(5)]:
+        manual_clock.advance(0.01)
+        call.fail(Failure(FailureKind.WAIT, retry_after=1, status=429))
+    assert opens_in(limiter) == 1  # as the last one said
+    manual_clock.advance(1)
+    refuse(limiter, Failure(FailureKind.WAIT, status=429))
+    assert opens_in(limiter) == 4  # the second in a row: twice two seconds
+
+
+def test_a_success_of_a_call_sent_before_the_closing_does_not_open_the_gate_wider(manual_clock: ManualClock) -> None:
+    limiter = known(manual_clock, concurrency=50)
+    early = [admitted(limiter.try_acquire(GPT)) for _ in range(5)]
+    manual_clock.advance(0.1)
+    early.pop().fail(Failure(FailureKind.WAIT, retry_after=1, status=429))
+    for call in early:
+        call.settle(Usage())
+    manual_clock.advance(1)
+    probe = admitted(limiter.try_acquire(GPT))
+    assert not limiter.try_acquire(GPT)  # one at first
+    probe.settle(Usage())
+
+
+def test_a_refused_call_makes_no_room_for_the_next_one_before_the_gate_is_closed(manual_clock: ManualClock) -> None:
+    limiter = known(manual_clock, concurrency=1)
+
+    async def main() -> float:
+        first = await limiter.acquire_async(GPT)
+        waiting = asyncio.ensure_future(limiter.acquire_async(GPT))
+        await asyncio.sleep(1)
+        first.fail(Failure(FailureKind.WAIT, retry_after=5, status=429))
+        begun = manual_clock.now()
+        (await waiting).settle(Usage())
+        return (manual_clock.now() - begun) / 1000
+
+    assert run_virtual(main(), manual_clock) == 5
+
+
+def widths(limiter: MultiProviderLimiter, rounds: int) -> list[int]:
+    """How many calls at once it lets through, round after round of successes."""
+    found = []
+    for _ in range(rounds):
+        calls: list[Reservation] = []
+        while isinstance(call := limiter.try_acquire(GPT), Reservation) and len(calls) < 20:
+            calls.append(call)
+        found.append(len(calls))
+        for call in calls:
+            call.settle(Usage())
+    return found
+
+
 def test_it_opens_gradually(manual_clock: ManualClock) -> None:
     limiter = known(manual_clock, concurrency=50)
     refuse(limiter, Failure(FailureKind.WAIT, 10, status=429))
     manual_clock.advance(10)
-    widths = []
-    for _ in range(9):
-        calls: list[Reservation] = []
-        while isinstance(call := limiter.try_acquire(GPT), Reservation) and len(calls) < 20:
-            calls.append(call)
-        widths.append(len(calls))
-        for call in calls:
-            call.settle(Usage())
-    assert widths[0] == 1
-    assert widths == sorted(widths)
-    assert widths[-1] == 20
+    found = widths(limiter, 9)
+    assert found == sorted(found)
+    assert (found[0], found[-1]) == (1, 20)
+
+
+def test_a_budget_is_no_rate_the_target_stays_unknown(manual_clock: ManualClock) -> None:
+    """So it is searched for as if there were no budget, and not taken for known after a few successes."""
+    found = []
+    for options in ({}, {"budget_limit": 100}):
+        limiter = unknown(manual_clock, on_unknown_price="zero", **options)
+        refuse(limiter, Failure(FailureKind.WAIT, 1, status=429))
+        manual_clock.advance(1)
+        found.append(widths(limiter, 12))
+    assert found[0] == found[1]
+    assert found[0][-1] < 20
 
 
 def test_overloads_in_a_row_open_the_circuit_and_one_probe_closes_it(manual_clock: ManualClock) -> None:

@@ -152,6 +152,8 @@ def test_a_configured_limit_that_was_lowered_is_tried_again(manual_clock: Manual
     provider = VirtualProvider(manual_clock, rpm=300, headers=False, exact=False)
     limiter = known(manual_clock, rpm=600)
     busy(provider, limiter, agents=50, seconds=120)
+    with limiter.scope(agent="new"):  # a way that was not known when the search began
+        busy(provider, limiter, agents=50, seconds=20)
     (limit,) = limiter.snapshot().limits
     assert limit.name.endswith("requests/minute (lowered from 600)")
     assert 250 <= limit.amount <= 340
