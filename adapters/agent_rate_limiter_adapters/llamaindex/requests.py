@@ -95,8 +95,9 @@ class Meter:
         seen = self._reader.usage
         if seen is not None and seen.exact:
             return seen
-        if self._told is not None:
-            return replace(self._told, exact=whole)
+        told = self._told or (read_usage(getattr(self._last, "raw", None)) if whole else None)
+        if told is not None:
+            return replace(told, exact=whole)
         text = "".join(self._pieces) or ("" if self._last is None else text_of(self._last))
         return guessed(self._dialect, self._estimate, text)
 
