@@ -39,8 +39,8 @@ def limit(model: Any, limits: Limits) -> None:
     before = limits_of(model)
     if before is not None and before.limiter is not limits.limiter:
         raise ConfigError(f"{type(model).__name__} is limited by another limiter already: give the original.")
-    unlimit(model)
     limits.place(model)  # refuse now what could never be sent
+    unlimit(model)
     made_late, kept = made_by_method(model, limits), clients_of(model, limits)
     limited = {} if made_late else {name: limits.client(client) for name, client in kept.items()}
     retries = model.__dict__.get("max_retries")
