@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -217,6 +218,34 @@ def test_a_call_waits_for_that_until_its_deadline(rolling: bool, manual_clock: M
     assert manual_clock.now() - start == 10_000
     call.cancel()
     assert hold(limiter, 1)
+
+
+@pytest.mark.parametrize("store", ["memory://", "sqlite:///limits.db"])
+def test_who_goes_on_waiting_for_money_holds_up_nobody_behind_it(
+    store: str, manual_clock: ManualClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three wait for two slots; the second of them then has to wait for the budget, and the third still comes next."""
+    monkeypatch.chdir(tmp_path)
+    model = {"limits": ["3 concurrent"], "cost_per_1k": 1.0}
+    limiter = MultiProviderLimiter([Provider("p", {"m": model})], clock=manual_clock, budget_limit=1, store=store)
+
+    async def call(cost: float) -> float:
+        reservation = await limiter.acquire_async("p:m", Estimate(cost=cost))
+        await asyncio.sleep(1)
+        reservation.settle(Usage(cost=0.01))
+        return round(reservation.waited)
+
+    async def main() -> list[float]:
+        *slots, money = [await limiter.acquire_async("p:m", Estimate(cost=cost)) for cost in (0.01, 0.01, 0.75)]
+        waiting = [asyncio.create_task(call(cost)) for cost in (0.1, 0.5, 0.1)]
+        await asyncio.sleep(5)
+        for slot in slots:
+            slot.settle(Usage(cost=0.01))
+        await asyncio.sleep(5)
+        money.settle(Usage(cost=0.01))
+        return list(await asyncio.gather(*waiting))
+
+    assert run_virtual(main(), manual_clock) == [5, 10, 10]
 
 
 @pytest.mark.parametrize("gives_back", [0.75, 0.25])

@@ -1,7 +1,7 @@
 """A thousand calls at once against one dollar: `python spend_budget.py STORE threads|tasks CALLS SEED`.
 
-Prints what was really spent, in nano-dollars and counted by the program itself, as JSON. Several of these processes
-may share one store.
+Says "ready", waits for a line, and prints what was really spent, in nano-dollars and counted by the program itself, as
+JSON. Several of these processes may share one store.
 """
 
 from __future__ import annotations
@@ -114,6 +114,8 @@ def main(store: str, kind: str, calls: int, seed: int) -> None:
     """Run, and say what happened."""
     limiter = make_limiter(store=store)
     count = Count()
+    print("ready", flush=True)  # noqa: T201 - for whoever starts several
+    sys.stdin.readline()
     if kind == "tasks":
         asyncio.run(in_tasks(limiter, count, calls, seed))
     else:

@@ -21,10 +21,18 @@ CALLS = 1_000
 def spend(store: str, kind: str, processes: int = 1, calls: int = CALLS) -> tuple[list[dict[str, Any]], str]:
     """Run the program in so many processes at once; return what each of them counted, and what they logged."""
     command = [sys.executable, str(PROGRAM), store, kind, str(calls // processes)]
+    pipe = subprocess.PIPE
     running = [
-        subprocess.Popen([*command, str(seed)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        subprocess.Popen([*command, str(seed)], stdin=pipe, stdout=pipe, stderr=pipe, text=True)
         for seed in range(processes)
     ]
+    for process in running:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in running:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
     answers = [process.communicate(timeout=120) for process in running]
     assert [process.returncode for process in running] == [0] * processes, [error for _, error in answers]
     return [json.loads(answer) for answer, _ in answers], "".join(log for _, log in answers)

@@ -190,7 +190,8 @@ class SharedRoom(WaitingRoom):
         self._wishes.ask(waiter, None if waiter.queue is None else waiter.queue.bucket, rank)
 
     def _wait_on(self, waiter: Waiter, refusal: Refusal, ahead: int, now: int) -> None:
-        if waiter.queue is not None and waiter.queue.bucket is not refusal.bucket:
+        left = waiter.queue
+        if left is not None and left.bucket is not refusal.bucket:
             self._leave(waiter, now, served=True)
             waiter.moved = True
         if waiter.queue is None:
@@ -198,6 +199,8 @@ class SharedRoom(WaitingRoom):
         queue = waiter.queue or self._enter(waiter, refusal.bucket, now)
         if queue is not None and queue.head(now) is waiter:
             self._tell(queue, waiter, refusal.wait, ahead, now)
+        if left is not None and left is not queue and not left.empty:
+            self._pump(left, now)  # whoever stood behind it comes next
 
     def _tell(self, queue: WaitQueue, waiter: Waiter, wait: int | None, ahead: int, now: int) -> None:
         wait = _UNTOLD if wait is None else min(max(1, wait), _PATIENCE)

@@ -1,0 +1,59 @@
+"""Who waits for limits that other processes draw on: the order in which the store is asked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from agent_rate_limiter.admission import Bucket, Refusal
+from agent_rate_limiter.engine.port import Hold
+from agent_rate_limiter.engine.queue import Waiter
+from agent_rate_limiter.engine.shared_room import SharedRoom, Wishes
+from agent_rate_limiter.limits import Limit, Resource
+from agent_rate_limiter.stores.memory import MemoryStore
+
+NOW = 1_767_225_600_000
+
+
+class Sized:
+    """A call of one unit of each limit."""
+
+    def __init__(self, *path: Bucket) -> None:
+        self.path = path
+
+    def amounts(self) -> list[int]:
+        return [1] * len(self.path)
+
+
+def test_who_stood_behind_a_head_that_goes_on_to_another_limit_comes_next() -> None:
+    asked: list[Waiter] = []
+    nothing: Any = lambda *_: None  # noqa: E731
+    wishes = Wishes(lambda waiter, *_: asked.append(waiter), nothing, nothing, nothing, nothing, nothing)
+    room = SharedRoom(MemoryStore(), 1_000, wishes, {})
+    gate = Bucket("gate", Limit(Resource.CONCURRENCY, 9), "", NOW)
+    budget = Bucket("budget", Limit(Resource.COST, 1, "day"), "", NOW)
+
+    def arrive() -> Waiter:
+        sizing = Sized(gate, budget)
+        hold = Hold(sizing.path, sizing.amounts())
+        waiter = Waiter(hold, priority=5, flow="", weight=1, since=NOW, deadline=None, sizing=sizing)
+        waiter.ring = lambda _: True
+        room.place(waiter, NOW)
+        return waiter
+
+    def refusal(bucket: Bucket) -> Refusal:
+        return Refusal(bucket, 1, 0, 1, never=False, may_free=True)
+
+    first = arrive()
+    room.answered(first, refusal(gate), 0, NOW)  # "ask again": room was made in the same batch
+    second, third = arrive(), arrive()
+    assert asked == [first]
+    room.due(NOW + 1)
+    room.answered(first, None, 0, NOW + 1)
+    assert asked == [first, first, second]
+    room.answered(second, refusal(budget), 0, NOW + 1)
+    assert second.queue is budget.queue is third.queue  # behind it, for it may need the budget as well
+    assert gate.queue is None
+    assert room.waiting == 2
+    room.due(NOW + 2)
+    room.answered(second, None, 0, NOW + 2)
+    assert asked[3:] == [second, third]
