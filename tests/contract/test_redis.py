@@ -44,7 +44,7 @@ def works(limiter: RateLimiter) -> bool:
 
 
 def test_a_server_that_lost_its_data_is_told_what_was_known(own: Server, manual_clock: ManualClock) -> None:
-    limits = ["10 requests/day", Limit(Resource.CONCURRENCY, 3), Limit(Resource.COST, 1.0, "day")]
+    limits: list[Limit | str] = ["10 requests/day", Limit(Resource.CONCURRENCY, 3), Limit(Resource.COST, 1.0, "day")]
     one, other = (RateLimiter(limits, store=own.uri, clock=manual_clock) for _ in range(2))
     held = [one.acquire(), other.acquire()]
     for _ in range(4):

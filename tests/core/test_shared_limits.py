@@ -6,6 +6,8 @@ import asyncio
 import logging
 import os
 import sqlite3
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -519,3 +521,49 @@ def test_each_agent_has_a_row_of_its_own(stores: Callable[[], Fragile], manual_c
 
 
 logging.getLogger("agent_rate_limiter").setLevel(logging.WARNING)
+
+
+def test_whoever_holds_the_store_up_is_not_waited_for_in_vain(tmp_path: Path) -> None:
+    limiter = RateLimiter(rpm=1_000, store=f"sqlite:///{tmp_path / 'limits.db'}", ledger="memory://")
+    limiter.acquire().settle()
+    known = limiter._calls.engine.store
+    slow = Slow(known._shared)  # type: ignore[attr-defined]
+    known._shared = slow  # type: ignore[attr-defined]
+
+    async def main() -> None:
+        asking = asyncio.get_running_loop().run_in_executor(None, known.recall, "text")
+        await asyncio.to_thread(slow.began.wait)
+        calls = [asyncio.ensure_future(limiter.acquire_async()) for _ in range(3)]
+        await asyncio.sleep(0.03)  # the courier has found the store busy, and gone to sleep
+        slow.go.set()
+        await asking
+        for call in await asyncio.wait_for(asyncio.gather(*calls), 5):
+            call.settle()
+
+    asyncio.run(main())
+
+
+class Slow:
+    """A store whose texts take long."""
+
+    def __init__(self, store: SharedStore) -> None:
+        self.store = store
+        self.began, self.go = threading.Event(), threading.Event()
+
+    def recall(self, key: str) -> str | None:
+        self.began.set()
+        self.go.wait(10)
+        return self.store.recall(key)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.store, name)
+
+
+def test_texts_are_remembered_in_a_moment(tmp_path: Path) -> None:
+    limiter = RateLimiter(rpm=1_000, store=f"sqlite:///{tmp_path / 'limits.db'}", ledger="memory://")
+    known = limiter._calls.engine.store
+    known.remember("text", "kept")
+    deadline = time.monotonic() + 5
+    while known.recall("text") != "kept":
+        assert time.monotonic() < deadline
+        time.sleep(0.005)

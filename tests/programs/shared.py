@@ -19,6 +19,8 @@ from typing import Any
 
 from agent_rate_limiter import Limit, LimitExceeded, RateLimiter, StoreUnavailable
 
+_KEY = {"Authorization": "Bearer sk-test"}
+
 
 @dataclass
 class Worker:
@@ -32,6 +34,8 @@ class Worker:
         tasks: how many callers.
         holding: seconds that each call lasts.
         options: the limiter's.
+        provider: where each call is sent, if anywhere: a simulated OpenAI's address.
+        go: a file to wait for, so that all begin together.
     """
 
     uri: str
@@ -40,7 +44,9 @@ class Worker:
     seconds: float = 2.0
     tasks: int = 4
     holding: float = 0.0
-    options: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict[str, Any])
+    provider: str = ""
+    go: str = ""
 
     def start(self) -> subprocess.Popen[bytes]:
         """Start it."""
@@ -48,13 +54,33 @@ class Worker:
 
     def work(self) -> None:
         """Make calls until time is up."""
-        limiter = RateLimiter(Limit(**self.limit), store=self.uri, **self.options)
+        limiter = RateLimiter(Limit(**self.limit), target="openai:gpt-4", store=self.uri, **self.options)
         with Path(self.log).open("a", encoding="utf-8", buffering=1) as log:
+            log.write("ready\n")
+            while self.go and not Path(self.go).exists():
+                time.sleep(0.01)
             asyncio.run(self._calls(limiter, log))
 
     async def _calls(self, limiter: RateLimiter, log: Any) -> None:
         end = time.time() + self.seconds
-        await asyncio.gather(*(self._call(limiter, log, end) for _ in range(self.tasks)))
+        if self.provider:
+            await self._send(limiter, log, end)
+        else:
+            await asyncio.gather(*(self._call(limiter, log, end) for _ in range(self.tasks)))
+
+    async def _send(self, limiter: RateLimiter, log: Any, end: float) -> None:
+        """Call the provider through a wrapped client, as users do: what it says is heard."""
+        import httpx
+
+        body = {"model": "gpt-4", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 5}
+
+        async def caller(client: httpx.AsyncClient) -> None:
+            while time.time() < end:
+                answer = await client.post(f"{self.provider}/chat/completions", json=body, headers=_KEY)
+                log.write(f"+ {time.time():.3f} {answer.status_code}\n")
+
+        async with limiter.wrap(httpx.AsyncClient(timeout=60)) as client:
+            await asyncio.gather(*(caller(client) for _ in range(self.tasks)))
 
     async def _call(self, limiter: RateLimiter, log: Any, end: float) -> None:
         while (left := end - time.time()) > 0:
@@ -72,15 +98,28 @@ class Worker:
 
 
 def run(workers: Sequence[Worker], patience: float = 60) -> list[float]:
-    """Run workers together; return when each call was admitted, in order."""
+    """Run workers together, from when all are there; return when each call was admitted, in order."""
+    go = Path(f"{workers[0].log}.go")
+    for worker in workers:
+        worker.go = str(go)
     running = [worker.start() for worker in workers]
     try:
+        deadline = time.monotonic() + patience
+        while not all(_ready(worker.log) for worker in workers):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        go.touch()
         for process in running:
             assert process.wait(timeout=patience) == 0
     finally:
         for process in running:
             process.kill()
     return sorted(moment for worker in workers for moment in admitted(worker.log))
+
+
+def _ready(log: str) -> bool:
+    path = Path(log)
+    return path.exists() and path.stat().st_size > 0
 
 
 def admitted(log: str, mark: str = "+") -> list[float]:

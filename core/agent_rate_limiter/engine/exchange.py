@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from threading import Lock, RLock
 from typing import Any, Protocol
-from weakref import ref
+from weakref import ReferenceType, ref
 
 from agent_rate_limiter.admission import Bucket
 from agent_rate_limiter.engine.engine import Engine
@@ -35,6 +35,10 @@ class Known(Store, Protocol):
 
     io: Any
     """A lock: the store serves one thread at a time."""
+    errands: dict[str, str]
+    """Texts that the store is to remember."""
+    released: Callable[[], object]
+    """Called when `io` was held by somebody who sends nothing else."""
 
 
 class StoreClock:
@@ -58,6 +62,17 @@ class StoreClock:
         """Follow the store's clock, if it cannot have been that at any time since the question was sent."""
         if self.own and not sent <= told <= received + 1:
             self.skew += told - (sent + received) // 2
+
+
+def _delivery(engine: ReferenceType[Exchange]) -> Callable[[], None]:
+    """Return what delivers, without keeping the engine alive."""
+
+    def deliver() -> None:
+        found = engine()
+        if found is not None:
+            found.deliver(urgent=False)
+
+    return deliver
 
 
 class Exchange(Engine):
@@ -94,6 +109,7 @@ class Exchange(Engine):
         self.outside: Callable[[], object] = lambda: None  # called after answers, when no lock is held
         self.told = told
         self._known = known
+        known.released = _delivery(ref(self))
         self.loss = loss
         self.teach: Callable[[str, Rule, int], Bucket | None] = lambda key, rule, now: None  # noqa: ARG005
         self.is_adaptive: Callable[[Bucket], bool] = lambda bucket: False  # noqa: ARG005
@@ -146,7 +162,7 @@ class Exchange(Engine):
         """
         if self.clock_wakes or (urgent and self.may_block()):
             self.pump()
-        if not self.clock_wakes and (self._outbox.wishes or self._dropped or self._room.waiting):
+        if not self.clock_wakes and (self.unsent or self._room.waiting):
             if self._courier is None:
                 self._courier = self.hire()
             self._courier(urgent=urgent)
@@ -198,12 +214,24 @@ class Exchange(Engine):
             if not self._listening:
                 self._listen()
         self.pump()
+        self._run_errands()
         with self._lock:
             now = self.clock.now()
             if self._live:
                 lease_ends = next(iter(self._live.values())).expires_at
                 return min(self._next_chore() or lease_ends, lease_ends)
             return self._next_chore() or now + _MEMBER_LEASE
+
+    def _run_errands(self) -> None:
+        errands = self._known.errands
+        while errands and self.loss.since is None:
+            key, text = errands.popitem()
+            try:
+                with self._io:
+                    self._shared.remember(key, text)
+            except StoreUnavailable:
+                errands.setdefault(key, text)
+                return
 
     def _next_chore(self) -> int | None:
         if self.loss.since is not None:
@@ -312,4 +340,4 @@ class Exchange(Engine):
     @property
     def unsent(self) -> bool:
         """Whether the store does not know everything yet."""
-        return bool(self._outbox.wishes or self._parcel or self._dropped)
+        return bool(self._outbox.wishes or self._parcel or self._dropped or self._known.errands)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from threading import RLock
+from typing import TypeVar
 
 from agent_rate_limiter.admission import Bucket
 from agent_rate_limiter.engine.port import Place, SharedStore
 from agent_rate_limiter.limits import Limit, Resource
 from agent_rate_limiter.stores.memory import MemoryStore
 from agent_rate_limiter.strategies import GATE, NARROW_GATE
+
+T = TypeVar("T")
 
 
 class KnownStore(MemoryStore):
@@ -23,6 +27,8 @@ class KnownStore(MemoryStore):
         super().__init__()
         self._shared = shared
         self.io = RLock()  # the shared store serves one thread at a time
+        self.errands: dict[str, str] = {}  # texts that are still to be sent
+        self.released: Callable[[], object] = lambda: None
 
     def bucket(self, key: str, limit: Limit, scope: str, now: int) -> Bucket:
         """Return the copy of that key's bucket, made on first use.
@@ -38,18 +44,23 @@ class KnownStore(MemoryStore):
 
     def recall(self, key: str) -> str | None:
         """Ask the store for a text."""
-        with self.io:
-            return self._shared.recall(key)
+        return self._ask(lambda: self._shared.recall(key))
 
     def remember(self, key: str, text: str) -> None:
-        """Let the store keep a text."""
-        with self.io:
-            self._shared.remember(key, text)
+        """Have the store keep a text, in a moment: the last one of a key counts."""
+        self.errands[key] = text
+        self.released()
 
     def first(self, key: str, until: int, now: int) -> bool:
         """Claim a key among all processes."""
-        with self.io:
-            return self._shared.first(key, until, now)
+        return self._ask(lambda: self._shared.first(key, until, now))
+
+    def _ask(self, question: Callable[[], T]) -> T:
+        try:
+            with self.io:
+                return question()
+        finally:
+            self.released()  # whoever wanted to send meanwhile has gone away again
 
 
 def share_of(bucket: Bucket, members: int, now: int) -> Bucket:

@@ -1,0 +1,74 @@
+"""Many processes on one limit: how exactly it is kept, how much of it is used, what a provider refuses."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from agent_rate_limiter.testing import SimulatedProvider
+from tests.benchmarks.measure import progress
+from tests.benchmarks.report import Goal, Report, Table
+from tests.contract.opened import SHARED
+from tests.programs.shared import Worker, slowest_share, worst_excess
+from tests.programs.shared import run as run_workers
+
+ABOUT = "4 and 16 processes draw on one limit, and call a simulated provider that has the same one"
+RATE, BURST = 100, 20
+COLUMNS = {
+    "store": "",
+    "processes": "d",
+    "admitted": ",d",
+    "above the limit": ".2f",
+    "used": ".1%",
+    "fewest": "d",
+    "most": "d",
+    "refused": ".2%",
+}
+
+
+def run(*, quick: bool) -> Report:
+    """Measure every store."""
+    report = Report("processes", ABOUT)
+    seconds = 3.0 if quick else 10.0
+    rows = [_row(name, count, seconds, report) for name in SHARED for count in (4, 16)]
+    report.tables.append(Table(f"{RATE} requests/second, {BURST} at once, for {seconds:g} s", COLUMNS, rows))
+    report.notes += [
+        "above the limit: calls beyond burst + refill in the worst window, by the time at which each was taken.",
+        "used: what was admitted after the burst, of what the limit let through in that time.",
+        "fewest, most: calls of any one process. refused: by the provider, whose own bucket is as large.",
+    ]
+    return report
+
+
+def _row(name: str, count: int, seconds: float, report: Report) -> list[str | float | None]:
+    progress(f"{name}, {count} processes")
+    folder = Path(tempfile.mkdtemp())
+    limit = {"resource": "requests", "amount": RATE, "per": 1.0, "burst": BURST}
+    uri = SHARED[name](folder)
+    workers = [Worker(uri, str(folder / f"{n}.log"), limit, seconds, 6) for n in range(count)]
+    moments = run_workers(workers, 120)
+    share = _refused(folder / "sent", name, count, seconds)
+    logs = [worker.log for worker in workers]
+    above = max(0.0, round(worst_excess(moments, BURST, RATE), 3))
+    used = (len(moments) - BURST) / (RATE * (moments[-1] - moments[0]))
+    what = f"{name}, {count} processes"
+    report.goals += [
+        Goal(f"{what}: calls above the limit in any window", above, 0, unit=""),
+        Goal(f"{what}: share of the limit used", used, 0.9, at_least=True, unit=""),
+        Goal(f"{what}: share that the provider refused", share, 0.01, unit=""),
+    ]
+    return [name, count, len(moments), above, used, *slowest_share(logs), share]
+
+
+def _refused(folder: Path, name: str, count: int, seconds: float) -> float:
+    """Return the share of calls that a provider with the same limit refuses, sent through wrapped clients."""
+    folder.mkdir()
+    limit = {"resource": "requests", "amount": RATE, "per": 1.0, "burst": BURST}
+    models: Any = {"gpt-4": {"rpm": RATE * 60, "slices": (BURST / RATE,), "output_tokens": 5}}
+    with SimulatedProvider(models) as provider:
+        uri = SHARED[name](folder)
+        url = provider.openai_url
+        run_workers([Worker(uri, str(folder / f"{n}"), limit, seconds, 6, provider=url) for n in range(count)], 180)
+        report = provider.report()
+    return report.refused / (report.refused + report.completed)
