@@ -306,8 +306,9 @@ class Router:
             del self.routes[key]
 
     def _forget_idle(self, now: int) -> None:
+        """Drop routes whose limits are as good as fresh; of shared ones these are copies, that may go at any time."""
         for key, route in list(self.routes.items()):
-            if all(b.queue is None and b.strategy.idle_in(b.state, now) == 0 for b in route.path):
+            if all(b.queue is None and (self._passing or b.strategy.idle_in(b.state, now) == 0) for b in route.path):
                 del self.routes[key]
 
 
