@@ -126,7 +126,7 @@ def peers(port: int) -> dict[str, Callable[[], object]]:
         moving.hit(rpm, "gpt-4")
         moving.hit(tpm, "gpt-4", cost=TOKENS)
 
-    found = {"limits (two sliding counters)": with_limits}
+    found: dict[str, Callable[[], object]] = {"limits (two sliding counters)": with_limits}
     throttled: Any = import_module("throttled")
     quota = {"using": "gcra", "store": throttled.RedisStore(server=f"redis://127.0.0.1:{port}/2")}
     requests = throttled.Throttled(key="rpm", quota=throttled.rate_limiter.per_min(10**6, burst=10**6), **quota)

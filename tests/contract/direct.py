@@ -53,6 +53,9 @@ class Direct(KnownStore):
         rows = list(zip(hold.path, changes, strict=True))
         self.step(lambda place: Correct(hold.taken_at, tuple((place(b), change) for b, change in rows)), now)
 
+    def remember(self, key: str, text: str) -> None:
+        self.shared.remember(key, text)
+
     def refresh(self, path: Sequence[Any], now: int) -> None:
         self.outbox.read(path, lambda _, __: None)
         self.send(now)

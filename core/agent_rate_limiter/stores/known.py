@@ -43,8 +43,9 @@ class KnownStore(MemoryStore):
         return found
 
     def recall(self, key: str) -> str | None:
-        """Ask the store for a text."""
-        return self._ask(lambda: self._shared.recall(key))
+        """Ask the store for a text, unless it is still to be sent."""
+        text = self.errands.get(key)
+        return self._ask(lambda: self._shared.recall(key)) if text is None else text
 
     def remember(self, key: str, text: str) -> None:
         """Have the store keep a text, in a moment: the last one of a key counts."""
