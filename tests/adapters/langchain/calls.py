@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from langchain_core.messages import HumanMessage
+
+if TYPE_CHECKING:
+    from langchain_core.callbacks import BaseCallbackHandler
 
 PROMPT = "Why do agents wait?"
 Config = Any
@@ -100,3 +103,8 @@ async def call(way: str, chat: Any, config: Config = None) -> int:
     if way in ASYNC:
         return await ASYNC[way](chat, config)
     return await asyncio.to_thread(SYNC[way], chat, config)
+
+
+def calling(*handlers: BaseCallbackHandler) -> Any:
+    """The configuration of a call."""
+    return {"callbacks": list(handlers)}

@@ -67,3 +67,8 @@ def accounts(provider: SimulatedProvider) -> tuple[int, int, int, int, float]:
     report = provider.report()
     tokens = (report.input_tokens, report.output_tokens, report.cached_tokens)
     return report.received, *tokens, round(report.dollars, 9)
+
+
+def charged(limiter: MultiProviderLimiter) -> tuple[int, int]:
+    """Requests in the books, and calls in flight."""
+    return sum(int(str(row["requests"])) for row in limiter.costs.report().to_dicts()), limiter.snapshot().in_flight

@@ -7,11 +7,25 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import BaseModel
+
 from agent_rate_limiter.testing.simulated.calls import Call
 from agent_rate_limiter.testing.simulated.options import Said, ToolCall
 
 _NUMBER = re.compile(r"\d+")
 _QUOTED = re.compile(r"'([^']+)'")
+
+
+class Answer(BaseModel):
+    """An answer."""
+
+    text: str
+    number: int
+
+
+def multiply(a: int, b: int) -> int:
+    """Multiply."""
+    return a * b
 
 
 def oblige(call: Call) -> Said:

@@ -53,6 +53,11 @@ class Bare:
         return MODEL
 
     @pytest.fixture
+    def benchmark(self) -> Callable[..., object]:
+        """Once is enough: nothing is timed here."""
+        return lambda function, *args: function(*args)
+
+    @pytest.fixture
     def snapshot(self) -> Callable[[str], object]:
         """What a model is to be serialized as: just what the bare one is."""
         fields = {**getattr(self, "standard_chat_model_params", {}), **self.chat_model_params}

@@ -38,7 +38,8 @@ def test_every_kind_of_token_that_a_provider_states(kind: str, reasoning: int) -
     assert whole == meter.usage(whole=True) == meter.usage(whole=False)
     assert (whole.input_tokens * 2, whole.output_tokens * 2) == (report.input_tokens, report.output_tokens)
     assert (whole.cached_input_tokens, whole.reasoning_tokens) == (3, reasoning)
-    stated: Any = (message.usage_metadata or {}).get("input_token_details")
+    metadata: Any = message.usage_metadata
+    stated = metadata["input_token_details"]
     assert whole.cache_write_tokens == stated.get("cache_creation", 0)  # langchain-openai tells it since 1.7
     assert whole.cache_write_tokens == 1 or "cache_creation" not in stated
 
