@@ -40,6 +40,6 @@ def test_the_documentations_blocks_run(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_notebook_runs() -> None:
     text = printed(executed(NOTEBOOKS / "langchain.ipynb"))
-    assert "RateLimitError.\nThe provider got 30 requests, and refused 20 of them." in text
-    assert text.count("30 of 30 answered") == 2
+    assert re.search(r"The others failed with \w*RateLimitError\.", text)
+    assert "ChatOpenAI True\n30 of 30 answered" in text
     assert "ai: I have to stop here, because the budget is used up." in text
