@@ -121,7 +121,7 @@ class Account:
         late = self._late
         late.append((self, usage, nano, at, took, outcome, attempts, estimate))
         if len(late) >= self._tracker.batch:
-            self._tracker.add_up()
+            self._tracker.add_up(at_once=False)
         return nano / NANO_PER_DOLLAR
 
     def book_later(self, usage: Usage, nano: int | None, at: int, attempts: int, estimate: Estimate) -> None:

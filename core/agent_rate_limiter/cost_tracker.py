@@ -35,6 +35,8 @@ _BATCH = 512
 """Calls that are noted in memory before they are added up: a lock for each costs as much as the sums."""
 _UNWRITTEN = 100_000
 """Calls that wait in memory while a ledger's file cannot be written; beyond, the oldest are lost, and that is said."""
+_RETRY = 5_000
+"""Milliseconds after which calls try again to write a ledger that cannot be written: each try may wait for its file."""
 _ACCOUNTS = 4_096
 _log = logging.getLogger("agent_rate_limiter")
 
@@ -86,6 +88,7 @@ class CostTracker:
         self._ledger = open_ledger(ledger, Keep.checked(keep_rows, keep_hours, passing_labels), synchronous=synchronous)
         self._accounts: dict[tuple[Target, tuple[tuple[str, str], ...]], Account] = {}
         self._failing = False
+        self._retry_at = 0
         self._spent = 0
         self.batch = 1 if self._ledger.durable else _BATCH
         self.late: deque[Note] = deque()
@@ -157,8 +160,14 @@ class CostTracker:
             account = self._accounts[target, labels] = self.account(target, dict(labels))
         return account
 
-    def add_up(self) -> None:
-        """Write down what was noted. A ledger that cannot be written is logged, and written when it can be again."""
+    def add_up(self, *, at_once: bool = True) -> None:
+        """Write down what was noted. A ledger that cannot be written is logged, and written when it can be again.
+
+        Args:
+            at_once: False on the way of a call: then it is not tried again and again while it fails.
+        """
+        if self._failing and not at_once and self._now() < self._retry_at:
+            return
         with self.lock:
             late = self.late
             notes = [late.popleft() for _ in range(len(late))]
@@ -166,25 +175,32 @@ class CostTracker:
                 self._write(notes)
 
     def _write(self, notes: list[Note]) -> None:
-        for place, note in enumerate(notes):
-            if note[2] is None:  # it was dropped before anybody had asked for a price
-                notes[place] = _priced(note)
         try:
+            for place, note in enumerate(notes):
+                if note[2] is None:  # it was dropped before anybody had asked for a price
+                    notes[place] = _priced(note)
             self._ledger.write(notes, self._now())
         except StoreUnavailable as error:
-            self.late.extendleft(reversed(notes))
-            lost = max(0, len(self.late) - _UNWRITTEN)
-            for _ in range(lost):
-                self.late.popleft()
-            if not self._failing or lost:
-                fate = f"; the oldest {lost} are lost" if lost else " until they can be written"
-                _log.error("%s %d calls wait in memory%s.", error, len(self.late), fate)
-            self._failing = True
+            self._keep_for_later(notes, error)
+            return
+        except Exception:  # noqa: BLE001 - whatever it is, no call is broken by its books
+            _log.exception("%d calls cannot be written to the ledger, and are lost to it.", len(notes))
             return
         self._spent += sum(note[2] or 0 for note in notes) if self._ledger.durable else 0
         if self._failing:
             self._failing = False
             _log.warning("The ledger can be written again; nothing that waited is missing.")
+
+    def _keep_for_later(self, notes: list[Note], error: StoreUnavailable) -> None:
+        self.late.extendleft(reversed(notes))
+        lost = max(0, len(self.late) - _UNWRITTEN)
+        for _ in range(lost):
+            self.late.popleft()
+        if not self._failing or lost:
+            fate = f"; the oldest {lost} are lost" if lost else " until they can be written"
+            _log.error("%s %d calls wait in memory%s.", error, len(self.late), fate)
+        self._failing = True
+        self._retry_at = self._now() + _RETRY
 
     # -- reading -------------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ import random
 import sqlite3
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import repeat
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from agent_rate_limiter.accounts import Account
 from agent_rate_limiter.ledger import DAY, HOUR, Note
 from agent_rate_limiter.ledger import statements as say
 from agent_rate_limiter.limits import NANO_PER_DOLLAR, Target
+from agent_rate_limiter.quotes import Quote
 from tests.benchmarks import measure
 from tests.benchmarks.measure import Contender, interleave, timed
 from tests.benchmarks.report import Cell, Goal, Report, Table
@@ -57,13 +58,24 @@ def run(*, quick: bool) -> Report:
 class _NoBooks(Account):
     __slots__ = ()
 
-    def book(self, usage: Usage, nano: int, *rest: object) -> float:
+    def book(  # noqa: PLR0917 - as what it stands for
+        self,
+        usage: Usage,
+        nano: int,
+        at: int,
+        took: int = 0,
+        outcome: str = "",
+        attempts: int = 1,
+        estimate: Estimate | None = None,
+    ) -> float:
         return nano / NANO_PER_DOLLAR
 
 
 class _Unkept(CostTracker):
-    def account(self, target: Target, *rest: object) -> Account:
-        made = super().account(target, *rest)  # type: ignore[arg-type]
+    def account(
+        self, target: Target, labels: Mapping[str, str], quote: Callable[[int | None], Quote] | None = None
+    ) -> Account:
+        made = super().account(target, labels, quote)
         return _NoBooks(self, target, made.labels, made._quote)
 
 

@@ -22,7 +22,7 @@ from agent_rate_limiter.ledger import DAY, HOUR, Keep, Key, Note, Row, Sums, key
 from agent_rate_limiter.ledger import statements as say
 from agent_rate_limiter.usage import Usage
 
-_PATIENCE = 2.0
+_PATIENCE = 1.0
 """Seconds that a writer waits for others."""
 _EVERY = 64
 """Calls after which a little is tidied up."""
@@ -34,6 +34,8 @@ _ROLLED = 128
 _NUMBERS = 10_000
 """Numbers of accounts that are remembered."""
 _EVER = 1 << 62
+_MOST = 1 << 53
+"""Tokens or nano-dollars (nine million dollars) of one call that are kept."""
 
 
 class SqliteLedger:
@@ -165,14 +167,18 @@ class SqliteLedger:
         else:
             number = self._number(connection, account, usage)
         sent, produced, cached, cost = usage.input_tokens, usage.output_tokens, usage.cached_input_tokens, nano or 0
-        kinds = (
+        kinds: tuple[int, ...] = (
             usage.cache_write_tokens,
             usage.cache_write_1h_tokens,
             usage.reasoning_tokens,
             usage.input_audio_tokens,
             usage.output_audio_tokens,
         )
-        ending = (cost, account.expected(estimate), took, outcome, attempts)
+        expected = account.expected(estimate)
+        if (sent | produced | cached | cost | expected | max(kinds)) > _MOST:  # nonsense, and too large for the file
+            sent, produced, cached, cost, expected = _capped(sent, produced, cached, cost, expected)
+            kinds = _capped(*kinds)
+        ending = (cost, expected, took, outcome, attempts)
         connection.execute(say.INSERT, (number, at, usage.requests, sent, produced, cached, *kinds, *ending))
         connection.execute(say.ADD_HOUR, (number, at - at % HOUR, usage.requests, sent, produced, cached, cost))
 
@@ -304,6 +310,10 @@ class SqliteLedger:
             number: Key(provider, model, tuple((name, value) for name, value in json.loads(labels)), source)
             for number, provider, model, labels, source in found
         }
+
+
+def _capped(*amounts: int) -> tuple[int, ...]:
+    return tuple(min(amount, _MOST) for amount in amounts)
 
 
 def _span(since: int | None, until: int | None) -> dict[str, int]:

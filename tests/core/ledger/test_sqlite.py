@@ -263,7 +263,11 @@ def test_another_synchronous(path: Path) -> None:
 
 
 def test_calls_go_on_while_the_file_is_locked(
-    costs: CostTracker, path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    costs: CostTracker,
+    manual_clock: ManualClock,
+    path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """They wait in memory, it is said once, and nothing is missing afterwards."""
     monkeypatch.setattr("agent_rate_limiter.ledger.sqlite._PATIENCE", 0.01)
@@ -276,8 +280,12 @@ def test_calls_go_on_while_the_file_is_locked(
     other.execute("ROLLBACK")
     other.close()
     costs.record("p:a", MILLION, agent=3)
-    assert [row["labels"] for row in reversed(costs.rows().rows)] == [{"agent": str(number)} for number in range(4)]
-    assert costs.total == 4
+    assert count(path) == 0  # it is not tried on every call: that may take a second
+    manual_clock.advance(5)
+    costs.record("p:a", MILLION, agent=4)
+    assert count(path) == 5
+    assert [row["labels"] for row in reversed(costs.rows().rows)] == [{"agent": str(number)} for number in range(5)]
+    assert costs.total == 5
     waits, is_back = caplog.records
     assert waits.levelno == logging.ERROR
     assert waits.getMessage().replace(str(path), "FILE") == (
@@ -288,7 +296,11 @@ def test_calls_go_on_while_the_file_is_locked(
 
 
 def test_the_longest_that_waits_is_lost_at_last_and_that_is_said(
-    costs: CostTracker, path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    costs: CostTracker,
+    manual_clock: ManualClock,
+    path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("agent_rate_limiter.cost_tracker._UNWRITTEN", 2)
     monkeypatch.setattr("agent_rate_limiter.ledger.sqlite._PATIENCE", 0.01)
@@ -297,6 +309,7 @@ def test_the_longest_that_waits_is_lost_at_last_and_that_is_said(
     other.execute("BEGIN IMMEDIATE")
     for number in range(3):
         costs.record("p:a", MILLION, agent=number)
+        manual_clock.advance(5)
     other.close()
     assert [row["labels"] for row in costs.rows()] == [{"agent": "2"}, {"agent": "1"}]
     assert "2 calls wait in memory; the oldest 1 are lost." in caplog.text
@@ -309,6 +322,7 @@ def test_nothing_is_half_written(costs: CostTracker, path: Path, monkeypatch: py
     costs.record("p:a", MILLION, agent="y")
     assert (count(path), count(path, "ledger_accounts")) == (1, 1)
     monkeypatch.undo()
+    costs.add_up()
     costs.record("p:a", MILLION, agent="y")
     assert (count(path), costs.total, len(costs.report(("agent",)))) == (3, 3.0, 2)
 
@@ -319,3 +333,19 @@ def test_an_error_that_we_have_no_words_for(path: Path, costs: CostTracker, capl
     connection.close()
     costs.record("p:a", MILLION)
     assert "cannot be used: no such table: ledger_hours. 1 calls wait in memory" in caplog.text
+
+
+def test_numbers_that_are_nonsense_are_kept_as_far_as_the_file_goes(costs: CostTracker) -> None:
+    assert costs.record("p:a", Usage(input_tokens=10**30, cache_write_tokens=10**25)) > 0
+    costs.record("q:a", Usage(cost=1e15))
+    assert [row["input_tokens"] for row in costs.rows()] == [0, 1 << 53]
+    assert costs.total == 2 * (1 << 53) / 10**9
+
+
+def test_whatever_goes_wrong_with_the_books_breaks_no_call(
+    costs: CostTracker, caplog: pytest.LogCaptureFixture
+) -> None:
+    costs.record("p:a", MILLION, agent="x")
+    costs.record("p:\udfff", Usage(cost=1.0))  # half a character
+    assert costs.total == 1
+    assert "1 calls cannot be written to the ledger, and are lost to it." in caplog.text
