@@ -8,6 +8,8 @@ from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
+from crewai.hooks.dispatch import HookAborted
+from crewai.llms import base_llm
 from crewai.llms.base_llm import call_stop_override, call_stream_override
 from crewai.types.usage_metrics import UsageMetrics
 
@@ -56,6 +58,9 @@ class Attempt:
         if not self.reservation.done:
             self.reservation.settle()
 
+
+_NEVER_SENT = (HookAborted, getattr(base_llm, "LLMCallBlockedError", HookAborted), NotImplementedError)
+"""What a hook denies, or an LLM has no such call for; once there was an answer, it is charged already."""
 
 current: ContextVar[Attempt | None] = ContextVar("agent_rate_limiter_crewai_attempt", default=None)
 """The attempt that we are in."""
@@ -107,8 +112,9 @@ class Call:
             with self._surroundings(), reservation.offered(), _without_retries():
                 yield self._llms[target]
             attempt.end()
-        except NotImplementedError:
-            reservation.cancel()  # an LLM without this kind of call
+        except _NEVER_SENT:
+            if not reservation.done:
+                reservation.cancel()
             raise
         except BaseException as error:
             if not self._again(attempt, error):

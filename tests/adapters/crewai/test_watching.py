@@ -10,6 +10,7 @@ from crewai import Crew, Task
 from crewai.agents.agent_builder.base_agent import BaseAgent
 from crewai.events.event_context import event_scope
 from crewai.hooks.dispatch import HookAborted
+from crewai.hooks.llm_hooks import register_before_llm_call_hook, unregister_before_llm_call_hook
 from crewai.knowledge.source.string_knowledge_source import StringKnowledgeSource
 from crewai.utilities.internal_instructor import InternalInstructor
 
@@ -83,6 +84,26 @@ def test_a_guard_denies_for_no_other_limit(provider: SimulatedProvider) -> None:
     limiter.acquire().settle()
     with BudgetGuard(limiter):
         assert llm_at(provider).call("Hello")
+
+
+@pytest.mark.parametrize("hook", ["aborts", "returns False"])
+def test_what_a_hook_denies_was_never_sent(hook: str, provider: SimulatedProvider) -> None:
+    limiter = roomy()
+    llm = limiter.wrap(llm_at(provider, max_tokens=300))
+
+    def deny(_: Any) -> bool:
+        if hook == "aborts":
+            raise HookAborted("Not today.")
+        return False
+
+    register_before_llm_call_hook(deny)
+    try:
+        error = outcome(lambda: llm.call("Hello"))
+    finally:
+        unregister_before_llm_call_hook(deny)
+    assert isinstance(error, HookAborted if hook == "aborts" else ValueError)
+    assert served(provider)[0] == booked(limiter)[0] == 0
+    assert taken(limiter) == (0, 0, 0)
 
 
 def test_a_line_for_each_task(provider: SimulatedProvider) -> None:
