@@ -19,7 +19,7 @@ SDK_LIBRARIES = ["httpx", "httpx2"] if int(openai.__version__.split(".")[0]) >= 
 """The HTTP libraries whose clients the installed SDK takes."""
 
 
-opened: list[OpenAI] = []
+opened: list[Any] = []
 """The sync clients of a test, to be closed after it."""
 
 

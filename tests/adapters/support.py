@@ -18,10 +18,10 @@ MODEL = "gpt-4"
 ONCE = RetryStrategy(max_attempts=1)
 
 
-def roomy(**options: Any) -> MultiProviderLimiter:
+def roomy(provider: str = "openai", model: str = MODEL, **options: Any) -> MultiProviderLimiter:
     """A limiter in which nothing binds, nothing refills, and nothing is retried: what is used stays visible."""
     totals = [Limit(Resource.REQUESTS, 10_000, None), Limit(Resource.TOKENS, 10_000_000, None)]
-    return MultiProviderLimiter([Provider("openai", {MODEL: {"limits": totals, **options}})], retry=ONCE)
+    return MultiProviderLimiter([Provider(provider, {model: {"limits": totals, **options}})], retry=ONCE)
 
 
 def used(limiter: RateLimiter | MultiProviderLimiter, resource: str) -> float:

@@ -6,7 +6,7 @@ import asyncio
 import gc
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import anthropic
@@ -20,17 +20,17 @@ from agent_rate_limiter import (
     AcquireTimeout,
     BudgetExceeded,
     ConfigError,
-    Limit,
     LimiterClosed,
     MultiProviderLimiter,
     Provider,
     RateLimiterError,
     RequestTooLarge,
-    Resource,
 )
 from agent_rate_limiter.testing.simulated import Fault, SimulatedProvider
 from agent_rate_limiter_adapters.anthropic import adapter
-from tests.adapters.support import ONCE, Heard, Reply, ScriptedServer, accounted, booked, finish, used
+from tests.adapters import support
+from tests.adapters.openai_sdk import opened as clients
+from tests.adapters.support import Heard, Reply, ScriptedServer, accounted, booked, finish, used
 
 MODEL = "claude-opus-4"
 QUESTION: Any = [{"role": "user", "content": "Why is the sky blue?"}]
@@ -41,37 +41,13 @@ both = pytest.mark.parametrize("kind", BOTH)
 
 def roomy(name: str = "anthropic", **options: Any) -> MultiProviderLimiter:
     """A limiter in which nothing binds, nothing refills, and nothing is retried."""
-    totals = [Limit(Resource.REQUESTS, 10_000, None), Limit(Resource.TOKENS, 10_000_000, None)]
-    return MultiProviderLimiter([Provider(name, {MODEL: {"limits": totals, **options}})], retry=ONCE)
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[SimulatedProvider]:
-    with SimulatedProvider(default={"output_tokens": 40}, seed=5) as provider:
-        yield provider
-
-
-@pytest.fixture
-def provider(running: SimulatedProvider) -> SimulatedProvider:
-    running.reset()
-    return running
-
-
-_open: list[Any] = []
-
-
-@pytest.fixture(autouse=True)
-def _closing() -> Iterator[None]:
-    """Close the sync clients of a test."""
-    yield
-    while _open:
-        _open.pop().close()
+    return support.roomy(name, MODEL, **options)
 
 
 def client_of(kind: Callable[..., Any], provider: SimulatedProvider, **options: Any) -> Any:
     client = kind(**{"base_url": provider.anthropic_url, "api_key": "sk-test", **options})
     if not hasattr(client, "__aenter__"):
-        _open.append(client)
+        clients.append(client)
     return client
 
 
@@ -405,7 +381,7 @@ def test_copies_of_a_twin_keep_the_credentials_of_its_original() -> None:
     limiter = roomy()
     with ScriptedServer(answer) as server:
         original = Anthropic(base_url=server.url, credentials=lambda **_: token)
-        _open.append(original)
+        clients.append(original)
         ask(adapter(original, limiter).with_options(timeout=5).copy())
     assert heard[0].headers["authorization"] == "Bearer from-the-provider"
     assert booked(limiter) == (1, 3, 2)

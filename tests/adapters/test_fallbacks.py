@@ -38,7 +38,7 @@ def openai_of(url: str, **options: Any) -> OpenAI:
 
 def anthropic_of(url: str) -> Anthropic:
     client = Anthropic(base_url=url, api_key="sk-ant-second")
-    opened.append(client)  # type: ignore[arg-type]  # it is closed in the same way
+    opened.append(client)
     return client
 
 

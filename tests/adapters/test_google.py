@@ -20,17 +20,17 @@ from agent_rate_limiter import (
     AcquireTimeout,
     BudgetExceeded,
     ConfigError,
-    Limit,
     LimiterClosed,
     MultiProviderLimiter,
     Provider,
     RateLimiterError,
     RequestTooLarge,
-    Resource,
 )
 from agent_rate_limiter.testing.simulated import Fault, SimulatedProvider
 from agent_rate_limiter_adapters.google import adapter
-from tests.adapters.support import ONCE, Heard, Reply, ScriptedServer, accounted, booked, finish, used
+from tests.adapters import support
+from tests.adapters.openai_sdk import opened as clients
+from tests.adapters.support import Heard, Reply, ScriptedServer, accounted, booked, finish, used
 
 MODEL = "gemini-2.5-flash"
 QUESTION = "Why is the sky blue?"
@@ -41,31 +41,7 @@ ways = pytest.mark.parametrize("way", ["sync", "async"])
 
 def roomy(name: str = "gemini", **options: Any) -> MultiProviderLimiter:
     """A limiter in which nothing binds, nothing refills, and nothing is retried."""
-    totals = [Limit(Resource.REQUESTS, 10_000, None), Limit(Resource.TOKENS, 10_000_000, None)]
-    return MultiProviderLimiter([Provider(name, {MODEL: {"limits": totals, **options}})], retry=ONCE)
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[SimulatedProvider]:
-    with SimulatedProvider(default={"output_tokens": 40}, seed=5) as provider:
-        yield provider
-
-
-@pytest.fixture
-def provider(running: SimulatedProvider) -> SimulatedProvider:
-    running.reset()
-    return running
-
-
-_open: list[genai.Client] = []
-
-
-@pytest.fixture(autouse=True)
-def _closing() -> Iterator[None]:
-    """Close the sync connections of a test."""
-    yield
-    while _open:
-        _open.pop().close()
+    return support.roomy(name, MODEL, **options)
 
 
 def client_of(provider: SimulatedProvider, **options: Any) -> genai.Client:
@@ -74,8 +50,9 @@ def client_of(provider: SimulatedProvider, **options: Any) -> genai.Client:
 
 def opened(url: str, *, enterprise: bool = False, **options: Any) -> genai.Client:
     http_options = types.HttpOptions(base_url=url, **options)
-    _open.append(genai.Client(api_key="key", enterprise=enterprise, http_options=http_options))
-    return _open[-1]
+    client = genai.Client(api_key="key", enterprise=enterprise, http_options=http_options)
+    clients.append(client)
+    return client
 
 
 def ask(models: Any, **options: Any) -> Any:
@@ -348,7 +325,7 @@ def test_a_dropped_original_leaves_the_twins_calls_alone(provider: SimulatedProv
     provider.inject(Fault("slow_stream", seconds=0.005))
     pieces = stream(twin.models)
     next(pieces)
-    _open.clear()
+    clients.clear()
     gc.collect()
     assert list(pieces)
     ask(twin.models)

@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import Any
 
-import anthropic
-import httpx2
-import openai
 import pytest
 from google import genai
 
-from agent_rate_limiter import MultiProviderLimiter, Provider, RetryBudget, RetryStrategy
-from agent_rate_limiter.providers import FailureKind, read_failure
+from agent_rate_limiter import MultiProviderLimiter, RetryBudget
 from agent_rate_limiter.testing.simulated import Fault, SimulatedProvider
+from tests.adapters.sdks import (
+    SDKS,
+    AsyncHalf,
+    Sdk,
+    both_ways,
+    called,
+    closed,
+    every_sdk,
+    limiter_of,
+    streamed,
+)
 from tests.adapters.support import booked, finish
 
-QUESTION: Any = [{"role": "user", "content": "Why is the sky blue?"}]
-WAIT, PARKED, NO_CREDIT = FailureKind.WAIT, FailureKind.PARKED, FailureKind.NO_CREDIT
-OVERLOADED, TOO_LARGE, TRANSIENT = FailureKind.OVERLOADED, FailureKind.TOO_LARGE, FailureKind.TRANSIENT
-FATAL = FailureKind.FATAL
 pytestmark = pytest.mark.filterwarnings("ignore:Inheritance class Aiohttp")  # Google's own client, async, unwrapped
-EAGER = genai.types.HttpRetryOptions(attempts=5, initial_delay=0.01)
-ONE = genai.types.HttpRetryOptions(attempts=1)  # None retries lost connections, after up to ten seconds (3.4)
 
 
 @pytest.fixture(scope="module")
@@ -37,109 +38,6 @@ def running() -> Iterator[SimulatedProvider]:
 def provider(running: SimulatedProvider) -> SimulatedProvider:
     running.reset()
     return running
-
-
-# ------------------------------------------------------------------ the SDKs, as their users have them
-
-
-class Sdk(NamedTuple):
-    """An SDK: how its clients are made, with `retries` of its own, and called."""
-
-    name: str
-    model: str
-    client: Callable[[SimulatedProvider, bool, int], Any]
-    ask: Callable[[Any, bool], Any]
-    errors: tuple[type[Exception], ...]
-    """Broken streams and, at Google, lost connections come as the HTTP library's."""
-
-
-def _openai(provider: SimulatedProvider, sync: bool, retries: int) -> Any:
-    kind: Any = openai.OpenAI if sync else openai.AsyncOpenAI
-    return kind(base_url=provider.openai_url, api_key="sk-test", max_retries=retries)
-
-
-def _ask_openai(client: Any, stream: bool) -> Any:
-    return client.chat.completions.create(model="gpt-4", messages=QUESTION, max_tokens=30, stream=stream)
-
-
-def _anthropic(provider: SimulatedProvider, sync: bool, retries: int) -> Any:
-    kind: Any = anthropic.Anthropic if sync else anthropic.AsyncAnthropic
-    return kind(base_url=provider.anthropic_url, api_key="sk-test", max_retries=retries)
-
-
-def _ask_anthropic(client: Any, stream: bool) -> Any:
-    return client.messages.create(model="claude-opus-4", messages=QUESTION, max_tokens=30, stream=stream)
-
-
-class _Async:
-    """A client of Google's is both; this one stands for its async half."""
-
-    def __init__(self, client: genai.Client) -> None:
-        self.client = client
-
-
-def _google(provider: SimulatedProvider, sync: bool, retries: int) -> Any:
-    del sync
-    options = genai.types.HttpOptions(base_url=provider.gemini_url, retry_options=EAGER if retries else ONE)
-    return genai.Client(api_key="key", http_options=options)
-
-
-def _ask_google(client: Any, stream: bool) -> Any:
-    models = client.client.aio.models if isinstance(client, _Async) else client.models
-    call = models.generate_content_stream if stream else models.generate_content
-    return call(model="gemini-2.5-flash", contents="Why is the sky blue?")
-
-
-SDKS = {
-    "openai": Sdk("openai", "gpt-4", _openai, _ask_openai, (openai.APIError,)),
-    "anthropic": Sdk(
-        "anthropic", "claude-opus-4", _anthropic, _ask_anthropic, (anthropic.APIError, httpx2.TransportError)
-    ),
-    "google": Sdk("gemini", "gemini-2.5-flash", _google, _ask_google, (genai.errors.APIError, httpx2.TransportError)),
-}
-every_sdk = pytest.mark.parametrize("sdk", SDKS.values(), ids=SDKS)
-both_ways = pytest.mark.parametrize("sync", [True, False], ids=["sync", "async"])
-streamed = pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
-
-
-def limiter_of(sdk: Sdk, **retry: Any) -> MultiProviderLimiter:
-    strategy = RetryStrategy(**{"base": 0.01, **retry})
-    return MultiProviderLimiter([Provider(sdk.name, {sdk.model: {"concurrency": 50}})], retry=strategy)
-
-
-async def _closed(client: Any) -> None:
-    if isinstance(client, genai.Client):
-        await client.aio.aclose()
-    await finish(client.close())
-
-
-def called(
-    sdk: Sdk,
-    provider: SimulatedProvider,
-    limiter: MultiProviderLimiter,
-    *,
-    sync: bool = True,
-    stream: bool = False,
-    times: int = 1,
-) -> list[Exception]:
-    """Call through a wrapped client that would retry by itself; return the SDK's errors."""
-    raised: list[Exception] = []
-
-    async def use() -> None:
-        client = limiter.wrap(sdk.client(provider, sync, 5))
-        asked = client if sync or not isinstance(client, genai.Client) else _Async(client)
-        for _ in range(times):
-            try:
-                await finish(sdk.ask(asked, stream))
-            except sdk.errors as error:
-                raised.append(error)
-        await _closed(client)
-
-    asyncio.run(use())
-    return raised
-
-
-# ------------------------------------------------------------------ attempts
 
 
 @every_sdk
@@ -300,7 +198,7 @@ def _decorated(
 ) -> list[Any]:
     """What a decorated function returns that calls an SDK whose own retries are off."""
     client = sdk.client(provider, sync, 0)
-    asked = client if sync or not isinstance(client, genai.Client) else _Async(client)
+    asked = client if sync or not isinstance(client, genai.Client) else AsyncHalf(client)
     limited = limiter.limit(provider=sdk.name, model=sdk.model)
 
     @limited
@@ -325,104 +223,6 @@ def _decorated(
         try:
             return await finish(function())
         finally:
-            await _closed(client)
+            await closed(client)
 
     return asyncio.run(use())
-
-
-# ------------------------------------------------------------------ what each error means, told by the SDK's exception
-
-
-class Case(NamedTuple):
-    sdk: str
-    fault: str | Fault
-    expected: FailureKind
-    kind: str | None = None  # as the limiter knows it from its configuration; None tells it from the exception
-
-
-def _in_stream(code: str, message: str) -> Fault:
-    return Fault("stream_error", error={"type": code, "code": code, "message": message}, after_pieces=0)
-
-
-_AZURE = {"error": {"code": "429", "message": "You have exceeded token rate limit. Please retry after 22 seconds."}}
-CASES = [
-    # (a) wait and retry
-    *(Case(name, "rate_limit", WAIT) for name in SDKS),
-    Case("openai", Fault("rate_limit", dimension="rpm"), WAIT),
-    Case("openai", Fault("rate_limit", dimension="tpd"), PARKED),
-    Case("openai", Fault("rate_limit", dimension="rpd"), PARKED),
-    Case("openai", Fault("rate_limit", bare=True), WAIT),
-    Case("openai", Fault("rate_limit", retry_after=121), WAIT),
-    Case("openai", Fault("answer", status=429, body=_AZURE), WAIT, "azure"),
-    Case("anthropic", "ramp_limit_exceeded", WAIT),
-    Case("google", "vertex_exhausted", WAIT, "vertex"),
-    Case("openai", "bedrock_throttling", WAIT, "bedrock"),
-    Case("openai", "mistral_rate_limited", WAIT, "mistral"),
-    Case("openai", "xai_rate_limited", WAIT, "xai"),
-    Case("openai", "cohere_rate_limited", WAIT, "cohere"),
-    # (b) stop: quota or credit is gone
-    Case("openai", "insufficient_quota", NO_CREDIT),
-    Case("openai", "credit_balance_exhausted", NO_CREDIT),
-    Case("openai", "organization_spend_limit_exceeded", NO_CREDIT),
-    Case("openai", "project_spend_limit_exceeded", NO_CREDIT),
-    Case("openai", "organization_usage_limit_exceeded", NO_CREDIT),
-    Case("anthropic", "enforced_spend_limit_reached", NO_CREDIT),
-    Case("anthropic", "contract_spend_limit_reached", NO_CREDIT),
-    Case("anthropic", "credit_balance_too_low", NO_CREDIT),
-    Case("anthropic", "usage_limit_reached", NO_CREDIT),
-    Case("anthropic", "workspace_usage_limit_reached", NO_CREDIT),
-    Case("anthropic", "billing_error", NO_CREDIT),
-    Case("google", "daily_quota", PARKED),
-    Case("google", "limit_zero", NO_CREDIT),
-    Case("openai", "openrouter_no_credits", NO_CREDIT, "openrouter"),
-    Case("openai", "deepseek_no_balance", NO_CREDIT, "deepseek"),
-    Case("openai", "xai_free_quota", NO_CREDIT, "xai"),
-    Case("openai", "bedrock_quota_exceeded", NO_CREDIT, "bedrock"),
-    # (c) overloaded: fall back or shed load
-    *(Case(name, "overloaded", OVERLOADED) for name in SDKS),
-    Case("openai", "slow_down", OVERLOADED),
-    Case("openai", "slow_down_429", WAIT),
-    Case("openai", "resource_unavailable", OVERLOADED),
-    Case("openai", "high_demand", OVERLOADED, "azure"),
-    Case("openai", "mistral_capacity", OVERLOADED, "mistral"),
-    Case("openai", "bedrock_not_ready", OVERLOADED, "bedrock"),
-    Case("openai", "bedrock_unavailable", OVERLOADED, "bedrock"),
-    Case("anthropic", _in_stream("overloaded_error", "Overloaded"), OVERLOADED),
-    Case("google", Fault("stream_error", after_pieces=0), OVERLOADED),
-    Case("openai", _in_stream("rate_limit_exceeded", "Rate limit reached. Please try again in 4s."), WAIT),
-    # (d) never fits
-    Case("openai", "request_too_large", TOO_LARGE),
-    # the server and the network
-    *(Case(name, "server_error", TRANSIENT) for name in SDKS),
-    *(Case(name, fault, TRANSIENT) for name in SDKS for fault in ("bad_gateway", "gateway_timeout", "reset")),
-    *(Case(name, "reset_after_headers", TRANSIENT) for name in SDKS),
-    *(Case(name, Fault("reset_stream"), TRANSIENT) for name in SDKS),
-    # the request itself
-    *(Case(name, "authentication", FATAL) for name in SDKS),
-    *(Case(name, Fault("answer", status=404, body={"error": {"message": "?"}}), FATAL) for name in SDKS),
-]
-
-
-def _id(case: Case) -> str:
-    fault = case.fault
-    return f"{case.sdk}-{fault}" if isinstance(fault, str) else f"{case.sdk}-{fault.kind}-{fault.dimension}"
-
-
-@pytest.mark.parametrize("case", CASES, ids=_id)
-@both_ways
-def test_what_an_sdks_exception_means(provider: SimulatedProvider, case: Case, *, sync: bool) -> None:
-    provider.inject(case.fault)
-    sdk = SDKS[case.sdk]
-    stream = isinstance(case.fault, Fault) and "stream" in case.fault.kind
-
-    async def use() -> Exception:
-        client = sdk.client(provider, sync, 0)
-        asked = client if sync or not isinstance(client, genai.Client) else _Async(client)
-        with pytest.raises(Exception) as caught:  # noqa: PT011 - whatever the SDK makes of it
-            await finish(sdk.ask(asked, stream))
-        await _closed(client)
-        return caught.value
-
-    failure = read_failure(asyncio.run(use()), case.kind, time.time())
-    assert failure is not None
-    assert failure.kind is case.expected, failure

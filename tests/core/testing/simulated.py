@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 
@@ -11,6 +11,11 @@ from agent_rate_limiter.testing.simulated.accounts import Account, Reservation
 from agent_rate_limiter.testing.simulated.calls import Call, Refusal
 from agent_rate_limiter.testing.simulated.options import Dialect, configure
 
+if TYPE_CHECKING:
+    from openai import OpenAI
+    from openai.types.chat import ChatCompletionMessageParam
+
+QUESTION: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Why is the sky blue?"}]
 NOW = 1_795_471_200.0  # 2026-11-23 22:00:00 UTC, a whole minute
 
 
@@ -22,6 +27,11 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+def ask(client: OpenAI) -> httpx.Headers:
+    """The headers of an answer to the SDK."""
+    return httpx.Headers(dict(client.chat.completions.with_raw_response.create(model="m", messages=QUESTION).headers))
 
 
 def post(

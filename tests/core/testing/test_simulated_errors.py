@@ -2,45 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING
 
-import httpx
 import openai
 import pytest
 from openai import OpenAI
 
 from agent_rate_limiter.testing.simulated import Fault, SimulatedProvider
 from agent_rate_limiter.testing.simulated.catalogue import NAMES
-from tests.core.testing.simulated import NOW, Clock, post
-
-if TYPE_CHECKING:
-    from openai.types.chat import ChatCompletionMessageParam
-
-QUESTION: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Why is the sky blue?"}]
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def provider(clock: Clock) -> Iterator[SimulatedProvider]:
-    models = {"m": {"rpm": 100, "tpm": 10_000, "output_tokens": 50}}
-    with SimulatedProvider(models, clock=lambda: clock.now) as running:  # type: ignore[arg-type]
-        yield running
-
-
-@pytest.fixture
-def client(provider: SimulatedProvider) -> Iterator[OpenAI]:
-    with OpenAI(base_url=provider.openai_url, api_key="x", max_retries=0, timeout=5) as running:
-        yield running
-
-
-def ask(client: OpenAI) -> httpx.Headers:
-    return httpx.Headers(dict(client.chat.completions.with_raw_response.create(model="m", messages=QUESTION).headers))
+from tests.core.testing.simulated import NOW, QUESTION, ask, post
 
 
 @pytest.mark.parametrize(

@@ -4,45 +4,19 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
-import httpx
 import openai
 import pytest
 from openai import OpenAI
 
 from agent_rate_limiter.errors import ConfigError
 from agent_rate_limiter.testing.simulated import Fault, SimulatedProvider
-from tests.core.testing.simulated import NOW, Clock, post
+from tests.core.testing.simulated import NOW, QUESTION, Clock, ask, post
 
 if TYPE_CHECKING:
-    from openai.types.chat import ChatCompletionChunk, ChatCompletionMessageParam
-
-QUESTION: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Why is the sky blue?"}]
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def provider(clock: Clock) -> Iterator[SimulatedProvider]:
-    models = {"m": {"rpm": 100, "tpm": 10_000, "output_tokens": 50}}
-    with SimulatedProvider(models, clock=lambda: clock.now) as running:  # type: ignore[arg-type]
-        yield running
-
-
-@pytest.fixture
-def client(provider: SimulatedProvider) -> Iterator[OpenAI]:
-    with OpenAI(base_url=provider.openai_url, api_key="x", max_retries=0, timeout=5) as running:
-        yield running
-
-
-def ask(client: OpenAI) -> httpx.Headers:
-    return httpx.Headers(dict(client.chat.completions.with_raw_response.create(model="m", messages=QUESTION).headers))
+    from openai.types.chat import ChatCompletionChunk
 
 
 @pytest.mark.parametrize(("kind", "admitted"), [("reset", 0), ("reset_after_headers", 1)])
