@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import weakref
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import asyncio
     from uuid import UUID
 
     from agent_rate_limiter import Reservation
@@ -21,7 +21,7 @@ class Runs:
     """
 
     def __init__(self) -> None:
-        self._open: dict[int, _Run] = {}
+        self._open: dict[int, tuple[Reservation, Callable[[], None]]] = {}
 
     def __contains__(self, run_id: UUID) -> bool:
         """Whether it has begun."""
@@ -36,58 +36,42 @@ class Runs:
             task: that makes the call, if one does.
         """
         key = run_id.int
-        call.offer()
-        self._open[key] = _Run(call, weakref.finalize(run_id, self._lose, key), task)
-        if task is not None:
-            task.add_done_callback(self._open[key].told(lambda: self._lose(key)))
-
-    def find(self, run_id: UUID) -> Reservation | None:
-        """Return the reservation of a run that has begun."""
-        run = self._open.get(run_id.int)
-        return None if run is None else run.call
-
-    def end(self, run_id: UUID) -> Reservation | None:
-        """Return the reservation of a run that ends, for it to be ended; None when nobody noted it, or it is lost."""
-        run = self._open.pop(run_id.int, None)
-        if run is None:
-            return None
-        run.forget()
-        return run.call
-
-    def _lose(self, key: int) -> None:
-        """A run is gone without an end; this may be a finalizer, and so anywhere: nothing may be waited for."""
-        run = self._open.pop(key, None)
-        if run is not None:
-            run.call.abandon()
-
-
-class _Run:
-    """A run, and what tells that it is lost."""
-
-    def __init__(
-        self, call: Reservation, finalizer: weakref.finalize[..., Any], task: asyncio.Task[Any] | None
-    ) -> None:
-        self.call = call
-        self._finalizer = finalizer
-        self._finalizer.atexit = False
-        self._task = task
-        self._told: Any = None
-
-    def told(self, lose: Any) -> Any:
-        """Return what is called when the task is done."""
+        finalizer = weakref.finalize(run_id, self._lose, key)
+        finalizer.atexit = False
 
         def done(task: asyncio.Task[Any]) -> None:
             if task.cancelled():
-                lose()
+                self._lose(key)
 
-        self._told = done
-        return done
+        def forget() -> None:
+            finalizer.detach()
+            if task is not None:
+                task.remove_done_callback(done)
 
-    def forget(self) -> None:
-        """It has ended as it should."""
-        self._finalizer.detach()
-        if self._task is not None:
-            self._task.remove_done_callback(self._told)
+        if task is not None:
+            task.add_done_callback(done)
+        self._open[key] = (call, forget)
+        call.offer()
+
+    def find(self, run_id: UUID) -> Reservation | None:
+        """Return the reservation of a run that has begun."""
+        return self._open.get(run_id.int, (None,))[0]
+
+    def end(self, run_id: UUID) -> Reservation | None:
+        """Return the reservation of a run that ends, for it to be ended; None when nobody noted it, or it is lost."""
+        call, forget = self._open.pop(run_id.int, (None, _nothing))
+        forget()
+        return call
+
+    def _lose(self, key: int) -> None:
+        """A run is gone without an end; this may be a finalizer, and so anywhere: nothing may be waited for."""
+        call, _ = self._open.pop(key, (None, _nothing))
+        if call is not None:
+            call.abandon()
+
+
+def _nothing() -> None:
+    """There is nothing to forget."""
 
 
 _runs: MutableMapping[Any, Runs] = weakref.WeakKeyDictionary()
