@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agent_rate_limiter import Limit, LimitExceeded, RateLimiter, StoreUnavailable
+from agent_rate_limiter import Estimate, Limit, LimitExceeded, RateLimiter, StoreUnavailable, Usage
 
 _KEY = {"Authorization": "Bearer sk-test"}
 
@@ -29,24 +29,26 @@ class Worker:
     Args:
         uri: the store.
         log: where it writes a line for each call: "+ seconds" at its admission, "- seconds" at its end.
-        limit: `Limit`'s arguments.
+        limit: `Limit`'s arguments, or several limits'.
         seconds: for how long.
         tasks: how many callers.
         holding: seconds that each call lasts.
         options: the limiter's.
         provider: where each call is sent, if anywhere: a simulated OpenAI's address.
         go: a file to wait for, so that all begin together.
+        cost: dollars of each call; then "=" follows when its settlement is acknowledged.
     """
 
     uri: str
     log: str
-    limit: dict[str, Any]
+    limit: dict[str, Any] | list[dict[str, Any]]
     seconds: float = 2.0
     tasks: int = 4
     holding: float = 0.0
     options: dict[str, Any] = field(default_factory=dict[str, Any])
     provider: str = ""
     go: str = ""
+    cost: float = 0.0
 
     def start(self) -> subprocess.Popen[bytes]:
         """Start it."""
@@ -54,7 +56,9 @@ class Worker:
 
     def work(self) -> None:
         """Make calls until time is up."""
-        limiter = RateLimiter(Limit(**self.limit), target="openai:gpt-4", store=self.uri, **self.options)
+        several = self.limit if isinstance(self.limit, list) else [self.limit]
+        limits = [Limit(**limit) for limit in several]
+        limiter = RateLimiter(limits, target="openai:gpt-4", store=self.uri, **self.options)
         with Path(self.log).open("a", encoding="utf-8", buffering=1) as log:
             log.write("ready\n")
             while self.go and not Path(self.go).exists():
@@ -85,11 +89,13 @@ class Worker:
     async def _call(self, limiter: RateLimiter, log: Any, end: float) -> None:
         while (left := end - time.time()) > 0:
             try:
-                async with limiter.reserve(timeout=left) as call:
+                async with limiter.reserve(Estimate(cost=self.cost), timeout=left) as call:
                     log.write(f"+ {call._hold.taken_at / 1000:.3f} {os.getpid()}\n")  # by the clock that counts
                     if self.holding:
                         await asyncio.sleep(self.holding)
                     log.write(f"- {time.time() // 0.001 / 1000:.3f} {os.getpid()}\n")  # before its slot comes back
+                    call.settle(Usage(cost=self.cost))
+                log.write(f"= {time.time():.3f} {os.getpid()}\n")
             except LimitExceeded:
                 return
             except StoreUnavailable:

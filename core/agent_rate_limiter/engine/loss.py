@@ -10,7 +10,7 @@ from agent_rate_limiter.admission import Bucket, Refusal, admit, refuse
 from agent_rate_limiter.engine.port import Answer, Hold
 
 FAIL_CLOSED, FAIL_OPEN, LOCAL = POLICIES = ("fail_closed", "fail_open", "local")
-_FIRST, _LAST = 100, 5_000
+_FIRST, _LAST = 100, 2_000
 """Milliseconds until the store is tried again; doubled each time, with jitter."""
 _MEANS = {
     FAIL_CLOSED: "calls are refused",

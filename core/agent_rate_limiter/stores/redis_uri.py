@@ -84,7 +84,7 @@ class RedisAddress:
 
     def unavailable(self, error: Exception) -> StoreUnavailable:
         """Return what a client's error means, and what to do."""
-        kind, text = type(error).__name__, str(error)
+        kind, text = type(error).__name__, str(error).rstrip(".")
         fixes = (fix for marks, fix in _FIXES if any(mark in kind or mark in text for mark in marks))
         return StoreUnavailable(f"The store {self.name} cannot be used: {text}. {next(fixes, _OTHERWISE)}")
 
