@@ -235,6 +235,14 @@ assert_type(limiter.costs, CostTracker)
 assert_type(limiter.costs.report(by=("agent", "model"), since=datetime(2026, 1, 1), until=0.0), CostReport)  # noqa: DTZ001
 assert_type(limiter.costs.report().to_dicts(), list[dict[str, object]])
 assert_type(limiter.costs.total, float)
+with CostTracker("memory://", prices={"p:a": Price(1, 2)}, keep_rows=30) as costs:
+    assert_type(costs.record("p:a", Usage(input_tokens=5), latency=0.5, agent="x", run=7), float)
+    assert_type(costs.report(every="day", timezone="Europe/Berlin").to_csv(), str)
+    assert_type(costs.rows(5), CostReport)
+    costs.record("p:a")  # type: ignore[call-arg]
+MultiProviderLimiter(ledger=costs, on_unknown_price="block")
+MultiProviderLimiter(ledger="sqlite:///costs.db")
+Price(3, 15, tiers={200_000: Price(6, 22.5)}, service_tiers={"batch": Price(1.5, 7.5)})
 
 
 # ---------------------------------------------------------------- the vocabulary

@@ -36,13 +36,13 @@ INSERT OR IGNORE INTO ledger_meta VALUES ('version', '{VERSION}');
 """
 _PLUS = ", ".join(f"{name} = {name} + excluded.{name}" for name in COLUMNS)
 INSERT = f"INSERT INTO ledger_rows VALUES (NULL, {', '.join('?' * 16)})"
-ADD_HOUR = f"INSERT INTO ledger_hours VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET {_PLUS}"
+ADD_HOUR = f"INSERT INTO ledger_hours VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (account, start) DO UPDATE SET {_PLUS}"
 ADD_DAYS = f"""
     INSERT INTO ledger_days
     SELECT ?, start - start % {DAY} AS day, sum(requests), sum(input_tokens), sum(output_tokens),
            sum(cached_input_tokens), sum(cost)
     FROM ledger_hours WHERE account = ? AND start < ? GROUP BY day
-    ON CONFLICT DO UPDATE SET {_PLUS}
+    ON CONFLICT (account, start) DO UPDATE SET {_PLUS}
 """
 _SUMS = ", ".join(f"sum({name})" for name in COLUMNS)
 _TABLES = (("ledger_hours", HOUR), ("ledger_days", DAY))
