@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 from agent_rate_limiter.candidates import Candidates, Way, Ways
 from agent_rate_limiter.decision import Decision
-from agent_rate_limiter.errors import LimitExceeded
-from agent_rate_limiter.events import Retried
+from agent_rate_limiter.errors import LimitExceeded, ReservationError
+from agent_rate_limiter.events import Refused, Retried
 from agent_rate_limiter.limits import Target
 from agent_rate_limiter.providers.model import Failure, FailureKind
 from agent_rate_limiter.reservation import Reservation
+from agent_rate_limiter.standing import AGAIN, NEW, Standing
 from agent_rate_limiter.usage import Estimate
 
 if TYPE_CHECKING:
@@ -91,6 +92,8 @@ class Attempts:
         reservation = self._calls.claim(self._target)
         if reservation is not None:
             self._begin()
+            if self._candidates is not None:
+                self._candidates.taken(self._target, reservation)
         return reservation
 
     def acquire(self) -> Reservation:
@@ -107,13 +110,12 @@ class Attempts:
             try:
                 if way.backoff:
                     self._calls.pause(way.backoff)
-                call = self._calls.acquire(
-                    way.target, self._estimate, self._priority, way.timeout, again=way.again, probe=way.probe
-                )
-            except LimitExceeded as refusal:  # noqa: PERF203 - that is the loop
+                terms = way.target, self._estimate, self._priority, way.timeout, way.standing
+                call = self._calls.acquire(*terms)
+            except (LimitExceeded, ReservationError) as refusal:  # noqa: PERF203 - that is the loop
                 way = ways.send(refusal)
             else:
-                return self._taken(way, call)
+                return self._taken(way.target, call)
 
     async def acquire_async(self) -> Reservation:
         """Wait, letting the event loop run, until the next attempt may be sent. As `acquire`."""
@@ -124,13 +126,12 @@ class Attempts:
             try:
                 if way.backoff:
                     await self._calls.pause_async(way.backoff)
-                call = await self._calls.acquire_async(
-                    way.target, self._estimate, self._priority, way.timeout, again=way.again, probe=way.probe
-                )
-            except LimitExceeded as refusal:  # noqa: PERF203 - as above
+                terms = way.target, self._estimate, self._priority, way.timeout, way.standing
+                call = await self._calls.acquire_async(*terms)
+            except (LimitExceeded, ReservationError) as refusal:  # noqa: PERF203 - as above
                 way = ways.send(refusal)
             else:
-                return self._taken(way, call)
+                return self._taken(way.target, call)
 
     def try_acquire(self) -> Reservation | Decision:
         """Admit the next attempt now, or say why not: never waits."""
@@ -139,15 +140,18 @@ class Attempts:
             return self._calls.try_acquire(self._target, self._estimate, self._priority)
         refused: list[Decision] = []
         for target in self._candidates.order(self._estimate):
-            call = self._calls.try_acquire(target, self._estimate, self._priority)
+            call = self._calls.try_acquire(target, self._estimate, self._priority, Standing(quiet=True))
             if not isinstance(call, Decision):
-                return self._taken(Way(target, 0.0), call)
+                return self._taken(target, call)
             refused.append(call)
-        return min(refused, key=lambda decision: (decision.retry_after is None, decision.retry_after))
+        decision = min(refused, key=lambda decision: (decision.retry_after is None, decision.retry_after))
+        if self._calls.events.listening:
+            self._calls.events.emit(Refused(self._calls.seconds(), decision.target, decision=decision))
+        return decision
 
-    def _taken(self, way: Way, call: Reservation) -> Reservation:
+    def _taken(self, target: Target, call: Reservation) -> Reservation:
         call.count(self._attempt)
-        return call if self._candidates is None else self._candidates.taken(way, call)
+        return call if self._candidates is None else self._candidates.taken(target, call)
 
     def failed(self, call: Reservation, error: BaseException | Failure, *, resend: bool = True) -> bool:
         """End an attempt that failed. True when the call is to be tried again: acquire once more.
@@ -182,11 +186,13 @@ class Attempts:
     def _retry_in(self, failure: Failure, target: Target, cause: BaseException | None) -> float | None:
         """Seconds until a target may be tried again; None: no more."""
         now = self._calls.engine.clock.now()
-        tries = self._attempt if self._candidates is None else self._candidates.tries(target)
-        backoff = self._calls.retry.after(failure, tries, (now - self._since) / 1000, cause)
-        if backoff is not None and failure.kind in _BACKED_OFF and not self._calls.may_retry(now):
+        backoff = self._calls.retry.after(failure, self._attempt, (now - self._since) / 1000, cause)
+        left = self._remaining()
+        if backoff is None or (left is not None and backoff > left):
             return None
-        return backoff
+        if self._candidates is not None and self._candidates.others(target):
+            return backoff  # it goes there first: that is no retry
+        return backoff if failure.kind not in _BACKED_OFF or self._calls.may_retry(now) else None
 
     def _begin(self) -> None:
         self._attempt += 1
@@ -199,7 +205,7 @@ class Attempts:
         return self._one_way()
 
     def _one_way(self) -> Ways:
-        raise (yield Way(self._target, self._remaining(), self._backoff, again=self._attempt > 1))
+        raise (yield Way(self._target, self._remaining(), AGAIN if self._attempt > 1 else NEW, self._backoff))
 
     def _remaining(self) -> float | None:
         """Seconds that the call may still wait."""

@@ -13,12 +13,13 @@ from agent_rate_limiter import context
 from agent_rate_limiter.accounts import ESTIMATED, FAILED, OK, REFUSED
 from agent_rate_limiter.admission import Bucket, Path, Refusal
 from agent_rate_limiter.attempts import Attempts
-from agent_rate_limiter.choice import Chooser
+from agent_rate_limiter.choice import SICK, Chooser
 from agent_rate_limiter.decision import Decision
 from agent_rate_limiter.engine.drivers import wait_in_loop, wait_in_thread
 from agent_rate_limiter.engine.engine import Engine
 from agent_rate_limiter.engine.port import Hold
 from agent_rate_limiter.engine.queue import ADMITTED, Waiter
+from agent_rate_limiter.engine.waiting_room import hopeless
 from agent_rate_limiter.errors import ConfigError, LimiterClosed, ReservationError
 from agent_rate_limiter.events import Admitted, Events, Queued, Refused, Settled
 from agent_rate_limiter.feedback import Feedback
@@ -29,6 +30,7 @@ from agent_rate_limiter.providers.model import Failure, FailureKind, Quota
 from agent_rate_limiter.reservation import Reservation, Tracked
 from agent_rate_limiter.retry import RetryStrategy
 from agent_rate_limiter.routing import Declared, Route, Router
+from agent_rate_limiter.standing import NEW, Standing
 from agent_rate_limiter.strategies import GATE
 from agent_rate_limiter.strategies.gate import OPEN
 from agent_rate_limiter.usage import Estimate, Usage
@@ -79,7 +81,9 @@ class Calls:
 
     # -- before --------------------------------------------------------------------------------------------
 
-    def try_acquire(self, target: Target, estimate: Estimate, priority: int | None) -> Reservation | Decision:
+    def try_acquire(
+        self, target: Target, estimate: Estimate, priority: int | None, standing: Standing = NEW
+    ) -> Reservation | Decision:
         """Admit now or say why not."""
         route, hold, priority = self._prepare(target, estimate, priority)
         refusal = self.engine.reserve(hold, priority)
@@ -87,7 +91,7 @@ class Calls:
             return self._admitted(Reservation(self, route, hold, estimate))
         self._alerts.refused(route.watched, refusal, now := self.engine.clock.now())
         decision = decision_of(target, refusal, now)
-        if self.events.listening:
+        if self.events.listening and not standing.quiet:
             self.events.emit(Refused(now / 1000, str(target), route.labels, decision=decision))
         return decision
 
@@ -97,24 +101,19 @@ class Calls:
         estimate: Estimate,
         priority: int | None,
         timeout: float | None,
-        *,
-        again: bool = False,
-        probe: bool = False,
+        standing: Standing = NEW,
     ) -> Reservation:
-        """Admit now or after a wait that blocks the thread.
-
-        A retry (`again`) keeps its place in the queue; of a `probe` nobody hears if it is refused.
-        """
+        """Admit now or after a wait that blocks the thread."""
         patience = None if timeout is None else check_timeout(timeout)
         route, hold, priority = self._prepare(target, estimate, priority)
         refusal = self.engine.reserve(hold, priority)
         if refusal is None:
             call = Reservation(self, route, hold, estimate)
             return self._admitted(call) if self.events.listening else call
-        waiter = self._waiter(route, hold, estimate, priority, patience, again=again)
-        if self.events.listening and not probe:
+        waiter = self._waiter(route, hold, estimate, priority, patience, standing)
+        if self.events.listening and not standing.quiet and not hopeless(waiter, refusal, waiter.since):
             self._queued(route, refusal)
-        return self._conclude(route, estimate, wait_in_thread(self.engine, waiter), quiet=probe)
+        return self._conclude(route, estimate, wait_in_thread(self.engine, waiter), quiet=standing.quiet)
 
     async def acquire_async(
         self,
@@ -122,9 +121,7 @@ class Calls:
         estimate: Estimate,
         priority: int | None,
         timeout: float | None,
-        *,
-        again: bool = False,
-        probe: bool = False,
+        standing: Standing = NEW,
     ) -> Reservation:
         """Admit now or after a wait that lets the event loop run. As `acquire`."""
         patience = None if timeout is None else check_timeout(timeout)
@@ -133,10 +130,10 @@ class Calls:
         if refusal is None:
             call = Reservation(self, route, hold, estimate)
             return self._admitted(call) if self.events.listening else call
-        waiter = self._waiter(route, hold, estimate, priority, patience, again=again)
-        if self.events.listening and not probe:
+        waiter = self._waiter(route, hold, estimate, priority, patience, standing)
+        if self.events.listening and not standing.quiet and not hopeless(waiter, refusal, waiter.since):
             self._queued(route, refusal)
-        return self._conclude(route, estimate, await wait_in_loop(self.engine, waiter), quiet=probe)
+        return self._conclude(route, estimate, await wait_in_loop(self.engine, waiter), quiet=standing.quiet)
 
     def _admitted(self, call: Reservation) -> Reservation:
         if self.events.listening:
@@ -179,13 +176,16 @@ class Calls:
 
     def pause(self, seconds: float) -> None:
         """Wait as long, blocking the thread: in the engine's queue, so that virtual time knows."""
-        pauses = self.engine.pauses
-        pauses.settle(wait_in_thread(pauses, self._sleeper(seconds)).hold, (0,))
+        self._slept(wait_in_thread(self.engine.pauses, self._sleeper(seconds)))
 
     async def pause_async(self, seconds: float) -> None:
         """Wait as long, letting the event loop run."""
-        pauses = self.engine.pauses
-        pauses.settle((await wait_in_loop(pauses, self._sleeper(seconds))).hold, (0,))
+        self._slept(await wait_in_loop(self.engine.pauses, self._sleeper(seconds)))
+
+    def _slept(self, sleeper: Waiter) -> None:
+        if sleeper.outcome is not ADMITTED:
+            raise LimiterClosed(str(sleeper.outcome))
+        self.engine.pauses.settle(sleeper.hold, (0,))
 
     def _sleeper(self, seconds: float) -> Waiter:
         now = self.engine.pauses.clock.now()
@@ -210,8 +210,8 @@ class Calls:
 
     # -- after ---------------------------------------------------------------------------------------------
 
-    def settle(self, route: Route, hold: Hold, estimate: Estimate, usage: Usage) -> float:
-        """Charge what was used; return its dollars."""
+    def settle(self, route: Route, hold: Hold, estimate: Estimate, usage: Usage, *, lost: bool = False) -> float:
+        """Charge what was used; return its dollars. A call that is `lost` has not gone through, as far as we know."""
         account, at = route.account, hold.taken_at
         nano = account.cost(usage, at)
         used = route.used(estimate, usage, nano)
@@ -225,9 +225,12 @@ class Calls:
         caller.skip -= 1
         if caller.skip < 0 and usage.exact:
             self.learned.learn(caller, estimate, usage, now)
-        if self.chooser.health:
-            self.chooser.health.succeeded(route.target)
-        if self.events.listening or self.chooser.times_calls:
+        if not lost:
+            if self.chooser.health:
+                self.chooser.health.succeeded(route.target, at)
+            if self.chooser.times_calls:
+                self.chooser.took(route.target, (now - at) / 1000)
+        if self.events.listening:
             self._settled(route, hold, usage, nano, now)
         return account.book(usage, nano, at, now - at, OK if usage.exact else ESTIMATED, hold.attempt, estimate)
 
@@ -237,15 +240,13 @@ class Calls:
                 self._alerts.look(watch, self.engine.clock.now())
 
     def _settled(self, route: Route, hold: Hold, usage: Usage, nano: int, now: int) -> None:
-        seconds = (now - hold.taken_at) / 1000
-        self.chooser.took(route.target, seconds)
-        if self.events.listening:
-            cost = nano / NANO_PER_DOLLAR
-            event = Settled(now / 1000, str(route.target), route.labels, usage=usage, cost=cost, seconds=seconds)
-            self.events.emit(event)
+        seconds, cost = (now - hold.taken_at) / 1000, nano / NANO_PER_DOLLAR
+        event = Settled(now / 1000, str(route.target), route.labels, usage=usage, cost=cost, seconds=seconds)
+        self.events.emit(event)
 
     def refuse(self, route: Route, hold: Hold, estimate: Estimate, failure: Failure) -> float:
         """The provider refused the call, or was never reached: charge that, and let everybody know."""
+        self.failed_at(route.target, failure)
         sent = Usage(requests=estimate.requests if failure.sent else 0)
         self._learn(route, lambda now: self._feedback.refused(route, hold, failure, now))  # before its place is taken
         used = route.used(Estimate(requests=0), sent, 0) if failure.sent else hold.nothing
@@ -274,9 +275,16 @@ class Calls:
         if self.engine.waiting:
             self.engine.advance(everybody=True)
 
-    def cancel(self, hold: Hold) -> None:
+    def failed_at(self, target: Target, failure: Failure) -> None:
+        """Remember that a target failed by itself, for calls that can go elsewhere."""
+        if failure.kind in SICK:
+            self.chooser.health.failed(target, self.engine.clock.now())
+
+    def cancel(self, route: Route, hold: Hold) -> None:
         """Give everything back."""
-        self.engine.settle(hold, hold.nothing)
+        now = self.engine.settle(hold, hold.nothing)
+        if self.events.listening:
+            self._settled(route, hold, Usage(requests=0), 0, now)
 
     def abandon(self, route: Route, hold: Hold, estimate: Estimate, usage: Usage) -> None:
         """Charge a call that nobody will settle any more, as soon as may be. Safe in a finalizer."""
@@ -314,8 +322,8 @@ class Calls:
             priority = check_priority(priority)
         return route, Hold(route.path, route.reserved(estimate), route.flow), priority
 
-    def _waiter(
-        self, route: Route, hold: Hold, estimate: Estimate, priority: int, patience: int | None, *, again: bool
+    def _waiter(  # noqa: PLR0917 - what a call is made of
+        self, route: Route, hold: Hold, estimate: Estimate, priority: int, patience: int | None, standing: Standing
     ) -> Waiter:
         sizing = _Sizing(route, estimate, nested=self._check_reentrancy(route, hold))
         hold.amounts = sizing.amounts()
@@ -332,7 +340,9 @@ class Calls:
             since=since,
             deadline=deadline,
             sizing=sizing,
-            moved=again,
+            moved=standing.again,
+            stays=standing.stays,
+            place=standing.place,
         )
 
     def _conclude(self, route: Route, estimate: Estimate, waiter: Waiter, *, quiet: bool) -> Reservation:
@@ -386,7 +396,8 @@ class Calls:
         from agent_rate_limiter.providers import read_failure
 
         failure = read_failure(error, None, self.engine.clock.now() / 1000)
-        kind = None if self.retry.classify is None else self.retry.classify(error)
+        judge = self.retry.classify if isinstance(error, Exception) else None  # a cancelled task is cancelled
+        kind = None if judge is None else judge(error)
         if kind is None:
             return failure
         return Failure(kind, message=str(error)) if failure is None else replace(failure, kind=kind)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from agent_rate_limiter.errors import ConfigError
 from agent_rate_limiter.limits import PERIOD_SECONDS, Resource, Target
 from agent_rate_limiter.provider import DEGRADE_AT
-from agent_rate_limiter.strategies import gate
+from agent_rate_limiter.providers.model import FailureKind
+from agent_rate_limiter.strategies import FixedWindow, gate
 
 if TYPE_CHECKING:
     from agent_rate_limiter.admission import Bucket
@@ -41,6 +42,10 @@ class Elsewhere(NamedTuple):
 NOWHERE = Elsewhere()
 
 
+SICK = frozenset({FailureKind.TRANSIENT, FailureKind.OVERLOADED, FailureKind.NO_CREDIT})
+"""Failures by which a target itself is unwell, and not just full."""
+
+
 class Health:
     """Which targets failed again and again of late: a call that can go elsewhere does, but for one that looks.
 
@@ -48,30 +53,36 @@ class Health:
     """
 
     def __init__(self) -> None:
-        self._down: dict[Target, tuple[int, int]] = {}  # failures in a row, and when to look again
+        self._sick: dict[Target, tuple[int, int, int]] = {}  # failures in a row, when to look, the last failure
 
     def __bool__(self) -> bool:
         """Whether any target failed of late."""
-        return bool(self._down)
+        return bool(self._sick)
 
     def failed(self, target: Target, now: int) -> None:
         """Note that a call failed there."""
-        strikes = self._down.get(target, (0, 0))[0] + 1
-        self._down[target] = (strikes, now + cooldown_ms(strikes))
+        strikes = self._sick.get(target, (0, 0, 0))[0] + 1
+        self._sick[target] = (strikes, now + cooldown_ms(strikes), now)
 
-    def succeeded(self, target: Target) -> None:
-        """Note that a call went through there."""
-        self._down.pop(target, None)
+    def succeeded(self, target: Target, admitted_at: int) -> None:
+        """Note that a call went through there; one that was admitted before the last failure tells nothing new."""
+        if admitted_at >= self._sick.get(target, (0, 0, 0))[2]:
+            self._sick.pop(target, None)
+
+    def sick(self, target: Target) -> bool:
+        """Whether its circuit breaker is open, or half open: then nobody waits for it who can go elsewhere."""
+        return self._sick.get(target, (0, 0, 0))[0] >= gate.TRIP_AFTER
 
     def down(self, target: Target, now: int) -> bool:
-        """Whether to go elsewhere; from time to time, one caller is told to look whether it is over."""
-        strikes, look_at = self._down.get(target, (0, 0))
-        if strikes < gate.TRIP_AFTER:
-            return False
-        if now < look_at:
-            return True
-        self._down[target] = (strikes, now + cooldown_ms(strikes))
-        return False
+        """Whether to go elsewhere for now."""
+        strikes, look_at, _ = self._sick.get(target, (0, 0, 0))
+        return strikes >= gate.TRIP_AFTER and now < look_at
+
+    def look(self, target: Target, now: int) -> None:
+        """A call is about to go there: if it looks whether an outage is over, it is the only one for a while."""
+        strikes, look_at, failed_at = self._sick.get(target, (0, 0, 0))
+        if strikes >= gate.TRIP_AFTER and now >= look_at:
+            self._sick[target] = (strikes, now + cooldown_ms(strikes), failed_at)
 
 
 def cooldown_ms(strikes: int) -> int:
@@ -140,13 +151,10 @@ def _runs_low(bucket: Bucket, share: float, now: int) -> bool:
     limit = bucket.limit
     if limit.resource is not Resource.COST and (limit.period_ms or 0) < _LONG_MS:
         return False  # a minute's limit is waited for
-    capacity = bucket.strategy.capacity
-    return capacity - bucket.strategy.available(bucket.state, now) >= share * capacity
-
-
-def tripped(calls: Calls, target: Target) -> bool:
-    """Whether a target's circuit breaker is open, or half open: then nobody waits for it who can go elsewhere."""
-    return gate.tripped(calls.route(target).gate.state)
+    capacity, strategy = bucket.strategy.capacity, bucket.strategy
+    spent = strategy.spent(bucket.state, now) if isinstance(strategy, FixedWindow) else None
+    used = capacity - strategy.available(bucket.state, now) if spent is None else spent
+    return used >= share * capacity
 
 
 def _price(_: Chooser, calls: Calls, target: Target, estimate: Estimate) -> float:

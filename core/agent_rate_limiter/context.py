@@ -6,7 +6,7 @@ import os
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from itertools import count
+from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple
 
 from agent_rate_limiter.errors import ConfigError
@@ -67,15 +67,23 @@ class Steps:
         most: of them.
     """
 
-    __slots__ = ("_next", "most")
+    __slots__ = ("most", "taken")
 
     def __init__(self, most: int) -> None:
         self.most = most
-        self._next = count(1).__next__
+        self.taken = 0
 
-    def take(self) -> bool:
-        """Take one; False when there is none left."""
-        return self._next() <= self.most
+
+def take_step() -> Steps | None:
+    """Take a step in every scope around, or none, and return the scope's steps that are used up."""
+    around = _scope.get().steps
+    with _stepping:
+        for steps in around:
+            if steps.taken >= steps.most:
+                return steps
+        for steps in around:
+            steps.taken += 1
+    return None
 
 
 class CallScope:
@@ -118,6 +126,8 @@ class CallScope:
 NO_SCOPE = CallScope({})
 _scope: ContextVar[CallScope] = ContextVar("agent_rate_limiter_scope", default=NO_SCOPE)
 _reservations: ContextVar[tuple[Reservation, ...]] = ContextVar("agent_rate_limiter_reservations", default=())
+
+_stepping = Lock()
 
 current_scope = _scope.get
 current_reservations = _reservations.get

@@ -23,6 +23,7 @@ class Decision:
         retry_after: seconds until the call could be admitted; None when nobody can know.
         available_at: the same as epoch seconds.
         reason: one sentence for people.
+        owner: what that limit belongs to: a target, a provider, "budget", a scope.
         holders: the agents whose calls in flight hold that limit, by share; told where a call is refused for good.
     """
 
@@ -35,6 +36,7 @@ class Decision:
     retry_after: float | None = None
     available_at: float | None = None
     reason: str = ""
+    owner: str = ""
     holders: tuple[tuple[str, float], ...] = ()
 
     def __bool__(self) -> bool:

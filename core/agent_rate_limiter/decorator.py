@@ -82,7 +82,7 @@ class Call:
         self.function = function
         self._terms = terms
         self._start = _prepared(function)
-        self._serves = servable(function, terms.target)
+        self._told = servable(function, terms.target)
         self._elsewhere: dict[Target, Start] = {}
         self._others = terms.fallbacks
 
@@ -94,7 +94,10 @@ class Call:
 
     def attempts(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Attempts:
         """Begin one call with these arguments."""
-        return self._terms.attempts(args, kwargs, self._others, self._serves)
+        return self._terms.attempts(args, kwargs, self._others, self._serves if self._told or self._others else None)
+
+    def _serves(self, target: Target) -> bool:
+        return target in self._elsewhere or (self._told is not None and self._told(target))
 
     def start(self, call: Reservation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call the function that serves the target chosen."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from agent_rate_limiter.redaction import harmless
+
 if TYPE_CHECKING:
     from agent_rate_limiter.decision import Decision
 
@@ -83,10 +85,18 @@ class AllTargetsFailed(RateLimiterError):
     """
 
     def __init__(self, causes: Mapping[str, BaseException]) -> None:
-        lines = "; ".join(f"{target}: {cause}" for target, cause in causes.items())
+        lines = "; ".join(
+            f"{target}: {harmless(str(cause)) or type(cause).__name__}" for target, cause in causes.items()
+        )
         super().__init__(f"No target could serve the call. {lines}")
         self.causes = dict(causes)
 
     def __reduce__(self) -> tuple[type[AllTargetsFailed], tuple[dict[str, BaseException]]]:
-        """Errors cross process boundaries whole."""
-        return type(self), (self.causes,)
+        """Errors cross process boundaries whole; an SDK's, which may not, as what it says."""
+        return type(self), ({target: _portable(cause) for target, cause in self.causes.items()},)
+
+
+def _portable(cause: BaseException) -> BaseException:
+    if isinstance(cause, RateLimiterError):
+        return cause
+    return RateLimiterError(f"{type(cause).__name__}: {harmless(str(cause))}")

@@ -167,11 +167,11 @@ class Limiter:
         Raises:
             QuotaExhausted: a scope around has had its `max_steps`.
         """
-        for steps in context.current_scope().steps:
-            if not steps.take():
-                who = ", ".join(f"{name}={value}" for name, value in context.current_scope().labels.items())
-                reason = f"max_steps {steps.most:,} are taken{f' ({who})' * bool(who)}: end the agent, or allow more."
-                raise QuotaExhausted(Decision(admitted=False, scope=who, reason=reason))
+        steps = context.take_step()
+        if steps is not None:
+            who = ", ".join(f"{name}={value}" for name, value in context.current_scope().labels.items())
+            reason = f"max_steps {steps.most:,} are taken{f' ({who})' * bool(who)}: end the agent, or allow more."
+            raise QuotaExhausted(Decision(admitted=False, scope=who, reason=reason))
 
     # -- reports -------------------------------------------------------------------------------------------
 
@@ -260,6 +260,8 @@ class Limiter:
         Raises:
             ConfigError: a fallback is not configured.
         """
+        if isinstance(fallbacks, str):
+            raise ConfigError(f"fallbacks is {fallbacks!r}: give a list of targets.")
         others = [self._checked(fallback) for fallback in fallbacks]
         return self._calls.attempts(target, estimate, priority, timeout, fallbacks=others, serves=serves)
 

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from agent_rate_limiter.alerts import Alerts, Sinks
 from agent_rate_limiter.attempts import Attempts
 from agent_rate_limiter.budgets import DEFAULT_THRESHOLDS, Budget, limits_of
-from agent_rate_limiter.calls import check_timeout, make_estimate
+from agent_rate_limiter.calls import make_estimate
 from agent_rate_limiter.choice import FALLBACK_AFTER, Chooser, Elsewhere
 from agent_rate_limiter.cost_tracker import CostTracker
 from agent_rate_limiter.decision import Decision
@@ -109,7 +110,7 @@ class MultiProviderLimiter(Limiter):
         alerts = Alerts(on_alert, thresholds, check_thresholds(limit_alert_threshold, "limit_alert_threshold"))
         self._fallbacks = _fallbacks(fallbacks)
         self._elsewheres: dict[Target, Elsewhere] = {}
-        check_timeout(fallback_after)
+        _check_seconds("fallback_after", fallback_after)
         super().__init__(
             self._declared,
             store=store,
@@ -124,9 +125,7 @@ class MultiProviderLimiter(Limiter):
             ledger=ledger,
             chooser=Chooser(self._elsewhere, policy, fallback_after),
         )
-        for target, others in self._fallbacks.items():
-            for other in (target, *others):
-                self._target(other)
+        self._check_elsewhere()
         self._reroutes = bool(self._fallbacks) or any(
             model.fallbacks or model.degrade_to for p in self.providers.values() for model in p.models.values()
         )
@@ -242,10 +241,11 @@ class MultiProviderLimiter(Limiter):
         """Admit the call on entering the block (`with` or `async with`), and end it on leaving. As `acquire`."""
         estimate = make_estimate(estimate, counts)
         where = self._target(target)
-        attempts = None
+        begin = None
         if fallbacks or self._reroutes:
-            attempts = self._anywhere(where, estimate, fallbacks, priority, timeout)
-        return Pending(self._calls, where, estimate, priority, timeout, attempts)
+            self._anywhere(where, estimate, fallbacks, priority, timeout)  # refuse now what makes no sense
+            begin = partial(self._anywhere, where, estimate, fallbacks, priority, timeout)
+        return Pending(self._calls, where, estimate, priority, timeout, begin)
 
     def limit(
         self,
@@ -314,6 +314,16 @@ class MultiProviderLimiter(Limiter):
             self._elsewheres[target] = found
         return found
 
+    def _check_elsewhere(self) -> None:
+        """Refuse fallbacks that are not configured now, and not when one is needed."""
+        for target, others in self._fallbacks.items():
+            for other in (target, *others):
+                self._target(other)
+        for provider in self.providers.values():
+            for model in provider.models.values():
+                for other in filter(None, (*model.fallbacks, model.degrade_to)):
+                    self._target(other)
+
     def _target(self, text: str | Target) -> Target:
         try:
             target = self._targets.get(text)
@@ -362,6 +372,12 @@ def _fallbacks(given: Mapping[str, Sequence[str | Target]] | None) -> dict[Targe
         if target in found[target]:
             raise ConfigError(f"fallbacks of '{target}' hold the target itself: remove it.")
     return found
+
+
+def _check_seconds(field: str, seconds: object) -> None:
+    number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
+    if not number or not 0 <= seconds < float("inf"):  # type: ignore[operator]
+        raise ConfigError(f"{field} is {seconds!r}: give seconds as a finite number of at least 0.")
 
 
 class _Declared:

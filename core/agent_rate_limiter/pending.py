@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from types import TracebackType
 
@@ -17,7 +17,7 @@ from agent_rate_limiter.usage import Estimate
 class Pending:
     """Enter it with `with` (waits in the thread) or `async with` (waits in the event loop), once."""
 
-    __slots__ = ("_attempts", "_calls", "_entered", "_estimate", "_priority", "_reservation", "_target", "_timeout")
+    __slots__ = ("_begin", "_calls", "_entered", "_estimate", "_priority", "_reservation", "_target", "_timeout")
 
     def __init__(  # noqa: PLR0917 - the limiters' own
         self,
@@ -26,22 +26,22 @@ class Pending:
         estimate: Estimate,
         priority: int | None,
         timeout: float | None,
-        attempts: Attempts | None = None,
+        begin: Callable[[], Attempts] | None = None,
     ) -> None:
         self._calls = calls
         self._target = target
         self._estimate = estimate
         self._priority = priority
         self._timeout = timeout
-        self._attempts = attempts  # where it may go elsewhere
+        self._begin = begin  # where it may go elsewhere
         self._entered = False
         self._reservation: Reservation | None = None
 
     def __enter__(self) -> Reservation:
         """Wait until the call is admitted."""
         with self._entering():
-            if self._attempts is not None:
-                reservation = self._attempts.acquire()
+            if self._begin is not None:
+                reservation = self._begin().acquire()
             else:
                 reservation = self._calls.acquire(self._target, self._estimate, self._priority, self._timeout)
         self._reservation = reservation
@@ -57,8 +57,8 @@ class Pending:
     async def __aenter__(self) -> Reservation:
         """Wait until the call is admitted."""
         with self._entering():
-            if self._attempts is not None:
-                reservation = await self._attempts.acquire_async()
+            if self._begin is not None:
+                reservation = await self._begin().acquire_async()
             else:
                 terms = self._target, self._estimate, self._priority, self._timeout
                 reservation = await self._calls.acquire_async(*terms)

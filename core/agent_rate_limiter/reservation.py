@@ -110,6 +110,16 @@ class Reservation:
         self.usage = usage
         self.cost = self._calls.settle(self._route, self._hold, self.estimate, usage)
 
+    def _lose(self, failure: Failure | None) -> None:
+        """End the call with the estimate: it may have been sent, and answered."""
+        if self._done:
+            raise ReservationError(self._ended("fail"))
+        self._done = True
+        self.usage = self._guess()
+        if failure is not None:
+            self._calls.failed_at(self.target, failure)
+        self.cost = self._calls.settle(self._route, self._hold, self.estimate, self.usage, lost=True)
+
     def cancel(self) -> None:
         """End the call as never sent: everything it reserved comes back.
 
@@ -122,7 +132,7 @@ class Reservation:
             raise ReservationError(self._ended("cancel"))
         self._done = True
         self.cost = 0.0
-        self._calls.cancel(self._hold)
+        self._calls.cancel(self._route, self._hold)
 
     def abandon(self, usage: Usage | None = None) -> None:
         """End the call from a finalizer: takes no lock, and charges what is known, or the estimate."""
@@ -174,7 +184,7 @@ class Reservation:
             return
         failure = error if isinstance(error, Failure) else self._calls.read_failure(error)
         if failure is None or (failure.sent and failure.kind is FailureKind.TRANSIENT and failure.status is None):
-            self.settle()  # it may have been sent, and answered
+            self._lose(failure)
             return
         if self._done:
             raise ReservationError(self._ended("fail"))

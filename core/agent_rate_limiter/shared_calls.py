@@ -18,6 +18,7 @@ from agent_rate_limiter.events import Queued, StoreFound, StoreLost
 from agent_rate_limiter.limits import Target
 from agent_rate_limiter.reservation import Reservation, Tracked
 from agent_rate_limiter.routing import Route
+from agent_rate_limiter.standing import NEW, Standing
 from agent_rate_limiter.usage import Estimate
 from agent_rate_limiter.verdict import decision_of
 
@@ -35,12 +36,14 @@ class SharedCalls(Calls):
         engine.outside = self.events.flush
         engine.loss.told = self._told
 
-    def try_acquire(self, target: Target, estimate: Estimate, priority: int | None) -> Reservation | Decision:
+    def try_acquire(
+        self, target: Target, estimate: Estimate, priority: int | None, standing: Standing = NEW
+    ) -> Reservation | Decision:
         """Ask the store, and say what it answers. Blocks for one round trip."""
-        route, waiter = self._asking(target, estimate, priority, patience=0)
+        route, waiter = self._asking(target, estimate, priority, 0, standing)
         wait_in_thread(self.engine, waiter)
         try:
-            return self._conclude(route, estimate, waiter, quiet=False)
+            return self._conclude(route, estimate, waiter, quiet=standing.quiet)
         except LimitExceeded as refused:
             return refused.decision
 
@@ -50,14 +53,12 @@ class SharedCalls(Calls):
         estimate: Estimate,
         priority: int | None,
         timeout: float | None,
-        *,
-        again: bool = False,
-        probe: bool = False,
+        standing: Standing = NEW,
     ) -> Reservation:
         """Admit when the store does, blocking the thread."""
         patience = None if timeout is None else check_timeout(timeout)
-        route, waiter = self._asking(target, estimate, priority, patience, again=again, quiet=probe)
-        return self._conclude(route, estimate, wait_in_thread(self.engine, waiter), quiet=probe)
+        route, waiter = self._asking(target, estimate, priority, patience, standing)
+        return self._conclude(route, estimate, wait_in_thread(self.engine, waiter), quiet=standing.quiet)
 
     async def acquire_async(
         self,
@@ -65,14 +66,12 @@ class SharedCalls(Calls):
         estimate: Estimate,
         priority: int | None,
         timeout: float | None,
-        *,
-        again: bool = False,
-        probe: bool = False,
+        standing: Standing = NEW,
     ) -> Reservation:
         """Admit when the store does, letting the event loop run."""
         patience = None if timeout is None else check_timeout(timeout)
-        route, waiter = self._asking(target, estimate, priority, patience, again=again, quiet=probe)
-        return self._conclude(route, estimate, await wait_in_loop(self.engine, waiter), quiet=probe)
+        route, waiter = self._asking(target, estimate, priority, patience, standing)
+        return self._conclude(route, estimate, await wait_in_loop(self.engine, waiter), quiet=standing.quiet)
 
     def track(self, target: Target, estimate: Estimate) -> Reservation:
         """Follow a call that is made anyway: the store hears of it when it is settled."""
@@ -87,13 +86,11 @@ class SharedCalls(Calls):
         estimate: Estimate,
         priority: int | None,
         patience: int | None,
-        *,
-        again: bool = False,
-        quiet: bool = False,
+        standing: Standing,
     ) -> tuple[Route, Waiter]:
         route, hold, priority = self._prepare(target, estimate, priority)
-        waiter = self._waiter(route, hold, estimate, priority, patience, again=again)
-        if self.events.listening and not quiet:
+        waiter = self._waiter(route, hold, estimate, priority, patience, standing)
+        if self.events.listening and not standing.quiet:
             self.engine.hear_of(waiter, lambda refusal, now: self._has_to_wait(route, refusal, now))
         return route, waiter
 

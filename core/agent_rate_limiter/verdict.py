@@ -53,6 +53,7 @@ def decision_of(target: object, refusal: Refusal, now: int, holders: tuple[Holde
         retry_after=wait,
         available_at=None if wait is None else now / 1000 + wait,
         reason=_sentence(target, refusal, now) + f" In flight: {held}." * bool(held),
+        owner=refusal.bucket.key.partition("|")[0],
         holders=holders,
     )
 

@@ -18,9 +18,6 @@ from agent_rate_limiter import (
     Degraded,
     Event,
     FellBack,
-    MultiProviderLimiter,
-    Provider,
-    Queued,
     Refused,
     RequestTooLarge,
     Retried,
@@ -30,20 +27,8 @@ from agent_rate_limiter import (
 )
 from agent_rate_limiter.providers import Failure, FailureKind
 from agent_rate_limiter.testing import ManualClock, run_virtual
+from tests.core.choosing import A, B, C, drain, limiter_estimate, limiter_of
 from tests.core.virtual_provider import VirtualProvider
-
-A, B, C = "a:m", "b:m", "c:m"
-
-
-def limiter_of(clock: ManualClock, *, models: dict[str, dict[str, Any]] | None = None, **options: Any) -> Any:
-    given = {"a": {"rpm": 60}, "b": {"rpm": 60}, "c": {"rpm": 60}, **(models or {})}
-    providers = [Provider(name, {"m": entry}) for name, entry in given.items()]
-    return MultiProviderLimiter(providers, **{"clock": clock, "fallbacks": {A: [B, C]}, **options})
-
-
-def drain(limiter: Any, target: str, calls: int) -> None:
-    for _ in range(calls):
-        limiter.acquire(target, timeout=0).settle()
 
 
 def served(limiter: Any, clock: ManualClock, target: str = A, **options: Any) -> tuple[str, float]:
@@ -147,10 +132,8 @@ def test_the_budget_is_checked_at_the_target_that_is_chosen(manual_clock: Manual
     dear, cheap = {"rpm": 60, "cost_per_1k": 10}, {"rpm": 60, "cost_per_1k": 0.1}
     limiter = limiter_of(manual_clock, models={"a": dear, "b": dear, "c": cheap}, budget_limit=1)
     assert served(limiter, manual_clock, max_output_tokens=1_000) == (C, 0.0)
-    with pytest.raises(AllTargetsFailed) as failed:
+    with pytest.raises(BudgetExceeded, match="budget"):  # the same one everywhere: that is the error
         limiter.acquire(A, max_output_tokens=100_000)
-    causes = [type(cause) for cause in failed.value.causes.values()]
-    assert set(causes) == {BudgetExceeded}
 
 
 def test_a_call_names_its_own_fallbacks(manual_clock: ManualClock) -> None:
@@ -209,12 +192,6 @@ def test_policies(manual_clock: ManualClock, policy: str, target: str) -> None:
     assert served(limiter, manual_clock, max_output_tokens=10)[0] == target
 
 
-def limiter_estimate() -> Any:
-    from agent_rate_limiter import Estimate
-
-    return Estimate()
-
-
 def test_the_cheapest_without_a_price_comes_last(manual_clock: ManualClock) -> None:
     limiter = limiter_of(manual_clock, models={"b": {"rpm": 60, "cost_per_1k": 99}}, policy="cheapest")
     assert served(limiter, manual_clock, max_output_tokens=10)[0] == B
@@ -240,7 +217,7 @@ def test_the_fastest_is_the_one_that_answered_fastest_of_late(manual_clock: Manu
         ({"fallbacks": {A: B}}, "fallbacks of 'a:m' is 'b:m': give a list of targets"),
         ({"fallbacks": {A: [A]}}, "fallbacks of 'a:m' hold the target itself"),
         ({"fallbacks": {A: ["d:m"]}}, "target is 'd:m'"),
-        ({"fallback_after": -1}, "timeout is -1|fallback_after"),
+        ({"fallback_after": -1}, "fallback_after is -1: give seconds"),
         ({"max_queue": -1}, "max_queue is -1: give a whole number of at least 0"),
         ({"max_queue": {"low": 3}}, "priority is 'low'"),
     ],
@@ -312,13 +289,12 @@ def test_every_step_is_told(manual_clock: ManualClock) -> None:
         {"agent": "r"},
     )
     assert isinstance(fell, FellBack)
-    assert (fell.target, fell.served_by, fell.reason) == (A, B, "busy")
-    limiter.fallbacks = None
+    assert (fell.target, fell.served_by, fell.reason) == (A, B, "HTTP 503: busy")
     drain(limiter, A, 9)
     heard.clear()
     with pytest.raises(AcquireTimeout):
         limiter._calls.acquire(Target("a", "m"), limiter_estimate(), None, 0.5)
-    assert [type(event) for event in heard] == [Queued, Refused]
+    assert [type(event) for event in heard] == [Refused]  # it never waited
 
 
 def test_listeners_never_break_a_call(manual_clock: ManualClock) -> None:
@@ -335,9 +311,9 @@ def test_listeners_never_break_a_call(manual_clock: ManualClock) -> None:
     assert limiter.events.failures == 1
     assert repr(limiter.events) == "<Events: 0 listening>"
     with pytest.raises(ConfigError, match="listener is 3"):
-        limiter.events.subscribe(3)
+        limiter.events.subscribe(3)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="kinds hold"):
-        limiter.events.subscribe(broken, int)
+        limiter.events.subscribe(broken, int)  # type: ignore[arg-type]
 
 
 # ------------------------------------------------------------------ an outage

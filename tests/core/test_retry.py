@@ -140,12 +140,15 @@ def test_a_deadline_counts_over_all_attempts(manual_clock: ManualClock) -> None:
     limiter = RateLimiter(rpm=60, retry=RetryStrategy(backoff="fixed", base=5, jitter="none"), clock=manual_clock)
     attempts = limiter.attempts(limiter.target, Estimate(), timeout=3)
 
+    assert not attempts.failed(attempts.acquire(), BROKEN)  # the backoff alone would take longer
+    patient = limiter.attempts(limiter.target, Estimate(), timeout=8)
+
     async def main() -> None:
-        assert attempts.failed(await attempts.acquire_async(), BROKEN)
-        await attempts.acquire_async()  # admitted at once: the limit has room, though the time is up
+        assert patient.failed(await patient.acquire_async(), BROKEN)
+        assert not patient.failed(await patient.acquire_async(), BROKEN)  # five of its eight seconds are gone
 
     run_virtual(main(), manual_clock)
-    assert attempts.number == 2
+    assert (attempts.number, patient.number) == (1, 2)
 
 
 def test_the_users_word_goes_first(manual_clock: ManualClock) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from agent_rate_limiter import ConfigError, Target
 from agent_rate_limiter.providers import dialect
@@ -21,7 +21,8 @@ _COMPATIBLE = {
     "anthropic": "/v1",
     "google": "/v1beta/openai",
 }
-_KEYS = ("authorization", "api-key", "x-api-key", "openai-organization", "openai-project")
+_CARRIED = ("accept", "accept-encoding", "content-length", "content-type", "user-agent")
+"""Headers that another provider is told: what else there is may be a secret, or mean nothing there."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +84,8 @@ class Others:
         assert path is not None  # noqa: S101 - as above
         url = type(request.url)(endpoint.url(path, target.model))
         sent = bodies.with_body(request, {**bodies.document(request), "model": target.model}, url)
-        for name in _KEYS:
-            sent.headers.pop(name, None)
+        for name in [name for name in sent.headers if name.lower() not in _CARRIED]:
+            del sent.headers[name]
         sent.headers.update({**endpoint.headers, "host": _host(sent)})
         return sent
 
@@ -121,12 +122,15 @@ def others_of(fallbacks: object, own: str) -> Others:
 
 def _endpoint(client: Any, target: Target) -> Endpoint:
     root = next((cls.__module__.partition(".")[0] for cls in type(client).__mro__), "")
+    own = {name: value for name, value in getattr(client, "_custom_headers", {}).items() if isinstance(value, str)}
     if root == "openai" and client.api_key:
         version = getattr(client, "_api_version", None)  # of Azure's
+        asked = dict(client._custom_query)  # noqa: SLF001 - no public way
         if version is None:
-            return Endpoint(str(client.base_url), {"authorization": f"Bearer {client.api_key}"}, any_path=True)
-        key, query = {"api-key": client.api_key}, f"?api-version={version}"
-        return Endpoint(str(client.base_url), key, any_path=True, deployments=True, query=query)
+            headers = {**own, "authorization": f"Bearer {client.api_key}"}
+            return Endpoint(str(client.base_url), headers, any_path=True, query=_query(asked))
+        headers, query = {**own, "api-key": client.api_key}, _query({**asked, "api-version": version})
+        return Endpoint(str(client.base_url), headers, any_path=True, deployments=True, query=query)
     if root == "anthropic" and getattr(client, "api_key", None):
         base, key = str(client.base_url), client.api_key
     elif root == "google" and not getattr(client, "vertexai", True):
@@ -138,7 +142,11 @@ def _endpoint(client: Any, target: Target) -> Endpoint:
             f"fallbacks give a {kind.__module__}.{kind.__qualname__} for '{target}': give a client of openai (with any "
             "base_url), anthropic or google.genai that has an API key."
         )
-    return Endpoint(base.rstrip("/") + _COMPATIBLE[root], {"authorization": f"Bearer {key}"})
+    return Endpoint(base.rstrip("/") + _COMPATIBLE[root], {**own, "authorization": f"Bearer {key}"})
+
+
+def _query(parameters: Mapping[str, Any]) -> str:
+    return f"?{urlencode(parameters)}" if parameters else ""
 
 
 def _renamed(request: Request, model: str) -> Request | None:

@@ -47,7 +47,9 @@ def limited_sdk(
     """
     destinations = Destinations(limiter, provider=provider, kind=kind)
     where: Any = client
-    terms["others"] = others_of(fallbacks, destinations.find(str(where.base_url)).provider)
+    others = terms["others"] = others_of(fallbacks, destinations.find(str(where.base_url)).provider)
+    for target in others.targets:
+        limiter.target_for(target.provider, target.model)  # refuse now what is not configured
     twin: C = _twin(client, limiter, destinations, terms)
     return twin
 

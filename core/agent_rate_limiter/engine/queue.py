@@ -41,6 +41,16 @@ def _nobody(_: object) -> bool:
     return False
 
 
+class Place:
+    """Where a call stood in a queue: when it comes back there, it stands there again."""
+
+    __slots__ = ("bucket", "sequence", "start")
+
+    def __init__(self) -> None:
+        self.bucket: Bucket | None = None
+        self.start = self.sequence = 0
+
+
 class Waiter:
     """One call in a queue.
 
@@ -53,6 +63,8 @@ class Waiter:
         deadline: epoch milliseconds at which it gives up; None waits for ever.
         sizing: where the hold's path and amounts come from; a limit that is learned meanwhile joins them.
         moved: it has had its turn before, at another limit or in an attempt that failed: it goes to the front.
+        stays: it waits until its deadline, however late it may be served.
+        place: where it stood before, and stands now.
 
     Attributes:
         ring: called once with `bell`, when the outcome is known; False when nobody is there any more to hear it.
@@ -65,7 +77,9 @@ class Waiter:
         "flow",
         "hold",
         "moved",
+        "number",
         "outcome",
+        "place",
         "priority",
         "queue",
         "ring",
@@ -73,6 +87,8 @@ class Waiter:
         "since",
         "sizing",
         "start",
+        "stays",
+        "timed",
         "weight",
     )
 
@@ -87,6 +103,8 @@ class Waiter:
         deadline: int | None,
         sizing: Sizing,
         moved: bool = False,
+        stays: bool = False,
+        place: Place | None = None,
     ) -> None:
         self.hold = hold
         self.priority = priority
@@ -97,12 +115,19 @@ class Waiter:
         self.sizing = sizing
         self.bell: Any = None
         self.ring: Callable[[Any], bool] = _nobody  # the driver's
-        self.sequence = _sequence()
+        self.number = self.sequence = _sequence()  # who it is, and when it came
         self.outcome: Outcome | None = None
         self.moved = moved
+        self.stays = stays
+        self.place = place
+        self.timed = False  # its deadline is looked after
         self.queue: WaitQueue | None = None
         self.start = 0
         self.amount = 0  # units of the bucket whose queue it stands in
+
+    def returns_to(self, bucket: Bucket) -> bool:
+        """Whether it stood in that limit's queue before."""
+        return self.place is not None and self.place.bucket is bucket
 
     def renew(self) -> None:
         """Follow the limits that the path has by now."""
@@ -153,7 +178,7 @@ class WaitQueue:
         group = self._classes.get(waiter.priority)
         if group is None:
             group = self._classes[waiter.priority] = _PriorityClass(waiter.priority)
-        group.push(waiter)
+        group.push(waiter, self.bucket)
 
     def head(self, now: int) -> Waiter | None:
         """Return who goes next."""
@@ -202,38 +227,51 @@ class _PriorityClass:
         self.priority = priority
         self.waiting = 0
         self.units = 0
-        self._heap: list[tuple[int, int, Waiter]] = []
+        self._heap: list[tuple[int, int, int, Waiter]] = []
         self._head: Waiter | None = None
         self._clock = 0  # virtual time: how far every active flow has been served
         self._finish: dict[str, int] = {}  # where each flow's next tag begins
         self._flows: dict[str, list[int]] = {}  # each flow's waiters and their units
         self._served_at = 0
 
-    def push(self, waiter: Waiter) -> None:
+    def push(self, waiter: Waiter, bucket: Bucket) -> None:
+        place = waiter.place
         if waiter.moved:
             waiter.start = -1
+        elif place is not None and place.bucket is bucket:
+            waiter.start, waiter.sequence = place.start, place.sequence
+            self._yield_to(waiter)
         else:
             waiter.start = max(self._clock, self._finish.get(waiter.flow, 0))
             self._finish[waiter.flow] = waiter.start + _tag(waiter)
-        heappush(self._heap, (waiter.start, waiter.sequence, waiter))
+        if place is not None:
+            place.bucket, place.start, place.sequence = bucket, waiter.start, waiter.sequence
+        heappush(self._heap, (waiter.start, waiter.sequence, waiter.number, waiter))
         flow = self._flows.setdefault(waiter.flow, [0, 0])
         flow[0] += 1
         flow[1] += waiter.amount
         self.waiting += 1
         self.units += waiter.amount
 
+    def _yield_to(self, waiter: Waiter) -> None:
+        """Let one that comes back to its place before the head go before it again."""
+        head = self._head
+        if head is not None and (waiter.start, waiter.sequence) < (head.start, head.sequence):
+            heappush(self._heap, (head.start, head.sequence, head.number, head))
+            self._head = None
+
     def head(self) -> Waiter:
         """The one whose turn it is. It keeps its place, even if a lower tag comes in later."""
         while self._head is None:
-            waiter = heappop(self._heap)[2]
+            waiter = heappop(self._heap)[3]
             if waiter.queue is not None:  # the others have left, from the middle
                 self._head = waiter
         return self._head
 
     def last(self) -> Waiter:
         """The one whose turn comes after everybody's."""
-        behind = max((entry for entry in self._heap if entry[2].queue is not None), default=None)
-        return self.head() if behind is None else behind[2]
+        behind = max((entry for entry in self._heap if entry[3].queue is not None), default=None)
+        return self.head() if behind is None else behind[3]
 
     def remove(self, waiter: Waiter, now: int, *, served: bool) -> None:
         if self._head is waiter:
@@ -266,7 +304,7 @@ class _PriorityClass:
         # Those who left from the middle stay in the heap until they come up, unless they become the most of it.
         if len(self._heap) > 64 and len(self._heap) > 2 * self.waiting:  # noqa: PLR2004
             self._heap = sorted(
-                entry for entry in self._heap if entry[2].queue is not None and entry[2] is not self._head
+                entry for entry in self._heap if entry[3].queue is not None and entry[3] is not self._head
             )
         if len(self._finish) > 64 and len(self._finish) > 2 * len(self._flows):  # noqa: PLR2004
             self._finish = {f: tag for f, tag in self._finish.items() if f in self._flows or tag > self._clock}

@@ -121,13 +121,15 @@ class WaitingRoom:
     def _enter(self, waiter: Waiter, bucket: Bucket, now: int) -> WaitQueue | None:
         """Let a waiter into a limit's queue; None if it cannot wait there."""
         queue: WaitQueue = bucket.queue or WaitQueue(bucket, self._ageing)
-        if not waiter.moved and (refusal := _too_late(waiter, queue, now) or self._crowded(waiter, queue, now)):
+        newcomer = not (waiter.moved or waiter.returns_to(bucket))
+        if newcomer and (refusal := _too_late(waiter, queue, now) or self._crowded(waiter, queue, now)):
             self._turn_away(waiter, refusal)
             return None
         if bucket.queue is None:
             bucket.queue = queue
             self._queues[queue] = None
-        if waiter.deadline is not None and not waiter.moved:
+        if waiter.deadline is not None and not waiter.timed:
+            waiter.timed = True
             heappush(self._deadlines, (waiter.deadline, waiter.sequence, waiter))
         queue.push(waiter)
         self.waiting += 1
@@ -227,7 +229,7 @@ def hopeless(waiter: Waiter, refusal: Refusal, now: int) -> bool:
     """Whether waiting is in vain: it never fits, not before the deadline, or only after a budget's reset."""
     if refusal.never or (waiter.deadline is not None and waiter.deadline <= now):
         return True
-    if refusal.may_free:
+    if refusal.may_free or waiter.stays:
         return False
     if refusal.wait is None:
         return True
@@ -238,7 +240,7 @@ def hopeless(waiter: Waiter, refusal: Refusal, now: int) -> bool:
 
 def _too_late(waiter: Waiter, queue: WaitQueue, now: int) -> Refusal | None:
     """Say so if those ahead alone take longer than the newcomer can wait."""
-    if waiter.deadline is None or queue.empty:
+    if waiter.deadline is None or waiter.stays or queue.empty:
         return None
     amount = waiter.hold.amounts[waiter.hold.path.index(queue.bucket)]
     refusal = queued(queue.bucket, amount, queue.ahead_of(waiter.priority, waiter.flow), now)

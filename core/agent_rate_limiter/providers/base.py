@@ -9,11 +9,12 @@ from typing import Any
 from agent_rate_limiter.limits import Resource
 from agent_rate_limiter.providers import request
 from agent_rate_limiter.providers.headers import HeaderRow, generic, lowered, retry_after, server_time, stated
-from agent_rate_limiter.providers.model import Failure, FailureKind, Quota, harmless
+from agent_rate_limiter.providers.model import Failure, FailureKind, Quota
 from agent_rate_limiter.providers.responses import read_usage
 from agent_rate_limiter.providers.rules import Rule, judge, kind_of_status, status_meant
 from agent_rate_limiter.providers.stream import StreamReader
 from agent_rate_limiter.providers.told import Amounts, Told, amounts, read_error, told_delay
+from agent_rate_limiter.redaction import harmless
 from agent_rate_limiter.usage import Estimate, Usage
 
 _LONG_PERIODS = {"day", "week", "month"}

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from agent_rate_limiter.errors import RateLimiterError
 from agent_rate_limiter.providers.kinds import detect, dialect, known_kind
-from agent_rate_limiter.providers.model import Failure, FailureKind, harmless
+from agent_rate_limiter.providers.model import Failure, FailureKind
 from agent_rate_limiter.providers.shapes import get, is_mapping, mapping, words
+from agent_rate_limiter.redaction import harmless
 
 if TYPE_CHECKING:
     from agent_rate_limiter.providers.base import Dialect

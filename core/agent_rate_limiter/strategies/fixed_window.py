@@ -86,6 +86,10 @@ class FixedWindow:
         """Units that fit now."""
         return self.capacity - state[2] - state[3] if now < state[1] else self.capacity
 
+    def spent(self, state: State, now: int) -> int:
+        """Units that were used for good, without what calls in flight hold."""
+        return state[2] if now < state[1] else 0
+
     def idle_in(self, state: State, now: int) -> int | None:
         """Milliseconds until the window ends; None for a window without end that has been drawn on."""
         if state[2] == 0 and state[3] == 0:

@@ -148,11 +148,6 @@ def closed(state: State, until: int, now: int) -> State:
     )
 
 
-def tripped(state: State) -> bool:
-    """Whether so many calls failed in a row that whoever can go elsewhere does, until one succeeds."""
-    return state.strikes >= TRIP_AFTER
-
-
 def prolonged(state: State, until: int) -> State:
     """Return the gate after another refusal of the wave that closed it.
 
