@@ -75,8 +75,8 @@ def _handlers(observer: Observer) -> tuple[Any, Any]:
 
     class Spans(BaseSpanHandler[Any]):
         # The dispatcher passes every argument by name: those that are not needed are left in **_.
-        def new_span(self, id_: str, *, instance: Any = None, parent_span_id: str | None = None, **_: Any) -> None:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
-            observer.entered(id_, parent_span_id, instance)
+        def new_span(self, id_: str, *, instance: Any = None, **_: Any) -> None:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
+            observer.entered(id_, instance)
 
         def prepare_to_exit_span(self, id_: str, *, result: Any = None, **_: Any) -> None:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
             observer.exited(id_, result)

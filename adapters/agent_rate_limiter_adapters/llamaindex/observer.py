@@ -23,14 +23,12 @@ class Span:
     """One span of LlamaIndex's, and the call that was reserved in it.
 
     Args:
-        parent: the id of the span around it.
         model: the LLM whose method it is, if it is one's.
     """
 
-    __slots__ = ("about", "meter", "model", "parent", "request", "reservation")
+    __slots__ = ("about", "meter", "model", "request", "reservation")
 
-    def __init__(self, parent: str | None, model: Any) -> None:
-        self.parent = parent
+    def __init__(self, model: Any) -> None:
         self.model = model
         self.request: Any = None  # the event that tells what is asked
         self.about: Call | None = None
@@ -60,6 +58,11 @@ class Span:
         elif self.in_flight and self.reservation is not None:
             self.reservation.fail(error)
 
+    def withdraw(self) -> None:
+        """Its stream has begun, and so was sent: what else is called from now on is another call."""
+        if self.reservation is not None:
+            self.reservation.withdraw()
+
     def abandon(self) -> None:
         """Nobody reads its stream, or reads on; safe in a finalizer."""
         if self.in_flight and self.reservation is not None:
@@ -82,13 +85,13 @@ class Observer:
 
     # ------------------------------------------------------------------ spans
 
-    def entered(self, span_id: str, parent: str | None, instance: Any) -> None:
+    def entered(self, span_id: str, instance: Any) -> None:
         """Note a span that begins, and limit the model whose it is."""
         from llama_index.core.base.embeddings.base import BaseEmbedding
         from llama_index.core.base.llms.base import BaseLLM
 
         model = instance if isinstance(instance, BaseLLM) else None
-        self._spans[span_id] = Span(parent, model)
+        self._spans[span_id] = Span(model)
         if isinstance(instance, (BaseLLM, BaseEmbedding)):
             self._see(instance)
 
@@ -125,6 +128,7 @@ class Observer:
         if kind in {"LLMChatStartEvent", "LLMCompletionStartEvent"}:
             span.request = event
         elif kind in {"LLMChatInProgressEvent", "LLMCompletionInProgressEvent"}:
+            span.withdraw()
             span.feed(event.response)
         elif kind in {"LLMChatEndEvent", "LLMCompletionEndEvent"}:
             span.settle(event.response)
@@ -134,9 +138,9 @@ class Observer:
     # ------------------------------------------------------------------ the hook
 
     def begin(self, span_id: str | None) -> tuple[Span, Attempts] | None:
-        """Begin the call of the span in which the hook was called; None within a call that is counted already."""
+        """Begin the call of the span in which the hook was called; None outside of LlamaIndex's spans."""
         span = self._spans.get(span_id or "")
-        if span is None or span.request is None or self._counted(span):
+        if span is None or span.request is None:
             return None
         event = span.request
         if hasattr(event, "messages"):
@@ -146,15 +150,6 @@ class Observer:
             call = self.limits.completion(span.model, event.prompt, **options)
         span.about = call
         return span, call.attempts
-
-    def _counted(self, span: Span) -> bool:
-        """Whether a span is within a call of the same model, which LlamaIndex builds on another of its methods."""
-        outer = self._spans.get(span.parent or "")
-        while outer is not None:
-            if outer.model is span.model and outer.in_flight:
-                return True
-            outer = self._spans.get(outer.parent or "")
-        return False
 
     # ------------------------------------------------------------------ models
 
@@ -235,7 +230,7 @@ class Hook:
     @staticmethod
     def _hold(span: Span, call: Reservation) -> None:
         span.reservation = call
-        call.offer()  # to what the LLM calls in turn
+        call.offer()  # to what it calls in turn: another method of the LLM's, or an SDK that is limited, too
 
 
 def _embeds(model: Any) -> bool:

@@ -44,7 +44,7 @@ def limiter_of(**options: Any) -> MultiProviderLimiter:
 
 
 def pair(provider: SimulatedProvider, limiter: MultiProviderLimiter, **options: Any) -> FallbackLLM:
-    return FallbackLLM([openai(provider), openai(provider, model=OTHER)], limiter, **options)
+    return FallbackLLM([openai(provider), openai(provider, model=OTHER)], limiter, **{"timeout": 5, **options})
 
 
 def served(limiter: MultiProviderLimiter) -> dict[object, object]:

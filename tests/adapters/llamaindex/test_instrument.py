@@ -132,3 +132,13 @@ def test_layers_together_count_once(provider: SimulatedProvider) -> None:
             wrapped(layered, limiter).complete("Why?")
     check_books(limiter, provider)
     assert provider.report().received == 5
+
+
+def test_calls_while_a_stream_is_read_are_others(provider: SimulatedProvider) -> None:
+    limiter = generous()
+    llm = instrumented(plain(provider), limiter)
+    stream = llm.stream_chat(QUESTION)
+    for _ in stream:
+        llm.complete("Why?")
+    assert provider.report().received > 2
+    check_requests(limiter, provider)

@@ -11,13 +11,14 @@ import pytest
 from llama_index.core import Document, VectorStoreIndex
 from llama_index.core.agent.workflow import AgentWorkflow, FunctionAgent, ReActAgent
 from llama_index.core.chat_engine.types import ChatMode
+from llama_index.core.llms import CustomLLM
 from llama_index_instrumentation.dispatcher import instrument_tags
 
-from agent_rate_limiter import AcquireTimeout, MultiProviderLimiter, Provider
+from agent_rate_limiter import AcquireTimeout, MultiProviderLimiter, Provider, calls
 from agent_rate_limiter.engine import drivers
-from agent_rate_limiter.testing.simulated import Call, SimulatedProvider, ToolCall
+from agent_rate_limiter.testing.simulated import Call, Fault, SimulatedProvider, ToolCall
 from agent_rate_limiter_adapters.llamaindex import instrument
-from tests.adapters.llamaindex.models import RETRY, check_books, generous, openai, openai_embedding
+from tests.adapters.llamaindex.models import QUESTION, RETRY, Plain, check_books, generous, openai, openai_embedding
 
 DOCUMENTS = [Document(text=f"Fact {number}: agents wait for their turn.") for number in range(5)]
 
@@ -141,24 +142,44 @@ def test_query_engines_pass_a_limiters_error_on(provider: SimulatedProvider) -> 
         asyncio.run(engine.aquery("What?"))
 
 
-@both
-def test_waiting_never_blocks_the_event_loop(
-    provider: SimulatedProvider, limit: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """By construction: calls wait, and none in a thread whose event loop runs."""
-    waits: list[str] = []
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """How calls wait: in a "thread", which they block, or in a "loop"."""
+    seen: list[str] = []
 
     def spied(name: str, wait: Any) -> Any:
         def counted(engine: Any, waiter: Any) -> Any:
-            waits.append(name)
+            seen.append(name)
             return wait(engine, waiter)
 
         return counted
 
-    from agent_rate_limiter import calls
-
     monkeypatch.setattr(calls, "wait_in_thread", spied("thread", drivers.wait_in_thread))
     monkeypatch.setattr(calls, "wait_in_loop", spied("loop", drivers.wait_in_loop))
+    return seen
+
+
+class SyncInside(Plain):
+    """A user's LLM whose async methods are LlamaIndex's own, which call the sync ones."""
+
+    acomplete = CustomLLM.acomplete
+
+
+def test_not_even_a_retry_of_what_is_sync_inside_waits_in_the_loops_thread(
+    provider: SimulatedProvider, waits: list[str]
+) -> None:
+    limiter = generous()
+    llm = limiter.wrap(SyncInside(base_url=provider.openai_url), provider="openai")
+    provider.inject(Fault("rate_limit", retry_after=0.02))
+    assert asyncio.run(llm.achat(QUESTION)).message.content
+    assert waits == ["loop"]
+    assert provider.report().received == 2
+    check_books(limiter, provider)
+
+
+@both
+def test_waiting_never_blocks_the_event_loop(provider: SimulatedProvider, limit: Any, waits: list[str]) -> None:
+    """By construction: calls wait, and none in a thread whose event loop runs."""
     limiter = MultiProviderLimiter([Provider("openai", {"*": {"rps": 20, "limits": ["1 concurrent"]}})], retry=RETRY)
     llm, embedding = limit(openai(provider), limiter), limit(openai_embedding(provider, embed_batch_size=1), limiter)
 
