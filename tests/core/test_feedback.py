@@ -126,6 +126,22 @@ def test_calls_in_flight_are_not_counted_twice(manual_clock: ManualClock) -> Non
     assert available(limiter, "tokens") == 500
 
 
+@pytest.mark.parametrize(("stated", "left"), [(700, 700), (760, 750), (800, 750), (900, 800), (1_000, 900)])
+def test_a_learned_limit_is_corrected_only_by_what_is_certain(
+    manual_clock: ManualClock, stated: int, left: int
+) -> None:
+    """Calls in flight may be counted in what is stated, or not: between the two, what is known is kept."""
+    limiter = unknown(manual_clock)
+    first = admitted(limiter.try_acquire(GPT))
+    first.observe([Quota(Resource.TOKENS, "minute", 1_000, 850)])
+    manual_clock.advance(0.001)
+    answered, other = (admitted(limiter.try_acquire(GPT, input_tokens=tokens)) for tokens in (0, 100))
+    assert available(limiter, "tokens") == 750
+    answered.observe([Quota(Resource.TOKENS, "minute", 1_000, stated)])
+    assert available(limiter, "tokens") == left
+    other.settle(Usage(1, 100))
+
+
 def test_answers_out_of_order_do_not_undo_newer_ones(manual_clock: ManualClock) -> None:
     limiter = known(manual_clock, rpm=100)
     older = admitted(limiter.try_acquire(GPT))
