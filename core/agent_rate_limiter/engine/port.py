@@ -151,11 +151,17 @@ class Settle(NamedTuple):
 
 
 class Correct(NamedTuple):
-    """Add to what a hold was settled with."""
+    """Add to what a hold was settled with.
+
+    Args:
+        taken_at: when it was taken.
+        changes: (place, units).
+        late: the store was lost then, and hears of it only now: what has been refilled since counts.
+    """
 
     taken_at: int
     changes: tuple[tuple[int, int], ...]
-    """(place, units)"""
+    late: bool = False
 
 
 class Stand(NamedTuple):

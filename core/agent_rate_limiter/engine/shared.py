@@ -194,7 +194,7 @@ class SharedEngine(Exchange):
             now = self.clock.now()
             self._apart.discard(hold.id)
             self.loss.settle(hold, used, now)
-            self._send_correction(hold, used)
+            self._send_correction(hold, used, late=True)
             self._line.serve_freed(hold, now)
             return
         kept = hold.id in self._kept
@@ -214,11 +214,11 @@ class SharedEngine(Exchange):
         hold.lost = False
         self._send_correction(hold, [new - old for new, old in zip(used, hold.amounts, strict=False)])
 
-    def _send_correction(self, hold: Hold, changes: Sequence[int]) -> None:
+    def _send_correction(self, hold: Hold, changes: Sequence[int], *, late: bool = False) -> None:
         taken_at = hold.taken_at
         rows = [(bucket, change) for bucket, change in zip(hold.path, changes, strict=False) if change]
         self._outbox.put(
-            lambda place: Correct(taken_at, tuple((place(bucket), change) for bucket, change in rows)),
+            lambda place: Correct(taken_at, tuple((place(bucket), change) for bucket, change in rows), late),
             None,
             lambda _: True,
         )
