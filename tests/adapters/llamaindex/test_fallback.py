@@ -178,3 +178,13 @@ def test_what_makes_no_sense_is_refused(provider: SimulatedProvider) -> None:
     ):
         with pytest.raises(ConfigError, match=fix):
             FallbackLLM(llms, limiter)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+def test_instrument_leaves_its_llms_alone(provider: SimulatedProvider) -> None:
+    limiter = limiter_of()
+    instrument(limiter, timeout=1)  # which would wait for the first, and not fall back
+    llm = pair(provider, limiter)
+    assert llm.complete("Why?").text == llm.complete("Why?").text == "It is 42."
+    assert provider.report()[OTHER].completed == 1
+    assert all(type(one).__mro__[1].__name__ != "OpenAI" for one in llm.llms), "they are not limited by themselves"
+    check_books(limiter, provider)
