@@ -113,7 +113,8 @@ def limited_class(cls: Any, *, made_late: bool, by_sdk: bool) -> Any:
         method.__dict__["__dispatcher_span_decorated__"] = True  # the span is the original's: it needs no second one
     fields = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
     private = {"_limits": PrivateAttr(default=None), "_before": PrivateAttr(default=None)}
-    return type(cls)(cls.__name__, (cls,), {**fields, **private, **methods, "__reduce__": _reduce})
+    metaclass: Any = type(cls)
+    return metaclass(cls.__name__, (cls,), {**fields, **private, **methods, "__reduce__": _reduce})
 
 
 def _limited_getter(get: Callable[[Any], Any]) -> Callable[[Any], Any]:

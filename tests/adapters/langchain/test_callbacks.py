@@ -183,7 +183,11 @@ def test_completions(provider: SimulatedProvider) -> None:
 async def test_a_graph_with_parallel_branches(provider: SimulatedProvider) -> None:
     limiter = limiter_of(concurrency=2)
     model = openai_at(provider)
-    branches: Any = RunnableParallel(a=model, b=model | RunnableLambda(lambda message: message.text), c=model)
+
+    def text(message: Any) -> Any:
+        return message.text
+
+    branches: Any = RunnableParallel(a=model, b=model | RunnableLambda(text), c=model)
     config: Any = calling(RateLimitCallbackHandler(limiter))
     assert set(branches.invoke(PROMPT)) == set(await branches.ainvoke(PROMPT)) == {"a", "b", "c"}
     provider.reset()

@@ -229,7 +229,8 @@ def test_a_structured_llm_is_limited_inside() -> None:
     limiter = generous()
     with SimulatedProvider(reply=sing, prices=(2.5, 10)) as provider:
         llm = limiter.wrap(openai(provider).as_structured_llm(Song))
-        assert llm.complete("Blue.").raw.title == "Blue"
+        song: Any = llm.complete("Blue.").raw
+        assert song.title == "Blue"
         check_books(limiter, provider)
 
 
@@ -258,7 +259,7 @@ def test_clients_are_reused_as_the_user_says(provider: SimulatedProvider, reuse_
 def test_streams_may_be_left_without_usage(provider: SimulatedProvider) -> None:
     limiter = generous()
     llm = limiter.wrap(openai(provider), include_usage=False)
-    chunks = list(llm.stream_chat(QUESTION))
+    chunks: list[Any] = list(llm.stream_chat(QUESTION))
     assert all(chunk.raw.usage is None for chunk in chunks)
     check_requests(limiter, provider)
     (row,) = limiter.costs.report().to_dicts()
@@ -309,4 +310,4 @@ def test_what_cannot_be_limited_is_refused(provider: SimulatedProvider) -> None:
     few = MultiProviderLimiter([Provider("openai", {"gpt-4": {"rpm": 1}})])
     assert f"openai:{MODEL}" in refused(few, plain(provider), provider="openai")
     with pytest.raises(ConfigError, match="give an LLM of LlamaIndex"):
-        rate_limited(openai_embedding(provider), limiter)
+        rate_limited(openai_embedding(provider), limiter)  # pyright: ignore[reportArgumentType]  # that is the point
