@@ -43,7 +43,7 @@ lint: venv frameworks  ## style, types and the direction of imports
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pyright --pythonpath $(BIN)/python
-	$(if $(FRAMEWORK_CODE),$(BIN)/mypy --python-executable $(FRAMEWORKS)/bin/python $(FRAMEWORK_CODE))
+	$(if $(FRAMEWORK_CODE),$(BIN)/mypy --follow-imports silent --python-executable $(FRAMEWORKS)/bin/python $(FRAMEWORK_CODE))
 	$(if $(FRAMEWORK_CODE),$(BIN)/pyright --project frameworks.pyright.json --pythonpath $(FRAMEWORKS)/bin/python)
 	$(BIN)/lint-imports --no-logo
 
