@@ -211,7 +211,7 @@ def _slow(own: Server, seconds: float) -> None:
 
 
 def _judge(report: Report, policy: str, pause: float, caller: Caller) -> None:
-    paused, again = caller.admitted.get("paused", 0), caller.admitted["restarted"]
+    paused, again = caller.admitted.get("paused", 0), caller.admitted.get("restarted", 0)
     most = {"fail_closed": 0, "fail_open": float("inf"), "local": 50 * (pause + 2) + 5}[policy]
     report.goals += [
         Goal(f"{policy}: the longest that any call took, seconds", max(caller.longest.values()), 2.5, unit=""),

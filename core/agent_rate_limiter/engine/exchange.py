@@ -135,6 +135,7 @@ class Exchange(Engine):
         self._outbox = Outbox(f"{os.getpid()}-{secrets.token_hex(6)}", self._member_lease)
         self._parcel: Parcel | None = None  # on its way; after a loss, until the store is back
         self._live.clear()
+        self._none_expires_before = 0
         self._kept: set[int] = set()  # holds that the store keeps a record of
         self._dropped.clear()
         self._listening = False
@@ -218,8 +219,7 @@ class Exchange(Engine):
         with self._lock:
             now = self.clock.now()
             if self._live:
-                lease_ends = next(iter(self._live.values())).expires_at
-                return min(self._next_chore() or lease_ends, lease_ends)
+                return min(self._next_chore() or self._none_expires_before, self._none_expires_before)
             return self._next_chore() or now + _MEMBER_LEASE
 
     def _run_errands(self) -> None:

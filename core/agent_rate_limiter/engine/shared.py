@@ -150,7 +150,7 @@ class SharedEngine(Exchange):
         if self.clock_wakes:
             times.append(self._next_chore())
         if self._live and self._line.busy:
-            times.append(next(iter(self._live.values())).expires_at)
+            times.append(self._none_expires_before)
         return min((at for at in times if at is not None), default=None)
 
     # -- what goes out, under the lock ---------------------------------------------------------------------
@@ -334,12 +334,16 @@ class SharedEngine(Exchange):
 
     def _clear_up(self, now: int) -> None:
         """Settle what was lost with its estimate, or what is known of it: it may well have been sent."""
+        if not self._dropped and now < self._none_expires_before:
+            return
         lost = [self._dropped.popleft() for _ in range(len(self._dropped))]
         for hold in lost:
             if hold.lost and hold.final is not None:
                 self._amend(hold, hold.final)
+        self._none_expires_before = now + self._lease
         for hold in self._live.values():
             if now < hold.expires_at:
+                self._none_expires_before = hold.expires_at
                 break
             lost.append(hold)
         for hold in dict.fromkeys(lost):
