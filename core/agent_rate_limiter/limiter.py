@@ -178,6 +178,7 @@ class Limiter:
     def snapshot(self) -> Snapshot:
         """Say how every limit stands, and how many calls are in flight and waiting."""
         engine = self._calls.engine
+        engine.refresh(engine.store.buckets)
         spend, estimates = self.costs.spent, self._calls.learned.report()
 
         def look(now: int) -> Snapshot:
@@ -187,7 +188,7 @@ class Limiter:
                     key=lambda s: (s.owner, s.name),
                 )
             )
-            return Snapshot(now / 1000, limits, engine.in_flight, engine.waiting, spend, estimates)
+            return Snapshot(now / 1000, limits, engine.in_flight, engine.waiting, spend, estimates, engine.place)
 
         return engine.read(look)
 
@@ -196,6 +197,7 @@ class Limiter:
         calls = self._calls
         route = calls.route(target)
         hold = Hold(route.path, route.reserved(estimate))
+        calls.engine.refresh(lambda: route.path)
 
         def look(now: int) -> tuple[Explanation, Bucket | None, dict[str, float]]:
             refusal = calls.engine.verdict(hold, now)

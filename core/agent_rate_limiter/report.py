@@ -80,6 +80,7 @@ class Snapshot:
         waiting: calls in the queue.
         spend: dollars spent since the limiter was made.
         estimates: how good the guesses of what calls use are, by model and agent.
+        store: where the limits live if processes share them, and whether it is lost; empty for one process's own.
     """
 
     at: float
@@ -88,6 +89,7 @@ class Snapshot:
     waiting: int
     spend: float
     estimates: tuple[EstimateStatus, ...] = ()
+    store: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain data."""
@@ -96,6 +98,8 @@ class Snapshot:
     def __str__(self) -> str:
         """As lines for a terminal."""
         head = f"{self.in_flight} in flight, {self.waiting} waiting, ${self.spend:,.4f} spent"
+        if self.store:
+            head = f"{head}, on {self.store}"
         return "\n".join([head, *(f"  {line}" for line in (*self.limits, *self.estimates))])
 
 

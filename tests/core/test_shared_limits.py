@@ -431,6 +431,23 @@ def test_a_call_in_doubt_is_given_back(stores: Callable[[], Fragile], manual_clo
     assert one.try_acquire(), "the slot that was taken unheard is free again"
 
 
+def test_a_snapshot_says_where_the_limits_live_and_is_fresh(
+    stores: Callable[[], Fragile], manual_clock: ManualClock
+) -> None:
+    store = stores()
+    one, other = (RateLimiter(rpm=10, store=each, clock=manual_clock) for each in (store, stores()))
+    one.acquire().settle()
+    other.acquire().settle()
+    assert one.snapshot().limits[0].available == 8
+    assert one.snapshot().store.startswith(("sqlite:///", "redis://"))
+    assert "8 free" in str(one.explain())
+    store.lost = True
+    with pytest.raises(StoreUnavailable):
+        one.acquire()
+    assert one.snapshot().store.endswith("(lost: The store is gone.)")
+    assert "on sqlite" in str(one.snapshot()) or "on redis" in str(one.snapshot())
+
+
 def test_policies_are_checked() -> None:
     with pytest.raises(ConfigError, match="on_store_error is 'ignore': it is one of fail_closed, fail_open, local"):
         RateLimiter(rpm=1, on_store_error="ignore")

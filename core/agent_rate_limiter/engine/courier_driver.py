@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,6 +17,7 @@ from weakref import WeakSet, ref
 
 from agent_rate_limiter.engine.shared import SharedEngine
 
+_log = logging.getLogger("agent_rate_limiter")
 _MOMENT = 0.001
 """Seconds that what nobody waits for may lie."""
 _LAST_WORDS = 1.0
@@ -62,8 +64,11 @@ class Courier:
 
     def _work(self) -> None:
         while (engine := self._engine()) is not None:
-            at = engine.chores()
-            pause = max(0, at - engine.clock.now()) / 1000
+            try:
+                pause = max(0, engine.chores() - engine.clock.now()) / 1000
+            except Exception:  # noqa: BLE001 - whoever waits, waits for this thread
+                _log.exception("The courier failed")
+                pause = 1.0
             del engine  # else it would live as long as this thread
             if self._bell.acquire(timeout=pause) and not self._urgent:
                 self._bell.acquire(timeout=_MOMENT)  # what is sent next may take it along

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import TypeVar
 from weakref import WeakSet
 
-from agent_rate_limiter.admission import Refusal
+from agent_rate_limiter.admission import Bucket, Refusal
 from agent_rate_limiter.engine.port import Clock, Hold, Store, VirtualClock, Waker
 from agent_rate_limiter.engine.queue import Waiter
 from agent_rate_limiter.engine.waiting_room import WaitingRoom
@@ -207,6 +207,14 @@ class Engine:
     def newest_first(self) -> Iterable[Hold]:
         """Return the calls in flight, the last admitted first; inside `read`."""
         return reversed(self._live.values())
+
+    @property
+    def place(self) -> str:
+        """Where the limits live, if others share them."""
+        return ""
+
+    def refresh(self, buckets: Callable[[], Iterable[Bucket]]) -> None:
+        """Have the copies of these limits' states brought up to date, where they are copies."""
 
     @property
     def pauses(self) -> Engine:

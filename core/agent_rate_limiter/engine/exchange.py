@@ -10,7 +10,7 @@ import logging
 import os
 import secrets
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from threading import Lock, RLock
 from typing import Any, Protocol
 from weakref import ReferenceType, ref
@@ -22,9 +22,12 @@ from agent_rate_limiter.engine.outbox import Outbox, Parcel
 from agent_rate_limiter.engine.port import Answer, Clock, Rule, SharedStore, Store, VirtualClock
 from agent_rate_limiter.engine.queue import WaitQueue
 from agent_rate_limiter.engine.shared_room import SharedRoom, Wishes
+from agent_rate_limiter.engine.store_clock import StoreClock
 from agent_rate_limiter.engine.verdicts import obey
 from agent_rate_limiter.errors import StoreUnavailable
 
+_MOST_READ = 500
+"""Limits that a report asks the store about."""
 _log = logging.getLogger("agent_rate_limiter")
 _MEMBER_LEASE = 10_000
 """Milliseconds after which a process that was not heard of counts as dead: its slots come back."""
@@ -39,29 +42,6 @@ class Known(Store, Protocol):
     """Texts that the store is to remember."""
     released: Callable[[], object]
     """Called when `io` was held by somebody who sends nothing else."""
-
-
-class StoreClock:
-    """The store's time: this machine's, corrected by what the store's answers say.
-
-    Args:
-        clock: this machine's.
-        own: whether the store tells the time itself.
-    """
-
-    def __init__(self, clock: Clock, *, own: bool) -> None:
-        self._clock = clock
-        self.own = own
-        self.skew = 0
-
-    def now(self) -> int:
-        """Epoch milliseconds."""
-        return self._clock.now() + self.skew
-
-    def heard(self, told: int, sent: int, received: int) -> None:
-        """Follow the store's clock, if it cannot have been that at any time since the question was sent."""
-        if self.own and not sent <= told <= received + 1:
-            self.skew += told - (sent + received) // 2
 
 
 def _delivery(engine: ReferenceType[Exchange]) -> Callable[[], None]:
@@ -154,6 +134,21 @@ class Exchange(Engine):
         raise NotImplementedError
 
     # -- I/O ----------------------------------------------------------------------------------------------------
+
+    @property
+    def place(self) -> str:
+        """Where the limits live, and whether it is lost."""
+        if self.loss.since is None:
+            return self._shared.name
+        return f"{self._shared.name} (lost: {self.loss.reason})"
+
+    def refresh(self, buckets: Callable[[], Iterable[Bucket]]) -> None:
+        """Ask the store how these limits stand. Blocks for one round trip; while the store is lost, not at all."""
+        with self._lock:
+            if self.loss.since is not None:
+                return
+            self._outbox.read(list(buckets())[:_MOST_READ], lambda _, now: None)  # noqa: ARG005
+        self.pump()
 
     def deliver(self, *, urgent: bool = True) -> None:
         """See that the outbox is emptied: here, where nobody else is held up by that, or by the courier.
@@ -307,7 +302,10 @@ class Exchange(Engine):
         for wish, asked in parcel.wishes:
             result = next(results) if asked else None
             if wish.hear is not None:
-                wish.hear(result, answer.now)
+                try:
+                    wish.hear(result, answer.now)
+                except Exception:  # noqa: BLE001 - the others wait for their answers, too
+                    _log.exception("An answer of %s could not be used", self._shared.name)
 
     def _obey(self, key: str, rule: Rule, now: int) -> None:
         bucket = next((b for b in self.store.buckets() if b.key == key), None)

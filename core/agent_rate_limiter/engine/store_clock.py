@@ -1,0 +1,28 @@
+"""The time of a store that processes share: they must agree on it."""
+
+from __future__ import annotations
+
+from agent_rate_limiter.engine.port import Clock
+
+
+class StoreClock:
+    """The store's time: this machine's, corrected by what the store's answers say.
+
+    Args:
+        clock: this machine's.
+        own: whether the store tells the time itself.
+    """
+
+    def __init__(self, clock: Clock, *, own: bool) -> None:
+        self._clock = clock
+        self.own = own
+        self.skew = 0
+
+    def now(self) -> int:
+        """Epoch milliseconds."""
+        return self._clock.now() + self.skew
+
+    def heard(self, told: int, sent: int, received: int) -> None:
+        """Follow the store's clock, if it cannot have been that at any time since the question was sent."""
+        if self.own and not sent <= told <= received + 1:
+            self.skew += told - (sent + received) // 2
