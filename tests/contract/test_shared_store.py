@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from agent_rate_limiter.admission import Bucket
-from agent_rate_limiter.engine.port import Correct, Hold, Leave, Rule, SharedStore, Write
+from agent_rate_limiter.engine.port import Hold, Leave, Rule, SharedStore, Write
 from agent_rate_limiter.engine.verdicts import obey
 from agent_rate_limiter.limits import Limit, Resource
 from agent_rate_limiter.stores import is_shared, open_store
@@ -173,21 +173,6 @@ def test_what_a_dead_process_had_reserved_of_a_budget_is_charged(member: Member,
     assert taken
     dead.settle(taken, [DOLLAR // 10], NOW + 11_000)  # it was only stopped for a while
     assert left(other, budget, NOW + 11_000) == 9 * DOLLAR // 10
-
-
-@pytest.mark.parametrize(("drawn_on_since", "free"), [(False, 6), (True, 0)])
-def test_what_was_taken_while_the_store_was_lost_has_been_refilled_since(
-    member: Member, drawn_on_since: bool, free: int
-) -> None:
-    one = member("one")
-    bucket = hold(one, RPM).path[0]
-    admitted(one, RPM, 2)
-    if drawn_on_since:  # then nobody can tell any more, and it counts as of now
-        admitted(one, RPM, 2, NOW + 60_000)
-    one.step(
-        lambda place: Correct(NOW + 6_000, ((place(bucket), 9),), late=True), NOW + 42_000 + 24_000 * drawn_on_since
-    )
-    assert left(one, RPM, NOW + 42_000 + 24_000 * drawn_on_since) == free
 
 
 def test_a_gate_that_counts_does_not_wait_for_the_dead(member: Member) -> None:

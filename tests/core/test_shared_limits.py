@@ -402,6 +402,22 @@ def test_a_share_without_the_store(stores: Callable[[], Fragile], manual_clock: 
     assert [bool(call) for call in admitted] == [True, True, False, False, False], "and half of ten requests, less two"
 
 
+def test_what_was_used_without_the_store_is_owed_less_what_was_refilled(
+    stores: Callable[[], Fragile], manual_clock: ManualClock
+) -> None:
+    store = stores()
+    one = RateLimiter(Limit(Resource.REQUESTS, 10, per=10), store=store, clock=manual_clock, on_store_error="local")
+    one.acquire().settle()
+    store.lost = True
+    for _ in range(30):  # as fast as its share allows
+        manual_clock.advance(1)
+        one.acquire(timeout=5).settle()
+    store.lost = False
+    manual_clock.advance(5)
+    assert one.snapshot().limits[0].available >= 9
+    one.acquire().settle()
+
+
 def test_calls_wait_for_their_share(stores: Callable[[], Fragile], manual_clock: ManualClock) -> None:
     store = stores()
     one = RateLimiter(concurrency=1, store=store, clock=manual_clock, on_store_error="local")

@@ -137,6 +137,10 @@ class Exchange(Engine):
         """End what has run out."""
         raise NotImplementedError
 
+    def _charge(self, rows: list[tuple[Bucket, int]], taken_at: int) -> None:
+        """Have units charged."""
+        raise NotImplementedError
+
     # -- I/O ----------------------------------------------------------------------------------------------------
 
     @property
@@ -267,8 +271,11 @@ class Exchange(Engine):
             self.told.heard(answer.now, sent, self.clock.now())
             self._parcel = None
             self._beaten_at = self.clock.now()
+            owed = self.loss.owed(answer.now)
             found_again = self.loss.found(answer)
             self._hear(parcel, answer)
+            if owed:
+                self._charge(owed, answer.now)
             if found_again:
                 self._line.blind = False
                 self._line.recall_all(self.clock.now())

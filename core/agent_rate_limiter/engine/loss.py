@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from random import uniform
+from typing import Any
 
 from agent_rate_limiter.admission import Bucket, Refusal, admit, refuse
 from agent_rate_limiter.engine.port import Answer, Hold
+from agent_rate_limiter.strategies import TokenBucket
 
 FAIL_CLOSED, FAIL_OPEN, LOCAL = POLICIES = ("fail_closed", "fail_open", "local")
 _FIRST, _LAST = 100, 2_000
@@ -45,6 +47,7 @@ class Loss:
         self._members = 1
         self._tries = 0
         self._own: dict[Bucket, Bucket] = {}
+        self._drawn: dict[Bucket, Any] = {}  # states as they would be, had the store heard of it
 
     def lost(self, error: Exception, now: int) -> bool:
         """Note that the store cannot be reached. True if it could before."""
@@ -94,6 +97,29 @@ class Loss:
             mine = self._own.get(bucket)
             if mine is not None:
                 mine.state = mine.settle(mine.state, taken, amount, hold.taken_at, now)
+
+    def unheard(self, hold: Hold, used: Sequence[int]) -> Sequence[int]:
+        """Note what the store has to hear of later; return the rest, which it is told as it is.
+
+        What a token bucket was drawn on meanwhile has been refilled meanwhile, too: only what is still owed when the
+        store is back is charged.
+        """
+        if self.since is None:
+            return used
+        rest = list(used)
+        for place, bucket in enumerate(hold.path):
+            if isinstance(bucket.strategy, TokenBucket) and used[place]:
+                state = self._drawn.get(bucket, bucket.state)
+                at = max(hold.taken_at, state[1])
+                self._drawn[bucket] = bucket.strategy.settle(state, 0, used[place], at, at)
+                rest[place] = 0
+        return rest
+
+    def owed(self, now: int) -> list[tuple[Bucket, int]]:
+        """Return what token buckets owe for what the store has not heard of; before they are refreshed."""
+        drawn, self._drawn = self._drawn, {}
+        found = [(b, b.strategy.available(b.state, now) - b.strategy.available(s, now)) for b, s in drawn.items()]
+        return [(bucket, units) for bucket, units in found if units > 0]
 
     def _mine(self, bucket: Bucket, now: int) -> Bucket:
         found = self._own.get(bucket)

@@ -151,17 +151,11 @@ class Settle(NamedTuple):
 
 
 class Correct(NamedTuple):
-    """Add to what a hold was settled with.
-
-    Args:
-        taken_at: when it was taken.
-        changes: (place, units).
-        late: the store was lost then, and hears of it only now: what has been refilled since counts.
-    """
+    """Add to what a hold was settled with."""
 
     taken_at: int
     changes: tuple[tuple[int, int], ...]
-    late: bool = False
+    """(place, units)"""
 
 
 class Stand(NamedTuple):

@@ -194,7 +194,7 @@ class SharedEngine(Exchange):
             now = self.clock.now()
             self._apart.discard(hold.id)
             self.loss.settle(hold, used, now)
-            self._send_correction(hold, used, late=True)
+            self._send_correction(hold, self.loss.unheard(hold, used))
             self._line.serve_freed(hold, now)
             return
         kept = hold.id in self._kept
@@ -214,11 +214,14 @@ class SharedEngine(Exchange):
         hold.lost = False
         self._send_correction(hold, [new - old for new, old in zip(used, hold.amounts, strict=False)])
 
-    def _send_correction(self, hold: Hold, changes: Sequence[int], *, late: bool = False) -> None:
-        taken_at = hold.taken_at
+    def _send_correction(self, hold: Hold, changes: Sequence[int]) -> None:
         rows = [(bucket, change) for bucket, change in zip(hold.path, changes, strict=False) if change]
+        if rows:
+            self._charge(rows, hold.taken_at)
+
+    def _charge(self, rows: list[tuple[Bucket, int]], taken_at: int) -> None:
         self._outbox.put(
-            lambda place: Correct(taken_at, tuple((place(bucket), change) for bucket, change in rows), late),
+            lambda place: Correct(taken_at, tuple((place(bucket), change) for bucket, change in rows)),
             None,
             lambda _: True,
         )

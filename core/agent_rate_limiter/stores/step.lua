@@ -59,10 +59,6 @@ S.b = {  -- token bucket: parameters unit, leak, ceiling; state unit, debt, last
   settle = function(p, s, taken, used)
     return { p[1], math.max(0, S.b.leaked(p, s) + (used - taken) * p[1]), now }
   end,
-  late = function(p, s, change, at)  -- nobody has drawn on it since: as if it had been told then
-    local debt = math.max(0, s[2] - (at - s[3]) * p[2])
-    return { p[1], math.max(0, debt + change * p[1]), at }
-  end,
   keep = function(p, s) return up(s[2], p[2]) + MINUTE end,
 }
 
@@ -275,15 +271,11 @@ function C.reserve(hold, rank, standing, wanted)
   return 1
 end
 
-function C.correct(at, changes, late)
+function C.correct(at, changes)
   for _, pair in ipairs(changes) do
     local slot = slots[pair[1] + 1]
     slot.freed = true
-    if late == 1 and slot.kind == 'b' and at >= slot.state[3] then
-      put(slot, S.b.late(slot.p, slot.state, pair[2], at))
-    else
-      put(slot, slot.how.settle(slot.p, slot.state, 0, pair[2], at))
-    end
+    put(slot, slot.how.settle(slot.p, slot.state, 0, pair[2], at))
   end
   return 0
 end

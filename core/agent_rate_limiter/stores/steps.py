@@ -225,10 +225,7 @@ class Step:
     def _correct(self, more: Correct) -> None:
         for place, change in more.changes:
             slot = self._slots[place]
-            now = self._now
-            if more.late and isinstance(slot.strategy, TokenBucket) and more.taken_at >= slot.state[1]:
-                now = more.taken_at  # nobody has drawn on it since: as if it had been told then
-            slot.put(slot.strategy.settle(slot.state, 0, change, more.taken_at, now))
+            slot.put(slot.strategy.settle(slot.state, 0, change, more.taken_at, self._now))
 
     def _stand(self, wish: Stand) -> int:
         slot = self._slots[wish.place]

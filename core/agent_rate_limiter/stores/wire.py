@@ -80,7 +80,7 @@ def _command(command: Command, places: Sequence[Place]) -> list[Any]:
     if isinstance(command, Settle):
         return ["settle", command.hold, int(command.kept), command.taken_at, command.changes]
     if isinstance(command, Correct):
-        return ["correct", command.taken_at, command.changes, int(command.late)]
+        return ["correct", command.taken_at, command.changes]
     if isinstance(command, Stand):
         return ["stand", *command]
     if isinstance(command, Leave):
