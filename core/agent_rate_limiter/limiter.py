@@ -517,7 +517,8 @@ def _bounds(max_queue: object) -> dict[int | None, int]:
     """Check how many calls may wait: under None all together, under a priority those of that priority."""
     if max_queue is None:
         return {}
-    bounds: dict[Any, Any] = dict(max_queue) if isinstance(max_queue, Mapping) else {None: max_queue}
+    given: Any = max_queue
+    bounds: dict[Any, Any] = dict(given) if isinstance(max_queue, Mapping) else {None: given}
     for priority, most in bounds.items():
         if priority is not None:
             check_priority(priority)

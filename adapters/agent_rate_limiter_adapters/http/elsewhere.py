@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlencode, urlsplit
 
 from agent_rate_limiter import ConfigError, Target
@@ -104,7 +104,8 @@ def others_of(fallbacks: object, own: str) -> Others:
         return Others()
     if isinstance(fallbacks, str) or not isinstance(fallbacks, (Mapping, list, tuple)):
         raise ConfigError(f"fallbacks is {fallbacks!r}: give a list of targets, or a mapping of targets to clients.")
-    given: dict[Any, Any] = dict(fallbacks) if isinstance(fallbacks, Mapping) else dict.fromkeys(fallbacks)
+    several = cast("Any", fallbacks)
+    given: dict[Any, Any] = dict(several) if isinstance(fallbacks, Mapping) else dict.fromkeys(several)
     endpoints: dict[str, Endpoint] = {}
     targets: list[Target] = []
     for text, client in given.items():
@@ -137,7 +138,7 @@ def _endpoint(client: Any, target: Target) -> Endpoint:
         api = client._api_client  # noqa: SLF001 - no public way
         base, key = str(api._http_options.base_url), api.api_key  # noqa: SLF001
     else:
-        kind = type(client)
+        kind = cast("type[Any]", type(client))
         raise ConfigError(
             f"fallbacks give a {kind.__module__}.{kind.__qualname__} for '{target}': give a client of openai (with any "
             "base_url), anthropic or google.genai that has an API key."
