@@ -5,14 +5,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 from agent_rate_limiter import context
 from agent_rate_limiter.accounts import ESTIMATED, FAILED, OK, REFUSED
-from agent_rate_limiter.admission import Bucket, Path, Refusal
+from agent_rate_limiter.admission import Bucket, Refusal
 from agent_rate_limiter.attempts import Attempts
+from agent_rate_limiter.checks import check_estimate, check_priority, check_timeout
 from agent_rate_limiter.choice import SICK, Chooser
 from agent_rate_limiter.decision import Decision
 from agent_rate_limiter.engine.drivers import wait_in_loop, wait_in_thread
@@ -20,7 +21,7 @@ from agent_rate_limiter.engine.engine import Engine
 from agent_rate_limiter.engine.port import Hold
 from agent_rate_limiter.engine.queue import ADMITTED, Waiter
 from agent_rate_limiter.engine.waiting_room import hopeless
-from agent_rate_limiter.errors import ConfigError, LimiterClosed, ReservationError
+from agent_rate_limiter.errors import LimiterClosed, ReservationError
 from agent_rate_limiter.events import Admitted, Events, Queued, Refused, Settled
 from agent_rate_limiter.feedback import Feedback
 from agent_rate_limiter.holders import Holder, holders_of, in_flight
@@ -30,6 +31,7 @@ from agent_rate_limiter.providers.model import Failure, FailureKind, Quota
 from agent_rate_limiter.reservation import Reservation, Tracked
 from agent_rate_limiter.retry import RetryStrategy
 from agent_rate_limiter.routing import Declared, Route, Router
+from agent_rate_limiter.sizing import Fixed, RouteSizing
 from agent_rate_limiter.standing import NEW, Standing
 from agent_rate_limiter.strategies import GATE
 from agent_rate_limiter.strategies.gate import OPEN
@@ -192,7 +194,7 @@ class Calls:
         bucket = Bucket("backoff", GATE, "", now)
         bucket.state = bucket.state._replace(closed_until=now + round(seconds * 1000))
         hold = Hold((bucket,), (1,))
-        sizing = _Fixed(hold.path)
+        sizing = Fixed(hold.path)
         return Waiter(hold, priority=0, flow="", weight=1, since=now, deadline=None, sizing=sizing, moved=True)
 
     def may_retry(self, now: int) -> bool:
@@ -325,7 +327,7 @@ class Calls:
     def _waiter(  # noqa: PLR0917 - what a call is made of
         self, route: Route, hold: Hold, estimate: Estimate, priority: int, patience: int | None, standing: Standing
     ) -> Waiter:
-        sizing = _Sizing(route, estimate, nested=self._check_reentrancy(route, hold))
+        sizing = RouteSizing(route, estimate, nested=self._check_reentrancy(route, hold))
         hold.amounts = sizing.amounts()
         since = self.engine.clock.now()
         deadline = None if patience is None else since + patience
@@ -403,95 +405,10 @@ class Calls:
         return Failure(kind, message=str(error)) if failure is None else replace(failure, kind=kind)
 
 
-class _Fixed:
-    """A path that does not grow."""
-
-    __slots__ = ("path",)
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def amounts(self) -> Sequence[int]:
-        return [1] * len(self.path)
-
-
-class _Sizing:
-    """What a waiting call takes, by the limits that are known when it is tried.
-
-    A call made from within another to the same target passes its gate uncounted: the outer one already stands
-    in it, and waits for this one.
-    """
-
-    __slots__ = ("_estimate", "_nested", "_route")
-
-    def __init__(self, route: Route, estimate: Estimate, *, nested: bool) -> None:
-        self._route = route
-        self._estimate = estimate
-        self._nested = nested
-
-    @property
-    def path(self) -> Path:
-        return self._route.path
-
-    def amounts(self) -> Sequence[int]:
-        asks_gate = 0 if self._nested else 1  # even an open one: it may be closed while the call waits
-        return (asks_gate, *self._route.reserved(self._estimate)[1:])
-
-
 def charged(hold: Hold, used: Sequence[int], usage: Usage) -> Sequence[int]:
     """What is charged for a usage: a guess never refunds."""
     return used if usage.exact else [max(taken, amount) for taken, amount in zip(hold.amounts, used, strict=False)]
 
 
-def check_priority(priority: int) -> int:
-    """Return a priority as a whole number.
-
-    Raises:
-        ConfigError: it is none, or below 0.
-    """
-    if isinstance(priority, int) and not isinstance(priority, bool) and priority >= 0:
-        return int(priority)
-    message = f"priority is {priority!r}: give a whole number of at least 0, lower goes first (Priority.HIGH is 1)."
-    raise ConfigError(message)
-
-
-def check_timeout(timeout: float) -> int:
-    """Return a timeout in milliseconds.
-
-    Raises:
-        ConfigError: it is no finite number of seconds, or below 0.
-    """
-    number = isinstance(timeout, (int, float)) and not isinstance(timeout, bool)
-    if number and 0 <= timeout <= _LONGEST:
-        return round(timeout * 1000)
-    message = f"timeout is {timeout!r}: give seconds as a finite number of at least 0, or None to wait for ever."
-    raise ConfigError(message)
-
-
-def check_estimate(estimate: object) -> None:
-    """Raise a ConfigError unless it is an Estimate."""
-    if not isinstance(estimate, Estimate):
-        raise ConfigError(
-            f"estimate is {estimate!r}: give an Estimate(input_tokens=…, max_output_tokens=…), or counts."
-        )
-
-
-def make_estimate(estimate: Estimate | None, counts: Mapping[str, int]) -> Estimate:
-    """Return the estimate, or the one that keyword counts stand for.
-
-    Raises:
-        ConfigError: both are given.
-    """
-    if estimate is None:
-        return Estimate(**cast("Any", counts)) if counts else ONE_REQUEST
-    if counts:
-        message = f"{next(iter(counts))} is given beside an Estimate: put it into the Estimate."
-        raise ConfigError(message)
-    return estimate
-
-
 _FAILED = {FailureKind.TRANSIENT, FailureKind.FATAL}
-ONE_REQUEST = Estimate()
 _NORMAL = int(Priority.NORMAL)
-_LONGEST = 1e10
-"""Seconds; three hundred years are as good as for ever."""

@@ -6,26 +6,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from agent_rate_limiter.alerts import Alerts, Sinks
 from agent_rate_limiter.attempts import Attempts
+from agent_rate_limiter.base_limiter import Limiter, P, R, Size, make_terms
 from agent_rate_limiter.budgets import DEFAULT_THRESHOLDS, Budget, limits_of
-from agent_rate_limiter.calls import make_estimate
+from agent_rate_limiter.checks import check_seconds, make_estimate
 from agent_rate_limiter.choice import FALLBACK_AFTER, Chooser, Elsewhere
 from agent_rate_limiter.cost_tracker import CostTracker
 from agent_rate_limiter.decision import Decision
+from agent_rate_limiter.declared import (
+    DeclaredTarget,
+    by_name,
+    fallbacks_of,
+    one_target,
+    price_list_of,
+    with_thresholds,
+)
 from agent_rate_limiter.decorator import limited
 from agent_rate_limiter.engine.port import Clock, SharedStore, Store
-from agent_rate_limiter.errors import ConfigError
 from agent_rate_limiter.fallback import Limited
-from agent_rate_limiter.limiter import Limiter, P, R, Size, make_terms
-from agent_rate_limiter.limits import Limit, Resource, Target
+from agent_rate_limiter.limits import Resource, Target
 from agent_rate_limiter.pending import Pending
-from agent_rate_limiter.pricing import Price
 from agent_rate_limiter.provider import ANY_MODEL, Provider
 from agent_rate_limiter.report import Advice, Explanation, advise
 from agent_rate_limiter.reservation import Reservation
@@ -100,17 +105,17 @@ class MultiProviderLimiter(Limiter):
         fallback_after: float = FALLBACK_AFTER,
         ledger: str | CostTracker | None = None,
     ) -> None:
-        self.providers = _by_name(providers)
+        self.providers = by_name(providers)
         thresholds = check_thresholds(alert_threshold)
         wanted = [Budget.of(budget) for budget in budgets]
         if budget_limit is not None:
             wanted.insert(0, Budget(budget_limit, budget_period, timezone=timezone))
-        self.budgets = tuple(_with_thresholds(budget, thresholds) for budget in wanted)
+        self.budgets = tuple(with_thresholds(budget, thresholds) for budget in wanted)
         self._budget_limits = tuple(("budget", limit) for limit in limits_of(self.budgets))
         alerts = Alerts(on_alert, thresholds, check_thresholds(limit_alert_threshold, "limit_alert_threshold"))
-        self._fallbacks = _fallbacks(fallbacks)
+        self._fallbacks = fallbacks_of(fallbacks)
         self._elsewheres: dict[Target, Elsewhere] = {}
-        _check_seconds("fallback_after", fallback_after)
+        check_seconds("fallback_after", fallback_after)
         super().__init__(
             self._declared,
             store=store,
@@ -278,7 +283,7 @@ class MultiProviderLimiter(Limiter):
         Raises:
             ConfigError: the target is missing or not configured, or the function cannot be told of a fallback.
         """
-        where = self._target(_one_target(target, provider, model))
+        where = self._target(one_target(target, provider, model))
         others = tuple(self._target(fallback) for fallback in fallbacks)
         terms = make_terms(self._calls, where, estimate, priority, timeout, counts, others)
         return lambda function: limited(function, terms, self._target)
@@ -335,9 +340,9 @@ class MultiProviderLimiter(Limiter):
             self._targets[text] = self._targets[target] = target
         return target
 
-    def _declared(self, target: Target) -> _Declared:
+    def _declared(self, target: Target) -> DeclaredTarget:
         if not self.providers:
-            return _Declared(self._budget_limits, None, target.provider, rated=False)
+            return DeclaredTarget(self._budget_limits, None, target.provider, rated=False)
         provider = self.providers.get(target.provider)
         model = None if provider is None else provider.model(target.model)
         if provider is None or model is None:
@@ -349,79 +354,10 @@ class MultiProviderLimiter(Limiter):
         ]
         shared += [(provider.name, limit) for limit in provider.limits]
         rated = any(limit.resource is not Resource.COST for _, limit in (*own, *shared))
-        return _Declared((*own, *shared, *self._budget_limits), model.price, _kind(provider), rated=rated)
+        return DeclaredTarget((*own, *shared, *self._budget_limits), model.price, price_list_of(provider), rated=rated)
 
     def __repr__(self) -> str:
         """State providers and budgets."""
         providers = ", ".join(f"{p.name} ({len(p.models)})" for p in self.providers.values()) or "any provider"
         budgets = "".join(f", {budget.as_limit().name}" for budget in self.budgets)
         return f"MultiProviderLimiter({providers}{budgets})"
-
-
-def _fallbacks(given: Mapping[str, Sequence[str | Target]] | None) -> dict[Target, tuple[Target, ...]]:
-    if given is None:
-        return {}
-    if not isinstance(given, Mapping):
-        raise ConfigError(f"fallbacks is {given!r}: give a mapping of a target to a list of targets.")
-    found: dict[Target, tuple[Target, ...]] = {}
-    for text, others in given.items():
-        if isinstance(others, (str, Target)) or not isinstance(others, Sequence):
-            raise ConfigError(f"fallbacks of {text!r} is {others!r}: give a list of targets.")
-        target = Target.parse(text)
-        found[target] = tuple(Target.parse(other) for other in others)
-        if target in found[target]:
-            raise ConfigError(f"fallbacks of '{target}' hold the target itself: remove it.")
-    return found
-
-
-def _check_seconds(field: str, seconds: object) -> None:
-    number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
-    if not number or not 0 <= seconds < float("inf"):  # type: ignore[operator]
-        raise ConfigError(f"{field} is {seconds!r}: give seconds as a finite number of at least 0.")
-
-
-class _Declared:
-    __slots__ = ("kind", "limits", "price", "rated")
-
-    def __init__(self, limits: Sequence[tuple[str, Limit]], price: Price | None, kind: str, *, rated: bool) -> None:
-        self.limits = limits
-        self.price = price
-        self.kind = kind
-        self.rated = rated
-
-
-def _by_name(providers: Iterable[Provider]) -> dict[str, Provider]:
-    found: dict[str, Provider] = {}
-    if isinstance(providers, (Provider, str, Mapping)) or not isinstance(providers, Iterable):
-        raise ConfigError(f"providers is {providers!r}: give a list of Provider(...).")
-    for provider in providers:
-        if not isinstance(provider, Provider):
-            raise ConfigError(f"providers hold {provider!r}: give Provider(...) objects.")
-        if provider.name in found:
-            message = f"providers name {provider.name!r} twice: merge their models into one Provider."
-            raise ConfigError(message)
-        found[provider.name] = provider
-    return found
-
-
-def _kind(provider: Provider) -> str:
-    """Whose price list a provider's models are on."""
-    from agent_rate_limiter.providers import detect
-
-    return provider.kind or (detect(provider.base_url) if provider.base_url else None) or provider.name
-
-
-def _with_thresholds(budget: Budget, thresholds: tuple[float, ...]) -> Budget:
-    return replace(budget, thresholds=thresholds) if budget.thresholds is None else budget
-
-
-def _one_target(target: str | Target | None, provider: str | None, model: str | None) -> str | Target:
-    if target is not None and provider is None and model is None:
-        return target
-    if target is None and provider is not None and model is not None:
-        return Target(provider, model)
-    message = (
-        f"target is {target!r}, provider {provider!r}, model {model!r}: "
-        "give target='provider:model', or both provider= and model=."
-    )
-    raise ConfigError(message)

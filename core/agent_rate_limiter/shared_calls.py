@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from agent_rate_limiter.admission import Bucket, Refusal
-from agent_rate_limiter.calls import Calls, check_timeout
+from agent_rate_limiter.calls import Calls
+from agent_rate_limiter.checks import check_timeout
 from agent_rate_limiter.decision import Decision
 from agent_rate_limiter.engine.drivers import wait_in_loop, wait_in_thread
 from agent_rate_limiter.engine.engine import CLOSED

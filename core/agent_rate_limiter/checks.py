@@ -1,0 +1,104 @@
+"""What users pass is checked, whatever its annotation promises: each check names the field, the value and the fix."""
+
+# pyright: reportUnnecessaryIsInstance=false
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+from agent_rate_limiter.errors import ConfigError
+from agent_rate_limiter.usage import Estimate
+
+ONE_REQUEST = Estimate()
+_LONGEST = 1e10
+"""Seconds; three hundred years are as good as for ever."""
+
+
+def check_priority(priority: int) -> int:
+    """Return a priority as a whole number.
+
+    Raises:
+        ConfigError: it is none, or below 0.
+    """
+    if isinstance(priority, int) and not isinstance(priority, bool) and priority >= 0:
+        return int(priority)
+    message = f"priority is {priority!r}: give a whole number of at least 0, lower goes first (Priority.HIGH is 1)."
+    raise ConfigError(message)
+
+
+def check_timeout(timeout: float) -> int:
+    """Return a timeout in milliseconds.
+
+    Raises:
+        ConfigError: it is no finite number of seconds, or below 0.
+    """
+    number = isinstance(timeout, (int, float)) and not isinstance(timeout, bool)
+    if number and 0 <= timeout <= _LONGEST:
+        return round(timeout * 1000)
+    message = f"timeout is {timeout!r}: give seconds as a finite number of at least 0, or None to wait for ever."
+    raise ConfigError(message)
+
+
+def check_estimate(estimate: object) -> None:
+    """Raise a ConfigError unless it is an Estimate."""
+    if not isinstance(estimate, Estimate):
+        raise ConfigError(
+            f"estimate is {estimate!r}: give an Estimate(input_tokens=…, max_output_tokens=…), or counts."
+        )
+
+
+def make_estimate(estimate: Estimate | None, counts: Mapping[str, int]) -> Estimate:
+    """Return the estimate, or the one that keyword counts stand for.
+
+    Raises:
+        ConfigError: both are given.
+    """
+    if estimate is None:
+        return Estimate(**cast("Any", counts)) if counts else ONE_REQUEST
+    if counts:
+        message = f"{next(iter(counts))} is given beside an Estimate: put it into the Estimate."
+        raise ConfigError(message)
+    return estimate
+
+
+def check_span(field: str, seconds: float) -> int:
+    """Return a span of time in milliseconds.
+
+    Raises:
+        ConfigError: it is no finite number of seconds above 0.
+    """
+    try:
+        milliseconds = check_timeout(seconds)
+    except ConfigError:
+        milliseconds = 0
+    if milliseconds < 1:
+        message = f"{field} is {seconds!r}: give seconds as a finite number above 0."
+        raise ConfigError(message)
+    return milliseconds
+
+
+def check_queue(max_queue: object) -> dict[int | None, int]:
+    """Return how many calls may wait: under None all together, under a priority those of that priority.
+
+    Raises:
+        ConfigError: a number or a priority makes no sense.
+    """
+    if max_queue is None:
+        return {}
+    given: Any = max_queue
+    bounds: dict[Any, Any] = dict(given) if isinstance(max_queue, Mapping) else {None: given}
+    for priority, most in bounds.items():
+        if priority is not None:
+            check_priority(priority)
+        if isinstance(most, bool) or not isinstance(most, int) or most < 0:
+            fix = "give a whole number of at least 0, or {priority: number}"
+            raise ConfigError(f"max_queue is {max_queue!r}: {fix}.")
+    return {None if priority is None else int(priority): most for priority, most in bounds.items()}
+
+
+def check_seconds(field: str, seconds: object) -> None:
+    """Raise a ConfigError unless it is a finite number of seconds, 0 at least."""
+    number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
+    if not number or not 0 <= seconds < float("inf"):  # type: ignore[operator]
+        raise ConfigError(f"{field} is {seconds!r}: give seconds as a finite number of at least 0.")

@@ -1,0 +1,103 @@
+"""What users declare, checked and made into what a limiter looks things up in."""
+
+# What users pass is checked, whatever its annotation promises.
+# pyright: reportUnnecessaryIsInstance=false
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from agent_rate_limiter.budgets import Budget
+from agent_rate_limiter.errors import ConfigError
+from agent_rate_limiter.limits import Limit, Target
+from agent_rate_limiter.pricing import Price
+from agent_rate_limiter.provider import Provider
+
+
+def fallbacks_of(given: Mapping[str, Sequence[str | Target]] | None) -> dict[Target, tuple[Target, ...]]:
+    """Return where each target's calls may go instead.
+
+    Raises:
+        ConfigError: it is no mapping of targets to lists of targets.
+    """
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise ConfigError(f"fallbacks is {given!r}: give a mapping of a target to a list of targets.")
+    found: dict[Target, tuple[Target, ...]] = {}
+    for text, others in given.items():
+        if isinstance(others, (str, Target)) or not isinstance(others, Sequence):
+            raise ConfigError(f"fallbacks of {text!r} is {others!r}: give a list of targets.")
+        target = Target.parse(text)
+        found[target] = tuple(Target.parse(other) for other in others)
+        if target in found[target]:
+            raise ConfigError(f"fallbacks of '{target}' hold the target itself: remove it.")
+    return found
+
+
+class DeclaredTarget:
+    """What is declared of one target.
+
+    Args:
+        limits: every limit that a call to it is under, each with the name of what it belongs to.
+        price: what it costs, where the user says.
+        kind: whose price list it is on else.
+        rated: whether its limits are known.
+    """
+
+    __slots__ = ("kind", "limits", "price", "rated")
+
+    def __init__(self, limits: Sequence[tuple[str, Limit]], price: Price | None, kind: str, *, rated: bool) -> None:
+        self.limits = limits
+        self.price = price
+        self.kind = kind
+        self.rated = rated
+
+
+def by_name(providers: Iterable[Provider]) -> dict[str, Provider]:
+    """Return providers by their names.
+
+    Raises:
+        ConfigError: one is no provider, or named twice.
+    """
+    found: dict[str, Provider] = {}
+    if isinstance(providers, (Provider, str, Mapping)) or not isinstance(providers, Iterable):
+        raise ConfigError(f"providers is {providers!r}: give a list of Provider(...).")
+    for provider in providers:
+        if not isinstance(provider, Provider):
+            raise ConfigError(f"providers hold {provider!r}: give Provider(...) objects.")
+        if provider.name in found:
+            message = f"providers name {provider.name!r} twice: merge their models into one Provider."
+            raise ConfigError(message)
+        found[provider.name] = provider
+    return found
+
+
+def price_list_of(provider: Provider) -> str:
+    """Whose price list a provider's models are on."""
+    from agent_rate_limiter.providers import detect
+
+    return provider.kind or (detect(provider.base_url) if provider.base_url else None) or provider.name
+
+
+def with_thresholds(budget: Budget, thresholds: tuple[float, ...]) -> Budget:
+    """Return a budget with these thresholds, unless it has its own."""
+    return replace(budget, thresholds=thresholds) if budget.thresholds is None else budget
+
+
+def one_target(target: str | Target | None, provider: str | None, model: str | None) -> str | Target:
+    """Return the target that a decorator names, in one way or the other.
+
+    Raises:
+        ConfigError: in neither, or in both.
+    """
+    if target is not None and provider is None and model is None:
+        return target
+    if target is None and provider is not None and model is not None:
+        return Target(provider, model)
+    message = (
+        f"target is {target!r}, provider {provider!r}, model {model!r}: "
+        "give target='provider:model', or both provider= and model=."
+    )
+    raise ConfigError(message)

@@ -1,0 +1,47 @@
+"""What a waiting call takes of each limit on its path, by what is known when it is tried."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from agent_rate_limiter.admission import Path
+from agent_rate_limiter.routing import Route
+from agent_rate_limiter.usage import Estimate
+
+
+class Fixed:
+    """A path that does not grow."""
+
+    __slots__ = ("path",)
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def amounts(self) -> Sequence[int]:
+        """One of each."""
+        return [1] * len(self.path)
+
+
+class RouteSizing:
+    """What a waiting call takes, by the limits that are known when it is tried.
+
+    A call made from within another to the same target passes its gate uncounted: the outer one already stands
+    in it, and waits for this one.
+    """
+
+    __slots__ = ("_estimate", "_nested", "_route")
+
+    def __init__(self, route: Route, estimate: Estimate, *, nested: bool) -> None:
+        self._route = route
+        self._estimate = estimate
+        self._nested = nested
+
+    @property
+    def path(self) -> Path:
+        """The limits that the route has by now."""
+        return self._route.path
+
+    def amounts(self) -> Sequence[int]:
+        """Units to take from each."""
+        asks_gate = 0 if self._nested else 1  # even an open one: it may be closed while the call waits
+        return (asks_gate, *self._route.reserved(self._estimate)[1:])
