@@ -23,6 +23,7 @@ from agent_rate_limiter import (
     RateLimiterError,
     Resource,
     Scope,
+    StoreUnavailable,
     Usage,
 )
 from agent_rate_limiter.limits import shorthand
@@ -170,7 +171,13 @@ def test_spans_of_time(field: str, value: Any) -> None:
         ({"budget_limit": True}, f"budget limit is True: {POSITIVE}."),
         ({"budget_limit": 5, "budget_period": 0}, f"budget per is 0: {POSITIVE}."),
         ({"budget_limit": 5, "timezone": "Mars"}, f"budget timezone is 'Mars': {ZONE}."),
-        ({"store": "postgres://h"}, "store is 'postgres://…': it is 'memory://' (one process)."),
+        (
+            {"store": "postgres://h"},
+            (
+                "store is 'postgres://…': it is one of 'memory://' (one process), 'sqlite:///agents.db' (one machine) "
+                "or 'redis://host:6379/0' (many machines)."
+            ),
+        ),
         (
             {"providers": [Provider("p"), Provider("q"), Provider("p")]},
             "providers name 'p' twice: merge their models into one Provider.",
@@ -214,11 +221,19 @@ def test_two_different_limits_of_one_name() -> None:
     assert "10 requests/minute" in refusal(RateLimiter, [limit, replace(limit, burst=1)])
 
 
-@pytest.mark.parametrize(
-    "uri", ["u:hunter2@host", ":hunter2@host:6379/0", "u:a/hunter2@h", "u:a@hunter2@h", "h?password=hunter2"]
-)
-def test_a_store_uri_with_a_password_is_not_repeated(uri: str) -> None:
-    assert "hunter2" not in refusal(MultiProviderLimiter, store=f"redis://{uri}")
+@pytest.mark.parametrize("scheme", ["postgres", "redis", "rediss", "redis+cluster"])
+@pytest.mark.parametrize("uri", ["u:a/hunter2@h", "u:a/hunter2@h:6379", "u:x@h:hunter2"])
+def test_a_store_uri_that_a_password_breaks_is_not_repeated(scheme: str, uri: str) -> None:
+    assert "hunter2" not in refusal(MultiProviderLimiter, store=f"{scheme}://{uri}")
+
+
+@pytest.mark.parametrize("uri", ["u:hunter2@{}", ":hunter2@{}/0", "u:a@hunter2@{}", "{}?password=hunter2"])
+def test_a_store_uri_with_a_password_is_not_repeated(uri: str, caplog: pytest.LogCaptureFixture) -> None:
+    with RateLimiter(store=f"redis://{uri.format('127.0.0.1:9')}") as limiter:
+        with pytest.raises(StoreUnavailable) as lost:
+            limiter.acquire(timeout=1)
+        said = [str(lost.value), repr(limiter), str(limiter.snapshot()), repr(limiter.snapshot()), caplog.text]
+    assert "hunter2" not in "".join(said)
 
 
 def test_what_cannot_be_wrapped() -> None:

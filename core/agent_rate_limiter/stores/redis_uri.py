@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from importlib import import_module
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
 
 from agent_rate_limiter.errors import ConfigError, StoreUnavailable
 
@@ -35,7 +35,7 @@ class RedisAddress:
         except ImportError:
             fix = "install redis-py: pip install 'agent-rate-limiter[redis]'"
             raise ConfigError(f"store is 'redis://…': {fix}.") from None
-        parts = urlsplit(uri)
+        parts = _split(uri)
         scheme, _, self.kind = parts.scheme.partition("+")
         options = dict(parse_qsl(parts.query))
         self.namespace = options.pop("namespace", "limits")
@@ -87,6 +87,17 @@ class RedisAddress:
         kind, text = type(error).__name__, str(error).rstrip(".")
         fixes = (fix for marks, fix in _FIXES if any(mark in kind or mark in text for mark in marks))
         return StoreUnavailable(f"The store {self.name} cannot be used: {text}. {next(fixes, _OTHERWISE)}")
+
+
+def _split(uri: str) -> SplitResult:
+    """Take a URI apart; one that a password has broken is not repeated."""
+    parts = urlsplit(uri)
+    hosts = parts.netloc.rpartition("@")[2].split(",")
+    ports = [host.rpartition(":")[2] for host in hosts if ":" in host and not host.endswith("]")]
+    if "@" in parts.path or not all(port.isdigit() for port in ports):
+        fix = "percent-encode what is special in a password, such as / (%2F) and @ (%40)"
+        raise ConfigError(f"store is '{parts.scheme}://…': its port is no number: {fix}.")
+    return parts
 
 
 _FIXES = (
