@@ -96,7 +96,10 @@ def _split(uri: str) -> SplitResult:
     ports = [host.rpartition(":")[2] for host in hosts if ":" in host and not host.endswith("]")]
     if "@" in parts.path or not all(port.isdigit() for port in ports):
         fix = "percent-encode what is special in a password, such as / (%2F) and @ (%40)"
-        raise ConfigError(f"store is '{parts.scheme}://…': its port is no number: {fix}.")
+        kind = parts.scheme.partition("+")[2]
+        raise ConfigError(
+            f"store is '{parts.scheme}://…': its port is no number: {fix}. Write it like {_example(kind)}."
+        )
     return parts
 
 
