@@ -92,14 +92,10 @@ class RedisAddress:
 def _split(uri: str) -> SplitResult:
     """Take a URI apart; one that a password has broken is not repeated."""
     parts = urlsplit(uri)
-    hosts = parts.netloc.rpartition("@")[2].split(",")
-    ports = [host.rpartition(":")[2] for host in hosts if ":" in host and not host.endswith("]")]
-    if "@" in parts.path or not all(port.isdigit() for port in ports):
-        fix = "percent-encode what is special in a password, such as / (%2F) and @ (%40)"
+    if "@" not in parts.netloc and "@" in parts.path + parts.query + parts.fragment:
         kind = parts.scheme.partition("+")[2]
-        raise ConfigError(
-            f"store is '{parts.scheme}://…': its port is no number: {fix}. Write it like {_example(kind)}."
-        )
+        fix = "percent-encode what is special in a password, such as / (%2F)"
+        raise ConfigError(f"store is '{parts.scheme}://…': {fix}. Write it like {_example(kind)}.")
     return parts
 
 
