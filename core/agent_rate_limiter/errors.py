@@ -97,6 +97,6 @@ class AllTargetsFailed(RateLimiterError):
 
 
 def _portable(cause: BaseException) -> BaseException:
-    if isinstance(cause, RateLimiterError):
+    if isinstance(cause, RateLimiterError) or type(cause).__module__ == "builtins":
         return cause
     return RateLimiterError(f"{type(cause).__name__}: {harmless(str(cause))}")

@@ -170,7 +170,7 @@ def test_secrets_are_not_repeated(manual_clock: ManualClock) -> None:
     assert "AIza" not in shown
     assert "sk-proj" not in shown
     again = pickle.loads(pickle.dumps(failed.value))  # noqa: S301 - our own
-    assert str(again) == str(failed.value).replace(": https", ": ConnectionError: https")
+    assert str(again) == str(failed.value)
 
 
 def test_a_cheaper_target_alone_changes_no_error(manual_clock: ManualClock) -> None:

@@ -82,12 +82,21 @@ def test_a_refusal_carries_its_decision_across_processes(kind: type[LimitExceede
         assert (str(twin), twin.retry_after, twin.available_at) == ("It is full.", 12.5, 99.5)
 
 
+class Unpicklable(Exception):
+    """As SDKs' errors are: made of more than they say."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+
+
 def test_all_targets_failed_names_each_cause_in_order_and_survives_pickling() -> None:
     error = AllTargetsFailed({"a:m": LimitExceeded(DECISION), "b:m": ConnectionError("refused")})
     for twin in (error, pickle.loads(pickle.dumps(error))):  # noqa: S301 - our own
         assert str(twin) == "No target could serve the call. a:m: It is full.; b:m: refused"
         assert list(twin.causes) == ["a:m", "b:m"]
         assert pickle.dumps(twin.causes["a:m"]) == pickle.dumps(error.causes["a:m"])
+    sdks = pickle.loads(pickle.dumps(AllTargetsFailed({"a:m": Unpicklable(503, "busy")})))  # noqa: S301 - our own
+    assert str(sdks) == "No target could serve the call. a:m: Unpicklable: busy"
 
 
 def test_a_refusal_is_falsy_and_an_admission_truthy() -> None:
