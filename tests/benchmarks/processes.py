@@ -71,4 +71,4 @@ def _refused(folder: Path, name: str, count: int, seconds: float) -> float:
         url = provider.openai_url
         run_workers([Worker(uri, str(folder / f"{n}"), limit, seconds, 6, provider=url) for n in range(count)], 180)
         report = provider.report()
-    return report.refused / (report.refused + report.completed)
+    return report.refused / max(1, report.received)

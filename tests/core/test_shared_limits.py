@@ -61,7 +61,7 @@ class Fragile:
 
 
 @pytest.fixture(params=SHARED)
-def stores(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], Fragile]]:
+def stores(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], Any]]:
     """Make stores of one place, each as a process would have its own."""
     opened: list[Fragile] = []
 
@@ -78,7 +78,7 @@ Make = Callable[..., RateLimiter]
 
 
 @pytest.fixture
-def limiter(stores: Callable[[], Fragile], manual_clock: ManualClock) -> Make:
+def limiter(stores: Callable[[], Any], manual_clock: ManualClock) -> Make:
     def make(*limits: Limit | str, **options: Any) -> RateLimiter:
         return RateLimiter(limits, clock=manual_clock, **{"store": stores(), **options})
 
@@ -263,13 +263,13 @@ def test_a_closed_limiter_sends_everybody_away(limiter: Make, manual_clock: Manu
 # -- what providers say ----------------------------------------------------------------------------------------
 
 
-def providers(stores: Callable[[], Fragile], clock: ManualClock, **options: Any) -> MultiProviderLimiter:
+def providers(stores: Callable[[], Any], clock: ManualClock, **options: Any) -> MultiProviderLimiter:
     models = {"gpt": {"rpm": 60, "tpm": 10_000, "input_per_1m": 1_000, "output_per_1m": 0}}
     return MultiProviderLimiter([Provider("openai", models)], store=stores(), clock=clock, **options)
 
 
 def test_a_refusal_that_one_process_sees_closes_the_gate_for_all(
-    stores: Callable[[], Fragile], manual_clock: ManualClock
+    stores: Callable[[], Any], manual_clock: ManualClock
 ) -> None:
     one, other = providers(stores, manual_clock), providers(stores, manual_clock)
     assert other.try_acquire("openai:gpt").settle() is None  # type: ignore[union-attr]
@@ -283,7 +283,7 @@ def test_a_refusal_that_one_process_sees_closes_the_gate_for_all(
     assert not one.try_acquire("openai:gpt"), "it opens call by call, for all of them together"
 
 
-def test_limits_that_headers_lower_bind_every_process(stores: Callable[[], Fragile], manual_clock: ManualClock) -> None:
+def test_limits_that_headers_lower_bind_every_process(stores: Callable[[], Any], manual_clock: ManualClock) -> None:
     one, other = providers(stores, manual_clock), providers(stores, manual_clock)
     assert other.try_acquire("openai:gpt").settle() is None  # type: ignore[union-attr]
     call = one.acquire("openai:gpt")
@@ -294,9 +294,7 @@ def test_limits_that_headers_lower_bind_every_process(stores: Callable[[], Fragi
     assert "10 requests/minute (lowered from 60)" in names
 
 
-def test_limits_that_one_process_learns_the_others_know(
-    stores: Callable[[], Fragile], manual_clock: ManualClock
-) -> None:
+def test_limits_that_one_process_learns_the_others_know(stores: Callable[[], Any], manual_clock: ManualClock) -> None:
     one, other = (MultiProviderLimiter(store=stores(), clock=manual_clock) for _ in range(2))
     assert other.try_acquire("openai:new").settle() is None  # type: ignore[union-attr]
     call = one.acquire("openai:new")
@@ -306,7 +304,7 @@ def test_limits_that_one_process_learns_the_others_know(
     assert any(limit.name == "10 requests/minute (learned)" for limit in other.snapshot().limits)
 
 
-def test_one_budget_for_all(stores: Callable[[], Fragile], manual_clock: ManualClock) -> None:
+def test_one_budget_for_all(stores: Callable[[], Any], manual_clock: ManualClock) -> None:
     alerts: list[str] = []
     one, other = (
         providers(stores, manual_clock, budget_limit=1, on_alert=lambda alert: alerts.append(str(alert)))
@@ -325,7 +323,7 @@ def test_one_budget_for_all(stores: Callable[[], Fragile], manual_clock: ManualC
     assert sum("it is exhausted" in alert for alert in alerts) == 1
 
 
-def test_scopes_of_different_processes_are_different(stores: Callable[[], Fragile], manual_clock: ManualClock) -> None:
+def test_scopes_of_different_processes_are_different(stores: Callable[[], Any], manual_clock: ManualClock) -> None:
     one, other = providers(stores, manual_clock), providers(stores, manual_clock)
     with one.scope(budget=0.5):
         one.acquire("openai:gpt", input_tokens=400).settle(Usage(input_tokens=400))
@@ -337,7 +335,7 @@ def test_scopes_of_different_processes_are_different(stores: Callable[[], Fragil
 
 
 def test_a_lost_store_refuses_calls_unless_told_otherwise(
-    stores: Callable[[], Fragile], manual_clock: ManualClock, caplog: pytest.LogCaptureFixture
+    stores: Callable[[], Any], manual_clock: ManualClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = stores()
     one = RateLimiter(rpm=2, store=store, clock=manual_clock)
@@ -355,7 +353,7 @@ def test_a_lost_store_refuses_calls_unless_told_otherwise(
     assert one.snapshot().in_flight == 0
 
 
-def test_waiting_calls_are_told_of_the_loss(stores: Callable[[], Fragile], manual_clock: ManualClock) -> None:
+def test_waiting_calls_are_told_of_the_loss(stores: Callable[[], Any], manual_clock: ManualClock) -> None:
     store = stores()
     one = RateLimiter(concurrency=1, store=store, clock=manual_clock)
     held = one.acquire()
@@ -371,9 +369,7 @@ def test_waiting_calls_are_told_of_the_loss(stores: Callable[[], Fragile], manua
     held.settle()
 
 
-def test_open_without_the_store_and_charged_afterwards(
-    stores: Callable[[], Fragile], manual_clock: ManualClock
-) -> None:
+def test_open_without_the_store_and_charged_afterwards(stores: Callable[[], Any], manual_clock: ManualClock) -> None:
     store = stores()
     one = RateLimiter(tpm=100, store=store, clock=manual_clock, on_store_error="fail_open")
     store.lost = True
@@ -385,7 +381,7 @@ def test_open_without_the_store_and_charged_afterwards(
     assert tokens_left(one) <= 12, "what they used was charged when the store was back"
 
 
-def test_a_share_without_the_store(stores: Callable[[], Fragile], manual_clock: ManualClock) -> None:
+def test_a_share_without_the_store(stores: Callable[[], Any], manual_clock: ManualClock) -> None:
     store = stores()
     one, other = (
         RateLimiter(rpm=10, concurrency=4, store=each, clock=manual_clock, on_store_error="local")
@@ -403,7 +399,7 @@ def test_a_share_without_the_store(stores: Callable[[], Fragile], manual_clock: 
 
 
 def test_what_was_used_without_the_store_is_owed_less_what_was_refilled(
-    stores: Callable[[], Fragile], manual_clock: ManualClock
+    stores: Callable[[], Any], manual_clock: ManualClock
 ) -> None:
     store = stores()
     one = RateLimiter(Limit(Resource.REQUESTS, 10, per=10), store=store, clock=manual_clock, on_store_error="local")
@@ -418,7 +414,7 @@ def test_what_was_used_without_the_store_is_owed_less_what_was_refilled(
     one.acquire().settle()
 
 
-def test_calls_wait_for_their_share(stores: Callable[[], Fragile], manual_clock: ManualClock) -> None:
+def test_calls_wait_for_their_share(stores: Callable[[], Any], manual_clock: ManualClock) -> None:
     store = stores()
     one = RateLimiter(concurrency=1, store=store, clock=manual_clock, on_store_error="local")
 
@@ -436,7 +432,7 @@ def test_calls_wait_for_their_share(stores: Callable[[], Fragile], manual_clock:
     assert (manual_clock.now() - start) / 1000 == pytest.approx(4, abs=0.1)
 
 
-def test_a_call_in_doubt_is_given_back(stores: Callable[[], Fragile], manual_clock: ManualClock) -> None:
+def test_a_call_in_doubt_is_given_back(stores: Callable[[], Any], manual_clock: ManualClock) -> None:
     store = stores()
     one = RateLimiter(concurrency=1, store=store, clock=manual_clock)
     store.deaf = True
@@ -448,7 +444,7 @@ def test_a_call_in_doubt_is_given_back(stores: Callable[[], Fragile], manual_clo
 
 
 def test_a_snapshot_says_where_the_limits_live_and_is_fresh(
-    stores: Callable[[], Fragile], manual_clock: ManualClock
+    stores: Callable[[], Any], manual_clock: ManualClock
 ) -> None:
     store = stores()
     one, other = (RateLimiter(rpm=10, store=each, clock=manual_clock) for each in (store, stores()))
@@ -542,7 +538,7 @@ def test_what_is_no_file_is_refused(uri: str) -> None:
         RateLimiter(rpm=1, store=uri)
 
 
-def test_each_agent_has_a_row_of_its_own(stores: Callable[[], Fragile], manual_clock: ManualClock) -> None:
+def test_each_agent_has_a_row_of_its_own(stores: Callable[[], Any], manual_clock: ManualClock) -> None:
     store = stores()
     one = RateLimiter(
         Limit(Resource.REQUESTS, 1, per="minute", scope=Scope(agent="each")), store=store, clock=manual_clock

@@ -59,6 +59,10 @@ class Worker:
         several = self.limit if isinstance(self.limit, list) else [self.limit]
         limits = [Limit(**limit) for limit in several]
         limiter = RateLimiter(limits, target="openai:gpt-4", store=self.uri, **self.options)
+        if self.provider:
+            import httpx
+
+            limiter.wrap(httpx.AsyncClient())  # all of it is loaded before anybody begins
         with Path(self.log).open("a", encoding="utf-8", buffering=1) as log:
             log.write("ready\n")
             while self.go and not Path(self.go).exists():
@@ -68,11 +72,11 @@ class Worker:
     async def _calls(self, limiter: RateLimiter, log: Any) -> None:
         end = time.time() + self.seconds
         if self.provider:
-            await self._send(limiter, log, end)
+            await self._send(limiter, log)
         else:
             await asyncio.gather(*(self._call(limiter, log, end) for _ in range(self.tasks)))
 
-    async def _send(self, limiter: RateLimiter, log: Any, end: float) -> None:
+    async def _send(self, limiter: RateLimiter, log: Any) -> None:
         """Call the provider through a wrapped client, as users do: what it says is heard."""
         import httpx
 
@@ -84,6 +88,7 @@ class Worker:
                 log.write(f"+ {time.time():.3f} {answer.status_code}\n")
 
         async with limiter.wrap(httpx.AsyncClient(timeout=60)) as client:
+            end = time.time() + self.seconds
             await asyncio.gather(*(caller(client) for _ in range(self.tasks)))
 
     async def _call(self, limiter: RateLimiter, log: Any, end: float) -> None:
