@@ -36,7 +36,7 @@ def run(*, quick: bool) -> Report:
     report.notes += [
         "above the limit: calls beyond burst + refill in the worst window, by the time at which each was taken.",
         "used: what was admitted after the burst, of what the limit let through in that time.",
-        "fewest, most: calls of any one process. refused: by the provider, whose own bucket is as large.",
+        "fewest, most: calls of any one process. refused: by a provider with this limit, asked with half of its burst.",
     ]
     return report
 
@@ -62,9 +62,12 @@ def _row(name: str, count: int, seconds: float, report: Report) -> list[str | fl
 
 
 def _refused(folder: Path, name: str, count: int, seconds: float) -> float:
-    """Return the share of calls that a provider with the same limit refuses, sent through wrapped clients."""
+    """Return the share of calls that a provider with the same limit refuses, sent through wrapped clients.
+
+    The limiter's burst is half of the provider's: calls arrive later than they were admitted, some more than others.
+    """
     folder.mkdir()
-    limit = {"resource": "requests", "amount": RATE, "per": 1.0, "burst": BURST}
+    limit = {"resource": "requests", "amount": RATE, "per": 1.0, "burst": BURST // 2}
     models: Any = {"gpt-4": {"rpm": RATE * 60, "slices": (BURST / RATE,), "output_tokens": 5}}
     with SimulatedProvider(models) as provider:
         uri = SHARED[name](folder)
