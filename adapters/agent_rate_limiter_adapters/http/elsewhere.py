@@ -138,10 +138,9 @@ def _endpoint(client: Any, target: Target) -> Endpoint:
         api = client._api_client  # noqa: SLF001 - no public way
         base, key = str(api._http_options.base_url), api.api_key  # noqa: SLF001
     else:
-        kind = cast("type[Any]", type(client))
         raise ConfigError(
-            f"fallbacks give a {kind.__module__}.{kind.__qualname__} for '{target}': give a client of openai (with any "
-            "base_url), anthropic or google.genai that has an API key."
+            f"fallbacks give a {client.__class__.__module__}.{client.__class__.__qualname__} for '{target}': give a "
+            "client of openai (with any base_url), anthropic or google.genai that has an API key."
         )
     return Endpoint(base.rstrip("/") + _COMPATIBLE[root], {**own, "authorization": f"Bearer {key}"})
 
