@@ -149,11 +149,12 @@ class Price:
     def worst_nano(self, requests: int, input_tokens: int, output_tokens: int) -> int:
         """Bound what a call can cost, in nano-dollars: every token at the dearest price of its direction.
 
-        Of the tiers, that is the dearest of those that so many input tokens can reach. Services count as the
-        usual one: who asks for a dearer one has to say so in the estimate's `cost`.
+        Of the tiers, that is the dearest of those that so many input tokens can reach; of the services the dearest,
+        for an account may be served as "priority" without the request saying so (OpenAI's project settings, 2026-10).
         """
         if self._plain is not None:
-            prices = [self._plain, *(tier for above, tier in self._steps if input_tokens > above)]
+            tiers = (tier for above, tier in self._steps if input_tokens > above)
+            prices = [self._plain, *tiers, *self.service_tiers.values()]
             return max(price.worst_nano(requests, input_tokens, output_tokens) for price in prices)
         millionths = requests * self._request + input_tokens * self._worst_input + output_tokens * self._worst_output
         return _millionth(millionths)

@@ -237,3 +237,12 @@ def test_nor_in_any_tier_that_it_may_reach(price: Price, requests: int, tokens: 
 @given(st.floats(0, 1e9))
 def test_a_stated_cost_is_rounded_up_to_the_next_nano_dollar(cost: float) -> None:
     assert TEXT.nano(Usage(cost=cost)) == math.ceil(Fraction(str(cost)) * 10**9)
+
+
+def test_the_worst_case_is_the_dearest_service() -> None:
+    """A budget is ready for it: a call may be served as `priority` by a setting of the account."""
+    price = Price(1, 2, service_tiers={"priority": Price(2, 4, tiers={1_000: Price(3, 6)}), "flex": Price(0.5, 1)})
+    assert price.worst_nano(1, 100, 10) == 100 * 2_000 + 10 * 4_000
+    assert price.worst_nano(1, 2_000, 10) == 2_000 * 3_000 + 10 * 6_000
+    for service in ("", "priority", "flex"):
+        assert price.nano(Usage(1, 100, 10, service_tier=service)) <= price.worst_nano(1, 100, 10)
