@@ -224,6 +224,7 @@ class Router:
         self._declared = declared
         self._bucket = bucket
         self.routes: dict[tuple[Target, ScopeKey], Route] = {}
+        self._crowd = _ROUTES
         self._learned: dict[Target, list[Bucket]] = {}
         self.adaptive: dict[Target, Bucket] = {}
 
@@ -252,7 +253,7 @@ class Router:
                 scoped.kept[self] = self._bucket(f"{scoped.name}|{scoped.limit.key}", scoped.limit, "", now)
             path.append(scoped.kept[self])
         path += self._learned.get(target, ())
-        if len(self.routes) >= _ROUTES:
+        if len(self.routes) >= self._crowd:
             self._forget_idle(now)
         watched = self._alerts.watched(path)
         quote = partial(self._quotes.quote, target, declared.price, declared.kind, budgets=_money(path))
@@ -310,6 +311,7 @@ class Router:
         for key, route in list(self.routes.items()):
             if all(b.queue is None and (self._passing or b.strategy.idle_in(b.state, now) == 0) for b in route.path):
                 del self.routes[key]
+        self._crowd = max(_ROUTES, 2 * len(self.routes))  # so that a look at all of them is rare, however many are busy
 
 
 def _money(path: Sequence[Bucket]) -> tuple[str, ...]:
