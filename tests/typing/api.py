@@ -26,7 +26,10 @@ from agent_rate_limiter import (
     CostTracker,
     Decision,
     Estimate,
+    Event,
     Explanation,
+    FellBack,
+    Holder,
     Limit,
     LimitExceeded,
     LimitStatus,
@@ -37,6 +40,7 @@ from agent_rate_limiter import (
     Priority,
     Provider,
     RateLimiter,
+    Refused,
     Reservation,
     Resource,
     Scope,
@@ -243,6 +247,38 @@ with CostTracker("memory://", prices={"p:a": Price(1, 2)}, keep_rows=30) as cost
 MultiProviderLimiter(ledger=costs, on_unknown_price="block")
 MultiProviderLimiter(ledger="sqlite:///costs.db")
 Price(3, 15, tiers={200_000: Price(6, 22.5)}, service_tiers={"batch": Price(1.5, 7.5)})
+
+
+# ---------------------------------------------------------------- elsewhere, guarded, heard
+
+
+def heard(event: Event) -> None:
+    if isinstance(event, FellBack):
+        assert_type(event.served_by, str)
+    elif isinstance(event, Refused):
+        assert_type(event.decision, Decision)
+
+
+MultiProviderLimiter(
+    fallbacks={"openai:gpt-4": ["openai:gpt-4o", Target("anthropic", "claude")]},
+    policy="cheapest",
+    fallback_after=0.5,
+    max_queue={Priority.LOW: 20},
+)
+RateLimiter(rpm=5, max_queue=100)
+assert_type(limiter.events.subscribe(heard, FellBack, Refused), Callable[[], None])
+assert_type(limiter.acquire("openai:gpt-4", fallbacks=["anthropic:claude"]).target, Target)
+with limiter.scope(run="42", max_calls=5, max_tokens=1_000, max_steps=3):
+    limiter.step()
+assert_type(limiter.explain("openai:gpt-4").holders, tuple[Holder, ...])
+
+
+@limiter.limit(target="openai:gpt-4", fallbacks=["openai:gpt-4o"])
+def rerouted(prompt: str, model: str = "") -> str:
+    return prompt + model
+
+
+assert_type(rerouted("x"), str)
 
 
 # ---------------------------------------------------------------- the vocabulary
