@@ -73,6 +73,7 @@ class Calls:
         self.retry = retry
         self.events = events
         self.chooser = chooser
+        self._sick, self._timed = chooser.health.sick_ones, chooser.times_calls  # looked at on every call's way
         self._alerts = alerts
         self.learned = Learned(engine.store.recall, engine.store.remember)
         self._router = Router(
@@ -220,21 +221,21 @@ class Calls:
         now = self.engine.settle(hold, used if usage.exact else charged(hold, used, usage))
         gate = route.gate.state
         if route.searching or gate[1] < OPEN or gate[5]:  # window, strikes
-            self._tell(route, lambda now: self._feedback.succeeded(route, hold, now))
+            self._went_through(route, hold)
         if route.watched:
             self._watch(route, hold)
         caller = route.caller
         caller.skip -= 1
         if caller.skip < 0 and usage.exact:
             self.learned.learn(caller, estimate, usage, now)
-        if not lost:
-            if self.chooser.health:
-                self.chooser.health.succeeded(route.target, at)
-            if self.chooser.times_calls:
-                self.chooser.took(route.target, (now - at) / 1000)
+        if (self._sick or self._timed) and not lost:
+            self.chooser.answered(route.target, at, now)
         if self.events.listening:
             self._settled(route, hold, usage, nano, now)
         return account.book(usage, nano, at, now - at, OK if usage.exact else ESTIMATED, hold.attempt, estimate)
+
+    def _went_through(self, route: Route, hold: Hold) -> None:
+        self._tell(route, lambda now: self._feedback.succeeded(route, hold, now))
 
     def _watch(self, route: Route, hold: Hold) -> None:
         for watch in route.watched:

@@ -53,36 +53,32 @@ class Health:
     """
 
     def __init__(self) -> None:
-        self._sick: dict[Target, tuple[int, int, int]] = {}  # failures in a row, when to look, the last failure
-
-    def __bool__(self) -> bool:
-        """Whether any target failed of late."""
-        return bool(self._sick)
+        self.sick_ones: dict[Target, tuple[int, int, int]] = {}  # failures in a row, when to look, the last failure
 
     def failed(self, target: Target, now: int) -> None:
         """Note that a call failed there."""
-        strikes = self._sick.get(target, (0, 0, 0))[0] + 1
-        self._sick[target] = (strikes, now + cooldown_ms(strikes), now)
+        strikes = self.sick_ones.get(target, (0, 0, 0))[0] + 1
+        self.sick_ones[target] = (strikes, now + cooldown_ms(strikes), now)
 
     def succeeded(self, target: Target, admitted_at: int) -> None:
         """Note that a call went through there; one that was admitted before the last failure tells nothing new."""
-        if admitted_at >= self._sick.get(target, (0, 0, 0))[2]:
-            self._sick.pop(target, None)
+        if admitted_at >= self.sick_ones.get(target, (0, 0, 0))[2]:
+            self.sick_ones.pop(target, None)
 
     def sick(self, target: Target) -> bool:
         """Whether its circuit breaker is open, or half open: then nobody waits for it who can go elsewhere."""
-        return self._sick.get(target, (0, 0, 0))[0] >= gate.TRIP_AFTER
+        return self.sick_ones.get(target, (0, 0, 0))[0] >= gate.TRIP_AFTER
 
     def down(self, target: Target, now: int) -> bool:
         """Whether to go elsewhere for now."""
-        strikes, look_at, _ = self._sick.get(target, (0, 0, 0))
+        strikes, look_at, _ = self.sick_ones.get(target, (0, 0, 0))
         return strikes >= gate.TRIP_AFTER and now < look_at
 
     def look(self, target: Target, now: int) -> None:
         """A call is about to go there: if it looks whether an outage is over, it is the only one for a while."""
-        strikes, look_at, failed_at = self._sick.get(target, (0, 0, 0))
+        strikes, look_at, failed_at = self.sick_ones.get(target, (0, 0, 0))
         if strikes >= gate.TRIP_AFTER and now >= look_at:
-            self._sick[target] = (strikes, now + cooldown_ms(strikes), failed_at)
+            self.sick_ones[target] = (strikes, now + cooldown_ms(strikes), failed_at)
 
 
 def cooldown_ms(strikes: int) -> int:
@@ -136,8 +132,10 @@ class Chooser:
         """Whether it wants to know how long calls take."""
         return self._seconds is not None
 
-    def took(self, target: Target, seconds: float) -> None:
-        """Note how long a call took."""
+    def answered(self, target: Target, admitted_at: int, now: int) -> None:
+        """Note that a call went through, and how long it took."""
+        self.health.succeeded(target, admitted_at)
+        seconds = (now - admitted_at) / 1000
         if self._seconds is not None:
             known = self._seconds.get(target, seconds)
             self._seconds[target] = known + _MEMORY * (seconds - known)
