@@ -163,7 +163,7 @@ class Route:
                 cost = round(estimate.cost * NANO_PER_DOLLAR)
             else:
                 account = self.account
-                if not account.priced:
+                if account.price is None and not account.priced:
                     account.find_price()
                 if account.price is not None:
                     cost = account.price.worst_nano(requests, given, at_most)
