@@ -215,6 +215,16 @@ def test_the_same_trace_takes_the_same_way(running: SimulatedProvider, make: Mak
     assert limiter.snapshot().in_flight == 0
 
 
+@pytest.mark.parametrize("make", WAYS, ids=lambda make: make.__name__)
+@pytest.mark.parametrize("fault", ["reset", "reset_after_headers"])
+def test_a_lost_connection_falls_back_too(running: SimulatedProvider, make: Make, fault: str) -> None:
+    running.reset()
+    limiter = limiter_of()
+    running.inject(Fault(fault, model=PRIMARY), times=1)
+    assert make(limiter, running)() == BACKUP
+    assert limiter.snapshot().in_flight == 0
+
+
 @pytest.mark.parametrize("make", [wrapped, wrapped_async, decorated], ids=lambda make: make.__name__)
 def test_each_attempt_is_sent_once_and_counted_once(running: SimulatedProvider, make: Make) -> None:
     running.reset()

@@ -181,6 +181,8 @@ def _attempt(
         response: Response = yield Send(call.request)
         reservation.observe(call.dialect.quotas(response.headers, time.time()))
         if response.status_code < 400:  # noqa: PLR2004 - where HTTP's errors begin
+            if _is_document(response):  # read whole by everybody: what breaks off can still be tried again
+                yield Read(response)
             answer = _served(call, reservation, response, terms)
             if answer.meter is None or not answer.meter.begins_with_events:
                 return answer
@@ -197,6 +199,14 @@ def _attempt(
     return None if attempts.failed(reservation, failure) else Answer(response)
 
 
+def _is_document(response: Response) -> bool:
+    return not response.is_closed and not response.has_redirect_location and _kind(response) == "application/json"
+
+
+def _kind(response: Response) -> str:
+    return str(response.headers.get("content-type", "")).partition(";")[0].strip().lower()
+
+
 def _served(call: Call, reservation: Reservation, response: Response, terms: Terms) -> Answer:
     if response.has_redirect_location:  # where it leads, it is a call anew
         reservation.cancel()
@@ -206,7 +216,7 @@ def _served(call: Call, reservation: Reservation, response: Response, terms: Ter
         call.dialect,
         call.dialect.reader(response.headers, time.time()),
         call.estimate,
-        kind=response.headers.get("content-type", "").partition(";")[0].strip().lower(),
+        kind=_kind(response),
         decode=None if response.is_closed else bodies.decoder(terms.library, response.headers),
         hide_usage=call.asks_usage,
     )
