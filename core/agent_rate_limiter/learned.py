@@ -11,13 +11,14 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from random import random
+from random import Random
 from threading import Lock
 from typing import Any, cast
 
 from agent_rate_limiter.limits import Target
 from agent_rate_limiter.usage import Estimate, Usage
 
+_dice = Random()  # noqa: S311 - no secrets; our own, so that a program that seeds the module keeps its numbers
 _log = logging.getLogger("agent_rate_limiter")
 
 _QUANTILE = 0.9
@@ -182,7 +183,7 @@ class Caller:
                 self.within.add(used <= reserved)
             self.take(used)
         if self.sizes.total > _MEMORY // 4:
-            self.skip = int(random() * 2 * _SAMPLED)  # noqa: S311 - no pattern in the calls may be hit
+            self.skip = int(_dice.random() * 2 * _SAMPLED)  # no pattern in the calls may be hit
 
     def take(self, used: int) -> None:
         """Take in the size of one answer."""

@@ -40,8 +40,20 @@ def limiter_of() -> MultiProviderLimiter:
     return MultiProviderLimiter([provider], fallbacks=fallbacks, retry=RetryStrategy(max_attempts=1))
 
 
+opened: list[OpenAI] = []
+
+
 def sync_client(provider: SimulatedProvider) -> OpenAI:
-    return OpenAI(base_url=provider.openai_url, api_key="any", max_retries=0)
+    client = OpenAI(base_url=provider.openai_url, api_key="any", max_retries=0)
+    opened.append(client)
+    return client
+
+
+@pytest.fixture(autouse=True)
+def _closing() -> Iterator[None]:
+    yield
+    while opened:
+        opened.pop().close()
 
 
 def async_client(provider: SimulatedProvider) -> AsyncOpenAI:

@@ -10,7 +10,7 @@ import hashlib
 import hmac
 import json
 from collections.abc import Mapping
-from random import random
+from random import Random
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from agent_rate_limiter.alerts.alert import Alert
 
 FORMATS = ("json", "slack")
+_dice = Random()  # noqa: S311 - no secrets; our own, so that a program that seeds the module keeps its numbers
 _ATTEMPTS = 5
 _LONGEST_WAIT = 60.0
 """Seconds that a retry waits at most, whatever the receiver asks for."""
@@ -59,7 +60,7 @@ class Failure(NamedTuple):
         """
         if not self.retried or attempt >= _ATTEMPTS:
             return None
-        backoff = 2.0 ** (attempt - 1) * (1 + random() / 2)  # noqa: S311 - jitter needs no cryptography
+        backoff = 2.0 ** (attempt - 1) * (1 + _dice.random() / 2)
         return min(_LONGEST_WAIT, max(backoff, self.after))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from random import uniform
+from random import Random
 from typing import Any
 
 from agent_rate_limiter.admission import Bucket, Refusal, admit, refuse
@@ -19,6 +19,7 @@ _MEANS = {
     FAIL_OPEN: "calls are admitted without limits",
     LOCAL: "calls are admitted by this process's share of the limits",
 }
+_dice = Random()  # noqa: S311 - no secrets; our own, so that a program that seeds the module keeps its numbers
 _log = logging.getLogger("agent_rate_limiter")
 
 
@@ -53,7 +54,7 @@ class Loss:
         """Note that the store cannot be reached. True if it could before."""
         self.reason = str(error)
         delay = min(_LAST, _FIRST << min(self._tries, 10))
-        self.retry_at = now + round(uniform(0.5, 1) * delay)  # noqa: S311 - spreads the processes
+        self.retry_at = now + round(_dice.uniform(0.5, 1) * delay)  # spreads the processes
         self._tries += 1
         if self.since is not None:
             return False
