@@ -209,8 +209,8 @@ class Attempts:
 
     def _remaining(self) -> float | None:
         """Seconds that the call may still wait."""
-        if self._deadline is None or (self._attempt == 1 and self._candidates is None):
-            return self._deadline
+        if self._deadline is None:
+            return None
         left = self._deadline - (self._calls.engine.clock.now() - self._since) / 1000
         return left if left >= 0.001 else 0.0  # noqa: PLR2004 - the engine's clock tells no less than milliseconds
 

@@ -163,6 +163,8 @@ class Calls:
         serves: Callable[[Target], bool] | None = None,
     ) -> Attempts:
         """Begin one logical call; where else it may go is given, or configured and served by the caller."""
+        if timeout is not None:
+            check_timeout(timeout)
         degrade = False
         if serves is not None:
             configured, cheaper, _ = self.chooser.elsewhere(target)

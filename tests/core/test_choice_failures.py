@@ -242,3 +242,13 @@ def test_a_block_is_entered_again_after_a_refusal(manual_clock: ManualClock) -> 
     manual_clock.advance(60)
     with pending as call:
         call.settle()
+
+
+@pytest.mark.parametrize("timeout", [-1, float("nan"), "5"])
+def test_a_bad_timeout_is_refused_with_fallbacks_too(manual_clock: ManualClock, timeout: Any) -> None:
+    limiter = limiter_of(manual_clock)
+    with pytest.raises(ConfigError, match="timeout is"):
+        limiter.acquire(A, timeout=timeout)
+    with pytest.raises(ConfigError, match="timeout is"):
+        limiter.attempts(Target("a", "m"), limiter_estimate(), timeout=timeout)
+    assert limiter.snapshot().in_flight == 0
