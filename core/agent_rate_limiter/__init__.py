@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from agent_rate_limiter.alerts import Alert as Alert
     from agent_rate_limiter.alerts import Webhook as Webhook
-    from agent_rate_limiter.attempts import Attempts as Attempts
     from agent_rate_limiter.budgets import Budget as Budget
-    from agent_rate_limiter.context import ScopeBudget as ScopeBudget
-    from agent_rate_limiter.cost_report import CostReport as CostReport
+    from agent_rate_limiter.calls.attempts import Attempts as Attempts
+    from agent_rate_limiter.calls.context import ScopeBudget as ScopeBudget
+    from agent_rate_limiter.calls.reservation import Reservation as Reservation
     from agent_rate_limiter.cost_tracker import CostTracker as CostTracker
+    from agent_rate_limiter.costs.report import CostReport as CostReport
     from agent_rate_limiter.decision import Decision as Decision
     from agent_rate_limiter.errors import AcquireTimeout as AcquireTimeout
     from agent_rate_limiter.errors import AllTargetsFailed as AllTargetsFailed
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     from agent_rate_limiter.events import Settled as Settled
     from agent_rate_limiter.events import StoreFound as StoreFound
     from agent_rate_limiter.events import StoreLost as StoreLost
-    from agent_rate_limiter.holders import Holder as Holder
     from agent_rate_limiter.limiter import RateLimiter as RateLimiter
     from agent_rate_limiter.limits import EACH as EACH
     from agent_rate_limiter.limits import Limit as Limit
@@ -55,22 +55,24 @@ if TYPE_CHECKING:
     from agent_rate_limiter.provider import Model as Model
     from agent_rate_limiter.provider import Pool as Pool
     from agent_rate_limiter.provider import Provider as Provider
-    from agent_rate_limiter.report import Advice as Advice
-    from agent_rate_limiter.report import Explanation as Explanation
-    from agent_rate_limiter.report import LimitStatus as LimitStatus
-    from agent_rate_limiter.report import Snapshot as Snapshot
-    from agent_rate_limiter.reservation import Reservation as Reservation
+    from agent_rate_limiter.reports.holders import Holder as Holder
+    from agent_rate_limiter.reports.snapshot import Advice as Advice
+    from agent_rate_limiter.reports.snapshot import Explanation as Explanation
+    from agent_rate_limiter.reports.snapshot import LimitStatus as LimitStatus
+    from agent_rate_limiter.reports.snapshot import Snapshot as Snapshot
     from agent_rate_limiter.retry import RetryBudget as RetryBudget
     from agent_rate_limiter.retry import RetryStrategy as RetryStrategy
     from agent_rate_limiter.usage import Estimate as Estimate
     from agent_rate_limiter.usage import Usage as Usage
 
 _HOME = {
-    "attempts": ("Attempts",),
+    "alerts": ("Alert", "Webhook"),
     "budgets": ("Budget",),
-    "context": ("ScopeBudget",),
-    "cost_report": ("CostReport",),
+    "calls.attempts": ("Attempts",),
+    "calls.context": ("ScopeBudget",),
+    "calls.reservation": ("Reservation",),
     "cost_tracker": ("CostTracker",),
+    "costs.report": ("CostReport",),
     "decision": ("Decision",),
     "errors": (
         "AcquireTimeout",
@@ -102,16 +104,14 @@ _HOME = {
         "StoreFound",
         "StoreLost",
     ),
-    "holders": ("Holder",),
     "limiter": ("RateLimiter",),
     "limits": ("EACH", "Limit", "Priority", "Resource", "Scope", "Target"),
-    "alerts": ("Alert", "Webhook"),
     "multi_provider": ("MultiProviderLimiter",),
     "planning": ("Plan", "plan"),
     "pricing": ("Price",),
     "provider": ("Model", "Pool", "Provider"),
-    "report": ("Advice", "Explanation", "LimitStatus", "Snapshot"),
-    "reservation": ("Reservation",),
+    "reports.holders": ("Holder",),
+    "reports.snapshot": ("Advice", "Explanation", "LimitStatus", "Snapshot"),
     "retry": ("RetryBudget", "RetryStrategy"),
     "usage": ("Estimate", "Usage"),
 }

@@ -11,11 +11,15 @@ from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from agent_rate_limiter import context
 from agent_rate_limiter.admission import Bucket
 from agent_rate_limiter.alerts import Alerts
-from agent_rate_limiter.attempts import Attempts
-from agent_rate_limiter.calls import Calls
+from agent_rate_limiter.calls import context
+from agent_rate_limiter.calls.attempts import Attempts
+from agent_rate_limiter.calls.choice import NOWHERE, Chooser
+from agent_rate_limiter.calls.decorator import Terms
+from agent_rate_limiter.calls.life import Calls
+from agent_rate_limiter.calls.reservation import Reservation
+from agent_rate_limiter.calls.routing import Declared
 from agent_rate_limiter.checks import (
     check_estimate,
     check_priority,
@@ -24,23 +28,19 @@ from agent_rate_limiter.checks import (
     check_timeout,
     make_estimate,
 )
-from agent_rate_limiter.choice import NOWHERE, Chooser
 from agent_rate_limiter.cost_tracker import CostTracker
+from agent_rate_limiter.costs.quotes import Quotes
 from agent_rate_limiter.decision import Decision
-from agent_rate_limiter.decorator import Terms
 from agent_rate_limiter.engine.port import Clock, Hold, SharedStore, Store
 from agent_rate_limiter.errors import ConfigError, QuotaExhausted
 from agent_rate_limiter.events import AlertRaised, Events
-from agent_rate_limiter.holders import holders_of, in_flight, recently_used
 from agent_rate_limiter.limits import Target, label_texts
 from agent_rate_limiter.machinery import calls_for, make_engine
-from agent_rate_limiter.quotes import Quotes
-from agent_rate_limiter.report import Explanation, Snapshot, shown, status_of
-from agent_rate_limiter.reservation import Reservation
+from agent_rate_limiter.reports.holders import holders_of, in_flight, recently_used
+from agent_rate_limiter.reports.snapshot import Explanation, Snapshot, shown, status_of
+from agent_rate_limiter.reports.verdict import decision_of
 from agent_rate_limiter.retry import RetryStrategy
-from agent_rate_limiter.routing import Declared
 from agent_rate_limiter.usage import Estimate
-from agent_rate_limiter.verdict import decision_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -15,13 +15,13 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
-from agent_rate_limiter.accounts import Account
-from agent_rate_limiter.cost_report import CostReport, make_report, make_rows
+from agent_rate_limiter.costs.accounts import Account
+from agent_rate_limiter.costs.quotes import Quote, Quotes
+from agent_rate_limiter.costs.report import CostReport, make_report, make_rows
 from agent_rate_limiter.errors import ConfigError, StoreUnavailable
 from agent_rate_limiter.ledger import Keep, Note, open_ledger
 from agent_rate_limiter.limits import NANO_PER_DOLLAR, Target, label_texts
 from agent_rate_limiter.pricing import Price
-from agent_rate_limiter.quotes import Quote, Quotes
 from agent_rate_limiter.usage import Usage
 
 if TYPE_CHECKING:

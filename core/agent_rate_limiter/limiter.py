@@ -10,18 +10,18 @@ from typing import Any, cast
 
 from agent_rate_limiter.alerts import Alerts, Sinks
 from agent_rate_limiter.base_limiter import Limiter, P, R, Size, make_terms
+from agent_rate_limiter.calls.decorator import limited
+from agent_rate_limiter.calls.fallback import Limited
+from agent_rate_limiter.calls.pending import Pending
+from agent_rate_limiter.calls.reservation import Reservation
 from agent_rate_limiter.checks import make_estimate
 from agent_rate_limiter.cost_tracker import CostTracker
 from agent_rate_limiter.decision import Decision
-from agent_rate_limiter.decorator import limited
 from agent_rate_limiter.engine.port import Clock, SharedStore, Store
 from agent_rate_limiter.errors import ConfigError
-from agent_rate_limiter.fallback import Limited
 from agent_rate_limiter.limits import Limit, Target, shorthand
-from agent_rate_limiter.pending import Pending
 from agent_rate_limiter.pricing import Price
-from agent_rate_limiter.report import Advice, Explanation, advise
-from agent_rate_limiter.reservation import Reservation
+from agent_rate_limiter.reports.snapshot import Advice, Explanation, advise
 from agent_rate_limiter.retry import RetryStrategy
 from agent_rate_limiter.thresholds import check_thresholds
 from agent_rate_limiter.usage import Estimate

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import cast
 
-from agent_rate_limiter.calls import Calls
+from agent_rate_limiter.calls.life import Calls
 from agent_rate_limiter.clock import SystemClock
 from agent_rate_limiter.engine.engine import Engine
 from agent_rate_limiter.engine.port import Clock, SharedStore, Store
@@ -66,6 +66,6 @@ def calls_for(engine: Engine) -> type[Calls]:
     """Return what takes calls through an engine."""
     if type(engine) is Engine:
         return Calls
-    from agent_rate_limiter.shared_calls import SharedCalls
+    from agent_rate_limiter.calls.shared import SharedCalls
 
     return SharedCalls

@@ -11,11 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from agent_rate_limiter.alerts import Alerts, Sinks
-from agent_rate_limiter.attempts import Attempts
 from agent_rate_limiter.base_limiter import Limiter, P, R, Size, make_terms
 from agent_rate_limiter.budgets import DEFAULT_THRESHOLDS, Budget, limits_of
+from agent_rate_limiter.calls.attempts import Attempts
+from agent_rate_limiter.calls.choice import FALLBACK_AFTER, Chooser, Elsewhere
+from agent_rate_limiter.calls.decorator import limited
+from agent_rate_limiter.calls.fallback import Limited
+from agent_rate_limiter.calls.pending import Pending
+from agent_rate_limiter.calls.reservation import Reservation
+from agent_rate_limiter.calls.routing import unknown_target
 from agent_rate_limiter.checks import check_seconds, make_estimate
-from agent_rate_limiter.choice import FALLBACK_AFTER, Chooser, Elsewhere
 from agent_rate_limiter.cost_tracker import CostTracker
 from agent_rate_limiter.decision import Decision
 from agent_rate_limiter.declared import (
@@ -26,16 +31,11 @@ from agent_rate_limiter.declared import (
     price_list_of,
     with_thresholds,
 )
-from agent_rate_limiter.decorator import limited
 from agent_rate_limiter.engine.port import Clock, SharedStore, Store
-from agent_rate_limiter.fallback import Limited
 from agent_rate_limiter.limits import Resource, Target
-from agent_rate_limiter.pending import Pending
 from agent_rate_limiter.provider import ANY_MODEL, Provider
-from agent_rate_limiter.report import Advice, Explanation, advise
-from agent_rate_limiter.reservation import Reservation
+from agent_rate_limiter.reports.snapshot import Advice, Explanation, advise
 from agent_rate_limiter.retry import RetryStrategy
-from agent_rate_limiter.routing import unknown_target
 from agent_rate_limiter.thresholds import check_thresholds
 from agent_rate_limiter.usage import Estimate
 

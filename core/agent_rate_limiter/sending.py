@@ -10,8 +10,8 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager, aclo
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from agent_rate_limiter.attempts import Attempts
-    from agent_rate_limiter.reservation import Reservation
+    from agent_rate_limiter.calls.attempts import Attempts
+    from agent_rate_limiter.calls.reservation import Reservation
     from agent_rate_limiter.usage import Usage
 
 R = TypeVar("R")

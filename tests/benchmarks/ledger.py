@@ -11,11 +11,11 @@ from itertools import repeat
 from pathlib import Path
 
 from agent_rate_limiter import CostTracker, Estimate, MultiProviderLimiter, Provider, Usage
-from agent_rate_limiter.accounts import Account
+from agent_rate_limiter.costs.accounts import Account
+from agent_rate_limiter.costs.quotes import Quote
 from agent_rate_limiter.ledger import DAY, HOUR, Note
 from agent_rate_limiter.ledger import statements as say
 from agent_rate_limiter.limits import NANO_PER_DOLLAR, Target
-from agent_rate_limiter.quotes import Quote
 from tests.benchmarks import measure
 from tests.benchmarks.measure import Contender, interleave, timed
 from tests.benchmarks.report import Cell, Goal, Report, Table

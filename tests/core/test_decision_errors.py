@@ -31,8 +31,8 @@ from agent_rate_limiter import (
     StoreUnavailable,
     Usage,
 )
+from agent_rate_limiter.reports.verdict import amount_text, duration_text, moment_text
 from agent_rate_limiter.testing import ManualClock
-from agent_rate_limiter.verdict import amount_text, duration_text, moment_text
 
 EPOCH = 1_767_225_600  # 2026-01-01 00:00:00 UTC, where a ManualClock starts
 

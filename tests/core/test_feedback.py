@@ -20,9 +20,9 @@ from agent_rate_limiter import (
     Resource,
     Usage,
 )
+from agent_rate_limiter.calls.reservation import Reservation
 from agent_rate_limiter.limits import Target
 from agent_rate_limiter.providers import Failure, FailureKind, Quota
-from agent_rate_limiter.reservation import Reservation
 from agent_rate_limiter.testing import ManualClock, run_virtual
 
 GPT = Target("openai", "gpt-4")

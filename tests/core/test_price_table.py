@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 
 import pytest
 
-from agent_rate_limiter.price_table import listed_price
+from agent_rate_limiter.costs.price_table import listed_price
 from agent_rate_limiter.pricing import Price
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from agent_rate_limiter import ConfigError, Limit, MultiProviderLimiter, Pool, Provider, Resource
+from agent_rate_limiter.calls.reservation import Reservation
 from agent_rate_limiter.providers import Quota
-from agent_rate_limiter.reservation import Reservation
 from agent_rate_limiter.testing import ManualClock
 
 

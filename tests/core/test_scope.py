@@ -30,7 +30,7 @@ from agent_rate_limiter import (
     Target,
     Usage,
 )
-from agent_rate_limiter.context import current_reservations
+from agent_rate_limiter.calls.context import current_reservations
 from agent_rate_limiter.testing import ManualClock, run_virtual
 
 DOLLAR = Price(1_000, 1_000)  # for a thousand tokens
@@ -204,7 +204,7 @@ def test_a_scope_that_goes_on_in_a_task_keeps_its_budget(manual_clock: ManualClo
 
 def test_many_scopes_do_not_lose_what_was_used(manual_clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only routes whose limits are all idle are forgotten."""
-    monkeypatch.setattr("agent_rate_limiter.routing._ROUTES", 8)
+    monkeypatch.setattr("agent_rate_limiter.calls.routing._ROUTES", 8)
     limiter = RateLimiter(Limit(Resource.REQUESTS, 1, "day", scope=Scope(agent=EACH)), clock=manual_clock)
 
     def admitted(agents: range) -> int:

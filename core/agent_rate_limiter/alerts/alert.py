@@ -9,7 +9,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from agent_rate_limiter.limits import Resource, to_units
-from agent_rate_limiter.verdict import amount_text
+from agent_rate_limiter.reports.verdict import amount_text
 
 KINDS = ("threshold", "pace", "exhausted", "recovered")
 

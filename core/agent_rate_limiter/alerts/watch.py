@@ -8,8 +8,8 @@ from typing import Any
 
 from agent_rate_limiter.admission import Bucket
 from agent_rate_limiter.alerts.alert import Alert
-from agent_rate_limiter.forecast import Standing, gone_in, standing
 from agent_rate_limiter.limits import PERIOD_SECONDS, Resource, from_units
+from agent_rate_limiter.reports.forecast import Standing, gone_in, standing
 from agent_rate_limiter.strategies import Concurrency, FixedWindow, SlidingWindow
 
 _HOUR = PERIOD_SECONDS["hour"] * 1000

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import click
 
-from agent_rate_limiter.cost_report import CostReport
 from agent_rate_limiter.cost_tracker import CostTracker
+from agent_rate_limiter.costs.report import CostReport
 from agent_rate_limiter.errors import RateLimiterError
 
 _UNITS = {"h": 3_600, "d": 86_400, "w": 7 * 86_400}

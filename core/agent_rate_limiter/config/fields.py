@@ -17,9 +17,9 @@ from pydantic_core import CoreSchema, core_schema
 from agent_rate_limiter._environment import KEY_REFERENCE, expand
 from agent_rate_limiter.alerts.webhook import FORMATS
 from agent_rate_limiter.budgets import ACTIONS
-from agent_rate_limiter.choice import POLICIES
+from agent_rate_limiter.calls.choice import POLICIES
+from agent_rate_limiter.costs.quotes import ON_UNKNOWN
 from agent_rate_limiter.limits import COUNTS, PERIOD_SECONDS, STRATEGIES, Limit, Resource, Scope, Target
-from agent_rate_limiter.quotes import ON_UNKNOWN
 from agent_rate_limiter.stores import ON_STORE_ERROR
 
 _MOST = 10**15  # so that whatever is made of a number (milliseconds, nano-dollars) stays exact and finite

@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from agent_rate_limiter.costs.quotes import STATED
 from agent_rate_limiter.errors import ConfigError
-from agent_rate_limiter.quotes import STATED
 from agent_rate_limiter.usage import Estimate, Usage
 
 if TYPE_CHECKING:
-    from agent_rate_limiter.accounts import Account
+    from agent_rate_limiter.costs.accounts import Account
 
 HOUR = 3_600_000
 DAY = 24 * HOUR

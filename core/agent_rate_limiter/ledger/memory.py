@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 
-from agent_rate_limiter.accounts import Account
+from agent_rate_limiter.costs.accounts import Account
 from agent_rate_limiter.ledger import COLUMNS, DAY, HOUR, Keep, Key, Note, Row, Sums, key_of, row_of
 from agent_rate_limiter.usage import Usage
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from agent_rate_limiter.accounts import Account
+from agent_rate_limiter.costs.accounts import Account
 from agent_rate_limiter.errors import ConfigError, StoreUnavailable
 from agent_rate_limiter.ledger import DAY, HOUR, Keep, Key, Note, Row, Sums, key_of
 from agent_rate_limiter.ledger import statements as say

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent_rate_limiter.planning.simulation import Name
 from agent_rate_limiter.planning.words import money
-from agent_rate_limiter.verdict import duration_text
+from agent_rate_limiter.reports.verdict import duration_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

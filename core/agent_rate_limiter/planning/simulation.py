@@ -9,13 +9,13 @@ from collections.abc import Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+from agent_rate_limiter.costs.quotes import UNPRICED
 from agent_rate_limiter.decision import Decision
 from agent_rate_limiter.errors import AllTargetsFailed, ConfigError, LimitExceeded
 from agent_rate_limiter.limits import Limit, Resource, Target
 from agent_rate_limiter.multi_provider import MultiProviderLimiter
 from agent_rate_limiter.planning.workload import Call, Lane, Workload
 from agent_rate_limiter.provider import ANY_MODEL
-from agent_rate_limiter.quotes import UNPRICED
 from agent_rate_limiter.testing.clock import START, ManualClock
 from agent_rate_limiter.testing.loop import run_virtual
 from agent_rate_limiter.usage import Estimate, Usage

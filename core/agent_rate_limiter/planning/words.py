@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING
 
-from agent_rate_limiter.verdict import duration_text
+from agent_rate_limiter.reports.verdict import duration_text
 
 if TYPE_CHECKING:
     from agent_rate_limiter.planning import Binding, Plan

@@ -106,7 +106,7 @@ async def test_nothing_blocks_the_event_loop(
         assert threading.current_thread() is not threading.main_thread(), "the event loop is blocked"
         raise AssertionError("a thread of the executor waits")
 
-    monkeypatch.setattr("agent_rate_limiter.calls.wait_in_thread", blocking)
+    monkeypatch.setattr("agent_rate_limiter.calls.life.wait_in_thread", blocking)
     limiter = limiter_of(concurrency=1)
     model, config = layered(layers, model_at("openai", provider, stream_usage=True, max_retries=0), limiter)
     if "wrapper" in layers:

@@ -14,7 +14,8 @@ from llama_index.core.chat_engine.types import ChatMode
 from llama_index.core.llms import CustomLLM
 from llama_index_instrumentation.dispatcher import instrument_tags
 
-from agent_rate_limiter import AcquireTimeout, MultiProviderLimiter, Provider, calls
+from agent_rate_limiter import AcquireTimeout, MultiProviderLimiter, Provider
+from agent_rate_limiter.calls import life
 from agent_rate_limiter.engine import drivers
 from agent_rate_limiter.testing.simulated import Call, Fault, SimulatedProvider, ToolCall
 from agent_rate_limiter_adapters.llamaindex import instrument
@@ -154,8 +155,8 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
         return counted
 
-    monkeypatch.setattr(calls, "wait_in_thread", spied("thread", drivers.wait_in_thread))
-    monkeypatch.setattr(calls, "wait_in_loop", spied("loop", drivers.wait_in_loop))
+    monkeypatch.setattr(life, "wait_in_thread", spied("thread", drivers.wait_in_thread))
+    monkeypatch.setattr(life, "wait_in_loop", spied("loop", drivers.wait_in_loop))
     return seen
 
 

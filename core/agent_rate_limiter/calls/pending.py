@@ -6,11 +6,11 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from types import TracebackType
 
-from agent_rate_limiter.attempts import Attempts
-from agent_rate_limiter.calls import Calls
+from agent_rate_limiter.calls.attempts import Attempts
+from agent_rate_limiter.calls.life import Calls
+from agent_rate_limiter.calls.reservation import Reservation
 from agent_rate_limiter.errors import ReservationError
 from agent_rate_limiter.limits import Target
-from agent_rate_limiter.reservation import Reservation
 from agent_rate_limiter.usage import Estimate
 
 

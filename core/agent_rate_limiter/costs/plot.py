@@ -12,7 +12,7 @@ from agent_rate_limiter.errors import ConfigError
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from agent_rate_limiter.cost_report import CostReport
+    from agent_rate_limiter.costs.report import CostReport
 
 _REST = "all others"
 

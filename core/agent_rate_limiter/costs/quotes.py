@@ -80,7 +80,7 @@ class Quotes:
             return Quote(price, USER)
         listed = None
         if kind is not None:
-            from agent_rate_limiter.price_table import listed_price
+            from agent_rate_limiter.costs.price_table import listed_price
 
             listed = listed_price(kind, target.model, self._now() if at is None else at)
         if listed is not None:

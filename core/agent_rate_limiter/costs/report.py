@@ -15,11 +15,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from agent_rate_limiter.costs.quotes import UNPRICED
 from agent_rate_limiter.errors import ConfigError
 from agent_rate_limiter.ledger import COLUMNS, Key, Ledger, Sums
 from agent_rate_limiter.ledger import Row as Call
 from agent_rate_limiter.limits import NANO_PER_DOLLAR
-from agent_rate_limiter.quotes import UNPRICED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -109,7 +109,7 @@ class CostReport:
         Raises:
             ImportError: matplotlib is not installed.
         """
-        from agent_rate_limiter.cost_plot import plot
+        from agent_rate_limiter.costs.plot import plot
 
         return plot(self, ax, top)
 
@@ -141,7 +141,7 @@ class CostReport:
 
     def _repr_html_(self) -> str:
         """As a table for a notebook."""
-        from agent_rate_limiter.cost_html import html_table
+        from agent_rate_limiter.costs.html import html_table
 
         return html_table(self, *self._texts(total=True), self._notes())
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from agent_rate_limiter.candidates import Candidates, Way, Ways
+from agent_rate_limiter.calls.candidates import Candidates, Way, Ways
+from agent_rate_limiter.calls.reservation import Reservation
+from agent_rate_limiter.calls.standing import AGAIN, NEW, Standing
 from agent_rate_limiter.decision import Decision
 from agent_rate_limiter.errors import LimitExceeded, ReservationError
 from agent_rate_limiter.events import Refused, Retried
 from agent_rate_limiter.limits import Target
 from agent_rate_limiter.providers.model import Failure, FailureKind
-from agent_rate_limiter.reservation import Reservation
-from agent_rate_limiter.standing import AGAIN, NEW, Standing
 from agent_rate_limiter.usage import Estimate
 
 if TYPE_CHECKING:
-    from agent_rate_limiter.calls import Calls
+    from agent_rate_limiter.calls.life import Calls
 
 _BACKED_OFF = frozenset({FailureKind.TRANSIENT, FailureKind.OVERLOADED})
 

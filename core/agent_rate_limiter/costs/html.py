@@ -7,7 +7,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from agent_rate_limiter.cost_report import CostReport
+    from agent_rate_limiter.costs.report import CostReport
 
 _MOST = 200
 """Rows that are shown; a notebook keeps what it shows."""

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from agent_rate_limiter.choice import cooldown_ms
 from agent_rate_limiter.events import Events, LimitLearned, Paused
+from agent_rate_limiter.learning.health import cooldown_ms
 from agent_rate_limiter.limits import PERIOD_SECONDS, Limit, Resource
 from agent_rate_limiter.providers.model import Failure, FailureKind, Quota
 from agent_rate_limiter.strategies import gate, strategy_for
@@ -15,9 +15,9 @@ from agent_rate_limiter.strategies.calendar import window
 
 if TYPE_CHECKING:
     from agent_rate_limiter.admission import Bucket
+    from agent_rate_limiter.calls.routing import Route, Router
     from agent_rate_limiter.engine.engine import Engine
     from agent_rate_limiter.engine.port import Hold
-    from agent_rate_limiter.routing import Route, Router
 
 _LEARNABLE = frozenset({Resource.REQUESTS, Resource.INPUT_TOKENS, Resource.OUTPUT_TOKENS, Resource.TOKENS})
 _FIRST_COOLDOWN, _LAST_COOLDOWN = 2_000, 60_000

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
-from agent_rate_limiter import context
+from agent_rate_limiter.calls import context
 from agent_rate_limiter.engine.port import Hold
 from agent_rate_limiter.errors import ReservationError
 from agent_rate_limiter.limits import Target
@@ -18,8 +18,8 @@ from agent_rate_limiter.usage import Estimate, Usage
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from agent_rate_limiter.calls import Calls
-    from agent_rate_limiter.routing import Route
+    from agent_rate_limiter.calls.life import Calls
+    from agent_rate_limiter.calls.routing import Route
 
 _log = logging.getLogger("agent_rate_limiter")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
+from agent_rate_limiter.calls.standing import Standing
 from agent_rate_limiter.engine.queue import Place
 from agent_rate_limiter.errors import (
     AllTargetsFailed,
@@ -20,13 +21,12 @@ from agent_rate_limiter.events import Degraded, FellBack, Queued, Refused
 from agent_rate_limiter.limits import Target
 from agent_rate_limiter.providers.model import Failure, FailureKind
 from agent_rate_limiter.redaction import harmless
-from agent_rate_limiter.standing import Standing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from agent_rate_limiter.calls import Calls
-    from agent_rate_limiter.reservation import Reservation
+    from agent_rate_limiter.calls.life import Calls
+    from agent_rate_limiter.calls.reservation import Reservation
     from agent_rate_limiter.usage import Estimate
 
 _LOOK_AGAIN, _LOOK_AGAIN_AT_MOST = 1.0, 16.0

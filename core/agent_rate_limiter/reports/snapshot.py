@@ -8,12 +8,12 @@ from typing import Any
 
 from agent_rate_limiter.admission import Bucket
 from agent_rate_limiter.decision import Decision
-from agent_rate_limiter.forecast import gone_in
-from agent_rate_limiter.holders import Holder, holders_text
-from agent_rate_limiter.learned import EstimateStatus
+from agent_rate_limiter.learning.sizes import EstimateStatus
 from agent_rate_limiter.limits import from_units
+from agent_rate_limiter.reports.forecast import gone_in
+from agent_rate_limiter.reports.holders import Holder, holders_text
+from agent_rate_limiter.reports.verdict import duration_text
 from agent_rate_limiter.strategies.gate import Gate
-from agent_rate_limiter.verdict import duration_text
 
 
 @dataclass(frozen=True)

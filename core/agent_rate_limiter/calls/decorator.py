@@ -8,15 +8,15 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import aclosing, closing
 from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
 
-from agent_rate_limiter import context
-from agent_rate_limiter.attempts import Attempts
-from agent_rate_limiter.fallback import INJECTED, Limited, check_kind, check_servable, kind_of, servable
+from agent_rate_limiter.calls import context
+from agent_rate_limiter.calls.attempts import Attempts
+from agent_rate_limiter.calls.fallback import INJECTED, Limited, check_kind, check_servable, kind_of, servable
 from agent_rate_limiter.limits import Target
 from agent_rate_limiter.usage import Estimate, Usage
 
 if TYPE_CHECKING:
-    from agent_rate_limiter.calls import Calls
-    from agent_rate_limiter.reservation import Reservation
+    from agent_rate_limiter.calls.life import Calls
+    from agent_rate_limiter.calls.reservation import Reservation
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -14,7 +14,7 @@ from agent_rate_limiter.limits import Limit, Resource
 
 if TYPE_CHECKING:
     from agent_rate_limiter.admission import Bucket
-    from agent_rate_limiter.reservation import Reservation
+    from agent_rate_limiter.calls.reservation import Reservation
 
 
 ScopeKey = tuple[tuple[tuple[str, str], ...], tuple[str, ...]]

@@ -9,12 +9,16 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from agent_rate_limiter import context
-from agent_rate_limiter.accounts import ESTIMATED, FAILED, OK, REFUSED
 from agent_rate_limiter.admission import Bucket, Refusal
-from agent_rate_limiter.attempts import Attempts
+from agent_rate_limiter.calls import context
+from agent_rate_limiter.calls.attempts import Attempts
+from agent_rate_limiter.calls.choice import Chooser
+from agent_rate_limiter.calls.reservation import Reservation, Tracked
+from agent_rate_limiter.calls.routing import Declared, Route, Router
+from agent_rate_limiter.calls.sizing import Fixed, RouteSizing
+from agent_rate_limiter.calls.standing import NEW, Standing
 from agent_rate_limiter.checks import check_estimate, check_priority, check_timeout
-from agent_rate_limiter.choice import SICK, Chooser
+from agent_rate_limiter.costs.accounts import ESTIMATED, FAILED, OK, REFUSED
 from agent_rate_limiter.decision import Decision
 from agent_rate_limiter.engine.drivers import wait_in_loop, wait_in_thread
 from agent_rate_limiter.engine.engine import Engine
@@ -23,25 +27,22 @@ from agent_rate_limiter.engine.queue import ADMITTED, Waiter
 from agent_rate_limiter.engine.waiting_room import hopeless
 from agent_rate_limiter.errors import LimiterClosed, ReservationError
 from agent_rate_limiter.events import Admitted, Events, Queued, Refused, Settled
-from agent_rate_limiter.feedback import Feedback
-from agent_rate_limiter.holders import Holder, holders_of, in_flight
-from agent_rate_limiter.learned import Learned
+from agent_rate_limiter.learning.feedback import Feedback
+from agent_rate_limiter.learning.health import SICK
+from agent_rate_limiter.learning.sizes import Learned
 from agent_rate_limiter.limits import NANO_PER_DOLLAR, Priority, Resource, Target
 from agent_rate_limiter.providers.model import Failure, FailureKind, Quota
-from agent_rate_limiter.reservation import Reservation, Tracked
+from agent_rate_limiter.reports.holders import Holder, holders_of, in_flight
+from agent_rate_limiter.reports.verdict import decision_of, error_of
 from agent_rate_limiter.retry import RetryStrategy
-from agent_rate_limiter.routing import Declared, Route, Router
-from agent_rate_limiter.sizing import Fixed, RouteSizing
-from agent_rate_limiter.standing import NEW, Standing
 from agent_rate_limiter.strategies import GATE
 from agent_rate_limiter.strategies.gate import OPEN
 from agent_rate_limiter.usage import Estimate, Usage
-from agent_rate_limiter.verdict import decision_of, error_of
 
 if TYPE_CHECKING:
     from agent_rate_limiter.alerts import Alerts
     from agent_rate_limiter.cost_tracker import CostTracker
-    from agent_rate_limiter.quotes import Quotes
+    from agent_rate_limiter.costs.quotes import Quotes
 
 
 class Calls:

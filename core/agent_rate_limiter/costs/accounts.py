@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from agent_rate_limiter.costs.quotes import Quote
 from agent_rate_limiter.limits import NANO_PER_DOLLAR, Target
-from agent_rate_limiter.quotes import Quote
 from agent_rate_limiter.usage import Estimate, Usage
 
 if TYPE_CHECKING:

@@ -6,7 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 from agent_rate_limiter.admission import Bucket, Refusal
-from agent_rate_limiter.calls import Calls
+from agent_rate_limiter.calls.life import Calls
+from agent_rate_limiter.calls.reservation import Reservation, Tracked
+from agent_rate_limiter.calls.routing import Route
+from agent_rate_limiter.calls.standing import NEW, Standing
 from agent_rate_limiter.checks import check_timeout
 from agent_rate_limiter.decision import Decision
 from agent_rate_limiter.engine.drivers import wait_in_loop, wait_in_thread
@@ -17,11 +20,8 @@ from agent_rate_limiter.engine.shared import SharedEngine
 from agent_rate_limiter.errors import LimitExceeded, StoreUnavailable
 from agent_rate_limiter.events import Queued, StoreFound, StoreLost
 from agent_rate_limiter.limits import Target
-from agent_rate_limiter.reservation import Reservation, Tracked
-from agent_rate_limiter.routing import Route
-from agent_rate_limiter.standing import NEW, Standing
+from agent_rate_limiter.reports.verdict import decision_of
 from agent_rate_limiter.usage import Estimate
-from agent_rate_limiter.verdict import decision_of
 
 
 class SharedCalls(Calls):

@@ -7,16 +7,16 @@ from functools import partial
 from operator import itemgetter
 from typing import Protocol
 
-from agent_rate_limiter.accounts import Account
 from agent_rate_limiter.admission import Bucket, Path
 from agent_rate_limiter.alerts import Alerts, Watch
-from agent_rate_limiter.context import CallScope, ScopeKey
+from agent_rate_limiter.calls.context import CallScope, ScopeKey
 from agent_rate_limiter.cost_tracker import CostTracker
+from agent_rate_limiter.costs.accounts import Account
+from agent_rate_limiter.costs.quotes import Quotes
 from agent_rate_limiter.errors import ConfigError
-from agent_rate_limiter.learned import Caller, Learned
+from agent_rate_limiter.learning.sizes import Caller, Learned
 from agent_rate_limiter.limits import NANO_PER_DOLLAR, Limit, Resource, Target
 from agent_rate_limiter.pricing import Price
-from agent_rate_limiter.quotes import Quotes
 from agent_rate_limiter.strategies import GATE, NARROW_GATE
 from agent_rate_limiter.strategies.gate import OPEN
 from agent_rate_limiter.usage import Estimate, Usage

@@ -14,8 +14,8 @@ from agent_rate_limiter.errors import (
     QuotaExhausted,
     RequestTooLarge,
 )
-from agent_rate_limiter.holders import Holder, holders_text
 from agent_rate_limiter.limits import Resource, from_units
+from agent_rate_limiter.reports.holders import Holder, holders_text
 from agent_rate_limiter.strategies.gate import Gate
 
 _UNIT = {

@@ -1,0 +1,1 @@
+"""What is learned from answers: the limits of a provider, and what calls really use."""
