@@ -15,6 +15,7 @@ from agent_rate_limiter.limits import Limit, Resource
 if TYPE_CHECKING:
     from agent_rate_limiter.admission import Bucket
     from agent_rate_limiter.calls.reservation import Reservation
+    from agent_rate_limiter.engine.port import Hold
 
 
 ScopeKey = tuple[tuple[tuple[str, str], ...], tuple[str, ...]]
@@ -145,18 +146,32 @@ def enter_scope(scope: CallScope) -> Generator[None]:
 
 def hold_reservation(reservation: Reservation) -> None:
     """Let inner layers find the reservation, and claim it instead of making one for the same call."""
-    _reservations.set((*_reservations.get(), reservation))
+    reservation._hold.entered = _reservations.set((*_reservations.get(), reservation))  # noqa: SLF001 - see entered_here
 
 
 def offer_reservation(reservation: Reservation) -> None:
     """As `hold_reservation`, for those whom nobody takes away: here the ones that have ended go."""
     held = (other for other in _reservations.get() if other.open)
-    _reservations.set((*held, reservation))
+    reservation._hold.entered = _reservations.set((*held, reservation))  # noqa: SLF001 - as above
 
 
 def drop_reservation(reservation: Reservation) -> None:
     """Take it away again; by identity, as a generator may end in another context than it began in."""
     _reservations.set(tuple(other for other in _reservations.get() if other is not reservation))
+
+
+def entered_here(hold: Hold) -> bool:
+    """Whether whoever will end the call is this very task or thread, and not one that this was started in.
+
+    A task begins with a copy of the context, in which a token of the original's cannot be used.
+    """
+    around = _reservations.get()
+    try:
+        _reservations.reset(hold.entered)
+    except ValueError:
+        return False
+    hold.entered = _reservations.set(around)
+    return True
 
 
 @contextmanager

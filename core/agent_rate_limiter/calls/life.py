@@ -372,14 +372,17 @@ class Calls:
     def _check_reentrancy(self, route: Route, hold: Hold) -> bool:
         """Refuse to wait for a slot whose every holder is the caller itself: it would wait for ever.
 
+        A task that was started in another call's block may wait: that call can end without it. If it does not, as
+        it awaits the task, the slot comes back with its lease.
+
         Returns True for a call made from within another to the same target.
         """
         holds = {reservation.held_by(self) for reservation in context.current_reservations()}
         outer = [hold for hold in holds if hold is not None and hold.open]
         for bucket, amount in zip(hold.path, hold.amounts, strict=False) if outer else ():
             if bucket.limit.resource is Resource.CONCURRENCY and amount:
-                own = sum(other.amounts[other.path.index(bucket)] for other in outer if bucket in other.path)
-                if own >= bucket.strategy.capacity:
+                ours = [other for other in outer if bucket in other.path and context.entered_here(other)]
+                if sum(other.amounts[other.path.index(bucket)] for other in ours) >= bucket.strategy.capacity:
                     message = (
                         f"A call to {route.target} would wait for ever: '{bucket.limit.name}' is held by the call "
                         "that it is made from. Settle the outer call first, or raise the concurrency."

@@ -19,7 +19,10 @@ class Hold:
         flow: who makes the call: its agent.
     """
 
-    __slots__ = ("amounts", "attempt", "expires_at", "final", "flow", "id", "lost", "open", "path", "taken_at")
+    __slots__ = ("amounts", "attempt", "entered", "expires_at", "final", "flow", "id", "lost", "open", "path", "taken_at")
+
+    entered: Any
+    """The token of the context in which its block was entered; unset without a block."""
 
     def __init__(self, path: Path, amounts: Sequence[int], flow: str = "") -> None:
         self.path = path
