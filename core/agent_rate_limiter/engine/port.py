@@ -19,7 +19,19 @@ class Hold:
         flow: who makes the call: its agent.
     """
 
-    __slots__ = ("amounts", "attempt", "entered", "expires_at", "final", "flow", "id", "lost", "open", "path", "taken_at")
+    __slots__ = (
+        "amounts",
+        "attempt",
+        "entered",
+        "expires_at",
+        "final",
+        "flow",
+        "id",
+        "lost",
+        "open",
+        "path",
+        "taken_at",
+    )
 
     entered: Any
     """The token of the context in which its block was entered; unset without a block."""
