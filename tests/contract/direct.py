@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from agent_rate_limiter.admission import Refusal
-from agent_rate_limiter.engine.outbox import Outbox, PlaceOf
+from agent_rate_limiter.engine.outbox import Outbox
 from agent_rate_limiter.engine.port import Answer, Command, Correct, Hold, Reserve, Settle, SharedStore, Stand
 from agent_rate_limiter.engine.verdicts import obey, refusal_of
+from agent_rate_limiter.engine.wishes import PlaceOf
 from agent_rate_limiter.stores.known import KnownStore
 
 

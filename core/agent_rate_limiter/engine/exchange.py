@@ -310,13 +310,13 @@ class Exchange(Engine):
             if rev == bucket.rev:
                 bucket.state = state
         results = iter(answer.results)
-        for wish, asked in parcel.wishes:
-            result = next(results) if asked else None
-            if wish.hear is not None:
-                try:
-                    wish.hear(result, answer.now)
-                except Exception:  # noqa: BLE001 - the others wait for their answers, too
-                    _log.exception("An answer of %s could not be used", self._shared.name)
+        now = answer.now
+        for wish in parcel.wishes:
+            result = next(results) if wish.asks else None
+            try:
+                wish.hear(result, now)
+            except Exception:  # noqa: BLE001 - the others wait for their answers, too
+                _log.exception("An answer of %s could not be used", self._shared.name)
 
     def _obey(self, key: str, rule: Rule, now: int) -> None:
         bucket = next((b for b in self.store.buckets() if b.key == key), None)
@@ -330,11 +330,10 @@ class Exchange(Engine):
         if not self.loss.lost(error, now):
             return  # as before
         parcel = self._parcel
-        for wish, _ in parcel.wishes if parcel is not None else ():
-            if wish.lost is not None:
-                wish.lost(now)
+        for wish in parcel.wishes if parcel is not None else ():
+            wish.lost(now)
         unsent, self._outbox.wishes = self._outbox.wishes, deque()
-        self._outbox.wishes.extendleft(w for w in reversed(unsent) if w.lost is not None and w.lost(now))
+        self._outbox.wishes.extendleft(w for w in reversed(unsent) if w.lost(now))
         self._line.blind = True
         self._line.recall_all(now)
         self._rearm()

@@ -12,15 +12,12 @@ from typing import Any, Protocol
 from agent_rate_limiter.admission import Bucket, Path, Refusal
 from agent_rate_limiter.engine.engine import CLOSED
 from agent_rate_limiter.engine.exchange import Exchange
-from agent_rate_limiter.engine.outbox import PlaceOf
-from agent_rate_limiter.engine.port import Correct, Hold, Leave, Reserve, Rule, Settle, Stand, Write
+from agent_rate_limiter.engine.port import Correct, Hold, Leave, Rule, Stand, Write
 from agent_rate_limiter.engine.queue import Waiter, WaitQueue
 from agent_rate_limiter.engine.shared_room import Wishes
 from agent_rate_limiter.engine.verdicts import merged, refusal_of, translated
+from agent_rate_limiter.engine.wishes import Asked, Ended
 from agent_rate_limiter.errors import LimiterClosed, ReservationError
-
-Rows = list[tuple[Bucket, int, int]]
-"""Limits, with what was taken of each, and what was used."""
 
 
 class Grown(Protocol):
@@ -156,22 +153,11 @@ class SharedEngine(Exchange):
     # -- what goes out, under the lock ---------------------------------------------------------------------
 
     def _ask(self, waiter: Waiter, standing: Bucket | None, rank: int) -> None:
-        hold = waiter.hold
-        hold.id = number = self._numbers = self._numbers + 1
-
-        rows = [(b, n, 0) for b, n in zip(hold.path, hold.amounts, strict=False) if n]
-
-        def make(place: PlaceOf) -> Reserve:
-            amounts = tuple((place(b), n) for b, n, _ in rows)
-            return Reserve(number, rank, -1 if standing is None else place(standing), amounts)
-
-        def lost(now: int) -> bool:
-            return self._without_store(waiter, now)
-
+        waiter.hold.id = number = self._numbers = self._numbers + 1
         if self.loss.since is None:
-            self._outbox.put(make, lambda found, now: self._decided(waiter, number, rows, found, now), lost)
+            self._outbox.wishes.append(Asked(self, waiter, number, standing, rank))
         else:
-            lost(self.clock.now())
+            self.without_store(waiter, self.clock.now())
 
     def _stand(self, waiter: Waiter, queue: WaitQueue, rank: int, lasting: int) -> None:
         if self.loss.since is not None:
@@ -199,16 +185,8 @@ class SharedEngine(Exchange):
             return
         kept = hold.id in self._kept
         self._kept.discard(hold.id)
-        rows = [(b, n, u) for b, n, u in zip(hold.path, hold.amounts, used, strict=False) if n or u]
-        if rows:
-            self._give_back(hold.id, rows, hold.taken_at, kept=kept)
-
-    def _give_back(self, number: int, rows: Rows, taken_at: int, *, kept: bool) -> None:
-        self._outbox.put(
-            lambda place: Settle(number, kept, taken_at, tuple((place(b), n, u) for b, n, u in rows)),
-            lambda _, now: self._freed(rows, now),
-            lambda _: True,
-        )
+        if any(used) or any(hold.amounts):
+            self._outbox.wishes.append(Ended(self, hold.id, kept, hold.taken_at, hold.path, hold.amounts, used))
 
     def _amend(self, hold: Hold, used: Sequence[int]) -> None:
         hold.lost = False
@@ -238,12 +216,16 @@ class SharedEngine(Exchange):
 
     # -- what comes in, under the lock ---------------------------------------------------------------------
 
-    def _decided(self, waiter: Waiter, number: int, rows: Rows, found: Any, now: int) -> None:
+    def decided(self, asked: Asked, found: Any, now: int) -> None:
+        """The store has decided on a call: a truth admits it, and is whether a record is kept of it."""
+        waiter, number = asked.waiter, asked.number
+        admitted = isinstance(found, bool)
         if waiter.hold.id != number:  # decided without the store meanwhile
-            if isinstance(found, bool):
-                self._give_back(number, rows, now, kept=found)
+            if admitted:
+                nothing = [0] * len(asked.path)
+                self._outbox.wishes.append(Ended(self, number, found, now, asked.path, asked.amounts, nothing))
             return
-        if isinstance(found, bool):
+        if admitted:
             if found:
                 self._kept.add(number)
             self._line.answered(waiter, None, 0, now)
@@ -252,8 +234,9 @@ class SharedEngine(Exchange):
             self._line.answered(waiter, refusal, ahead, now)
         self._listeners.pop(waiter, None)
 
-    def _freed(self, rows: Rows, now: int) -> None:
-        for bucket, _, _ in rows:
+    def freed(self, path: Sequence[Bucket], now: int) -> None:
+        """Something was given back to these limits."""
+        for bucket in path if self._line.waiting else ():
             if bucket.queue is not None:
                 self._line.reconsider(bucket.queue, now)
 
@@ -295,7 +278,7 @@ class SharedEngine(Exchange):
 
     # -- loss ----------------------------------------------------------------------------------------------
 
-    def _without_store(self, waiter: Waiter, now: int) -> bool:
+    def without_store(self, waiter: Waiter, now: int) -> bool:
         """Decide a call while the store is lost, as the limiter was told to."""
         found = self.loss.decide(waiter.hold, now)
         if isinstance(found, str):

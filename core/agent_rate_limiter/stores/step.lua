@@ -2,7 +2,7 @@
 -- All numbers are whole and below 2^53, where doubles are exact; what is larger, the client refuses.
 --
 -- KEYS: last answer of the member, meta, holds of the member, members, rules; then bucket and line of each place.
--- ARGV: JSON of { number, now or 0, member, lease, rules seen, incarnation known, prefix, places, commands }.
+-- ARGV: JSON of { number, now or 0, member, lease, rules seen, incarnation known, prefix, places, verbs, commands }.
 -- Returns { now, members, version of the rules, incarnation, results, states, rules }, or { "lost" }: the data is
 -- gone that this member knew, and it has to tell what it knows first.
 
@@ -11,7 +11,7 @@ if redis.replicate_commands then redis.replicate_commands() end  -- Redis 6 and 
 local LAST, META, HOLDS, MEMBERS, RULES = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local OPEN, FOREVER = 1073741824, 4503599627370496
 local MINUTE, DAY, WEEK, LONGEST = 60000, 86400000, 604800000, 34560000000
-local number, given, member, lease, seen, known, prefix, places, commands = unpack(cjson.decode(ARGV[1]))
+local number, given, member, lease, seen, known, prefix, places, verbs, commands = unpack(cjson.decode(ARGV[1]))
 
 -- The answer may have been lost on its way: the same batch is not taken twice.
 local last = redis.call('GET', LAST)
@@ -281,7 +281,7 @@ function C.correct(at, changes)
 end
 
 function C.settle(hold, kept, at, changes)
-  if kept == 1 and redis.call('HDEL', HOLDS, string.format('%.0f', hold)) == 0 then
+  if kept and redis.call('HDEL', HOLDS, string.format('%.0f', hold)) == 0 then
     for _, triple in ipairs(changes) do triple[2] = triple[3] - triple[2] end  -- its member was taken for dead
     return C.correct(at, changes)
   end
@@ -385,7 +385,7 @@ end
 
 local results = {}
 for place, command in ipairs(commands) do
-  results[place] = C[command[1]](unpack(command, 2))
+  results[place] = C[verbs[place]](unpack(command))
 end
 
 local function wake(slot)  -- the first in line whose turn has come, unless it is our own, which looks by itself

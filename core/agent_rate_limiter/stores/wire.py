@@ -25,6 +25,8 @@ from agent_rate_limiter.stores.steps import kind_of, lasting
 from agent_rate_limiter.strategies import FixedWindow, Gate, SlidingWindow, Strategy, TokenBucket, strategy_for
 from agent_rate_limiter.strategies.numbers import pack, unpack
 
+_VERBS = {command: command.__name__.lower() for command in (Reserve, Settle, Correct, Stand, Leave, Write)}
+_json = json.JSONEncoder(separators=(",", ":")).encode
 _EXACT = 1 << 53
 """Doubles hold every whole number below; Lua has no others."""
 
@@ -43,9 +45,9 @@ def encode(  # noqa: PLR0917 - the script's arguments
         prefix: what all keys begin with.
     """
     places = [[place.key, kind_of(place.strategy), place.rev, parameters(place, about)] for place in batch.places]
-    commands = [_command(command, batch.places) for command in batch.commands]
-    head = [batch.number, now or 0, batch.member, batch.lease, seen, known, prefix]
-    return json.dumps([*head, places, commands], separators=(",", ":"))
+    verbs = [_VERBS[command.__class__] for command in batch.commands]
+    commands = batch.commands if "write" not in verbs else [_told(command, batch.places) for command in batch.commands]
+    return _json([batch.number, now or 0, batch.member, batch.lease, seen, known, prefix, places, verbs, commands])
 
 
 def parameters(place: Place, now: int) -> Sequence[int]:
@@ -74,18 +76,8 @@ def _exact(place: Place, *numbers: int) -> Sequence[int]:
     return numbers
 
 
-def _command(command: Command, places: Sequence[Place]) -> list[Any]:
-    if isinstance(command, Reserve):
-        return ["reserve", command.hold, command.rank, command.standing, command.amounts]
-    if isinstance(command, Settle):
-        return ["settle", command.hold, int(command.kept), command.taken_at, command.changes]
-    if isinstance(command, Correct):
-        return ["correct", command.taken_at, command.changes]
-    if isinstance(command, Stand):
-        return ["stand", *command]
-    if isinstance(command, Leave):
-        return ["leave", command.place]
-    return _write(command, places[command.place])
+def _told(command: Command, places: Sequence[Place]) -> Sequence[Any]:
+    return _write(command, places[command.place]) if isinstance(command, Write) else command
 
 
 def _write(change: Write, place: Place) -> list[Any]:
@@ -94,8 +86,8 @@ def _write(change: Write, place: Place) -> list[Any]:
     override = parameters(Place(place.key, strategy, place.rev), 0)
     states = pack(place.strategy, change.before), pack(strategy, change.after)
     if rule is None:
-        return ["write", change.place, states[0], 0, override, states[1], ""]
-    return ["write", change.place, states[0], rule.rev, override, states[1], rule_text(rule)]
+        return [change.place, states[0], 0, override, states[1], ""]
+    return [change.place, states[0], rule.rev, override, states[1], rule_text(rule)]
 
 
 def decode(batch: Batch, found: Sequence[Any]) -> Answer:
@@ -105,16 +97,19 @@ def decode(batch: Batch, found: Sequence[Any]) -> Answer:
     return Answer(
         now,
         members,
-        [_result(command, result) for command, result in zip(batch.commands, results, strict=True)],
+        [
+            result if command.__class__ is Settle else _result(command, result)
+            for command, result in zip(batch.commands, results, strict=True)
+        ],
         [_state(place, state, rules) for place, state in zip(batch.places, states, strict=True)],
         rules,
     )
 
 
 def _result(command: Command, found: Any) -> Any:
-    if isinstance(command, Reserve):
-        return bool(found) if isinstance(found, int) else tuple(found)
-    return bool(found) if isinstance(command, Write) else found
+    if command.__class__ is Reserve:
+        return found == 1 if found.__class__ is int else tuple(found)
+    return found == 1 if command.__class__ is Write else found
 
 
 def _state(place: Place, found: Sequence[int], rules: Mapping[str, Rule]) -> tuple[int, Any]:
