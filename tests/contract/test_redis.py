@@ -6,16 +6,18 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
 
 from agent_rate_limiter import ConfigError, Limit, RateLimiter, ReservationError, Resource, StoreUnavailable
 from agent_rate_limiter.stores import open_store
+from agent_rate_limiter.stores.redis_uri import RedisAddress
+from agent_rate_limiter.stores.redis_wakes import Wakes
 from agent_rate_limiter.testing import ManualClock
 from tests.contract.opened import server
-from tests.contract.servers import Server, binaries
+from tests.contract.servers import Server, binaries, until
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 NAMES = list(binaries())
@@ -27,13 +29,6 @@ def own(request: pytest.FixtureRequest) -> Iterator[Server]:
     made = Server(binaries()[request.param])
     yield made
     made.stop()
-
-
-def until(done: Callable[[], object], patience: float = 10) -> None:
-    end = time.monotonic() + patience
-    while not done():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def works(limiter: RateLimiter) -> bool:
@@ -96,7 +91,7 @@ def test_a_batch_whose_answer_was_lost_is_not_taken_twice(own: Server) -> None:
 
 
 def test_a_password_is_needed_and_never_shown() -> None:
-    secured = Server(binaries()[NAMES[0]], "--requirepass", "hush")
+    secured = Server(binaries()[NAMES[0]], "--requirepass hush")
     host = f"127.0.0.1:{secured.port}"
     try:
         limiter = RateLimiter(rpm=5, store=f"redis://:hush@{host}/0")
@@ -123,6 +118,14 @@ def test_a_server_that_is_not_there_is_said_at_once() -> None:
         ("redis://host/0?namespace=a{b}", "store namespace is 'a{b}'"),
         ("redis://host/0?timeout=soon", "store timeout is 'soon'"),
         ("redis://user:secret@host:x/0", "store is 'redis://host:x/0'"),
+        ("redis://one:6379,two:6379", "several hosts are a Cluster's, or Sentinels"),
+        ("redis://host/first", "'first' is no database's number"),
+        ("redis://host/0/1", "write it like"),
+        ("redis+cluster://host/1", "'1' is no database's number there. Write it like 'redis\\+cluster://"),
+        ("redis+cluster://:6379", "a host has no name"),
+        ("redis+sentinel://host/main?sentinel_word=x", "unexpected keyword argument 'word'"),
+        ("redis://host/0?unheard_of=x", "unexpected keyword argument 'unheard_of'"),
+        ("rediss://host/0?ssl_cert_reqs=maybe", "maybe"),
     ],
 )
 def test_a_uri_that_makes_no_sense_is_refused(uri: str, says: str) -> None:
@@ -152,6 +155,34 @@ def test_whose_turn_it_is_is_told_not_asked_for(name: str) -> None:
         return time.monotonic() - start
 
     assert min(asyncio.run(main()) for _ in range(3)) < 0.3
+
+
+def test_a_listener_does_not_wait_for_a_server_that_says_nothing(own: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agent_rate_limiter.stores.redis_wakes._LOOK", 0.02)
+    heard: list[str] = []
+    wanted = [True]
+
+    def hear(key: str) -> bool:
+        heard.append(key)
+        return wanted[0]
+
+    def listeners() -> list[str]:
+        with own.client() as client:
+            return [found["id"] for found in client.client_list("pubsub")]
+
+    Wakes(RedisAddress(f"{own.uri}?timeout=0.05"), "turns", hear)
+    until(listeners)
+    first = listeners()
+    until(lambda: len(heard) > 15)
+    assert listeners() == first, "it answers when it is asked"
+    own.send(signal.SIGSTOP)
+    heard.clear()
+    until(lambda: len(heard) > 15)
+    own.send(signal.SIGCONT)
+    until(lambda: listeners() not in ([], first))
+    until(lambda: own.client().publish("turns", "mine") and "mine" in heard)
+    wanted[0] = False
+    until(lambda: not listeners())
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")

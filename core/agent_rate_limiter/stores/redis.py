@@ -15,7 +15,7 @@ from typing import Any
 from agent_rate_limiter.clock import SystemClock
 from agent_rate_limiter.engine.port import Answer, Batch, Place
 from agent_rate_limiter.stores.redis_memory import RedisMemory
-from agent_rate_limiter.stores.redis_uri import RedisAddress
+from agent_rate_limiter.stores.redis_uri import RedisAddress, troubles
 from agent_rate_limiter.stores.redis_wakes import Wakes
 from agent_rate_limiter.stores.wire import decode, encode, parameters
 
@@ -122,14 +122,12 @@ class RedisStore:
         self._memory = RedisMemory()
 
     def _call(self, use: Callable[[Any], Any]) -> Any:
-        from redis.exceptions import RedisError
-
         try:
             client = self._client
             if client is None:
                 client = self._client = self._address.connect()
             return use(client)
-        except (RedisError, OSError) as error:
+        except troubles() as error:
             self.close()
             raise self._address.unavailable(error) from error
 

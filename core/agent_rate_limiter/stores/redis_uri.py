@@ -11,19 +11,24 @@ from typing import Any
 from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
 
 from agent_rate_limiter.errors import ConfigError, StoreUnavailable
+from agent_rate_limiter.stores.redis_fixes import fix_of
 
 SCHEMES = ("redis", "rediss", "redis+cluster", "rediss+cluster", "redis+sentinel", "rediss+sentinel")
 _TIMEOUT = 1.0
 """Seconds after which a server that does not answer, or accept, counts as lost."""
 _NAMESPACE = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
+_PORTS = {"sentinel": 26379}
+_OF_SENTINELS = "sentinel_"
+"""What a parameter begins with that is for the Sentinels, and not for the servers they watch."""
 
 
 class RedisAddress:
     """A parsed URI.
 
     Args:
-        uri: redis://, rediss://, redis+cluster:// or redis+sentinel://host:port[,host:port]/service[/db]; with
-            ?namespace= for limits of its own, ?timeout= in seconds, and whatever redis-py takes.
+        uri: redis://, rediss://, redis+cluster://host:port[,host:port] or
+            redis+sentinel://host:port[,host:port]/service[/db]; with ?namespace= for limits of its own, ?timeout= in
+            seconds, and whatever redis-py takes; for Sentinels, with sentinel_ before it.
 
     Raises:
         ConfigError: it makes no sense, or redis-py is not installed.
@@ -36,57 +41,100 @@ class RedisAddress:
             fix = "install redis-py: pip install 'agent-rate-limiter[redis]'"
             raise ConfigError(f"store is 'redis://…': {fix}.") from None
         parts = _split(uri)
-        scheme, _, self.kind = parts.scheme.partition("+")
+        self._scheme, _, self.kind = parts.scheme.partition("+")
         options = dict(parse_qsl(parts.query))
         self.namespace = options.pop("namespace", "limits")
         if not _NAMESPACE.fullmatch(self.namespace):
             raise ConfigError(f"store namespace is {self.namespace!r}: give at most 64 letters, digits, or _ . : -")
         self.timeout = _seconds(options.pop("timeout", None))
-        self._hosts = parts.netloc.rpartition("@")[2]
-        self._login = (unquote(parts.username or "") or None, unquote(parts.password or "") or None)
-        self._path = [unquote(part) for part in parts.path.split("/") if part]
-        self._secure = scheme == "rediss"
-        login = parts.netloc[: len(parts.netloc) - len(self._hosts)]
-        self._uri = f"{scheme}://{login}{self._hosts}{parts.path}" + (f"?{urlencode(options)}" if options else "")
-        self.name = f"{parts.scheme}://{self._hosts}{parts.path}"
-        if not self._hosts or (self.kind == "sentinel" and not self._path):
-            raise ConfigError(f"store is '{self.name}': write it like {_example(self.kind)}.")
-        self.connect(lazily=True)  # what redis-py does not understand is said now
+        login, _, hosts = parts.netloc.rpartition("@")
+        path = [unquote(part) for part in parts.path.split("/") if part]
+        self.name = f"{parts.scheme}://{hosts}{parts.path}"
+        self._service = path.pop(0) if self.kind == "sentinel" and path else ""
+        if not hosts or (self.kind == "sentinel" and not self._service) or len(path) > 1:
+            raise self._mistaken()
+        refused: tuple[type[Exception], ...] = (TypeError, ValueError, *troubles())
+        try:
+            self._hosts = self._places(hosts)
+            own = {name: value for name, value in options.items() if not name.startswith(_OF_SENTINELS)}
+            self._options = self._understood(f"{login}@" if login else "", "".join(path), own)
+            self._sentinels = self._of_sentinels(own, options)
+        except refused as error:
+            raise self._mistaken(f"{error}. W") from None
 
-    def connect(self, *, lazily: bool = False) -> Any:
-        """Return a client of redis-py. It connects when it is used, except to a cluster."""
+    def _mistaken(self, what: str = "w") -> ConfigError:
+        return ConfigError(f"store is '{self.name}': {what}rite it like {_example(self.kind)}.")
+
+    def _places(self, hosts: str) -> list[tuple[str, int]]:
+        found = [urlsplit(f"//{host}") for host in hosts.split(",")]
+        if not all(host.hostname for host in found):
+            raise ValueError("a host has no name")
+        if len(found) > 1 and not self.kind:
+            raise ValueError("several hosts are a Cluster's, or Sentinels")
+        return [(str(host.hostname), host.port or _PORTS.get(self.kind, 6379)) for host in found]
+
+    def _understood(self, login: str, database: str, options: dict[str, str]) -> dict[str, Any]:
+        """Return redis-py's own reading of a URI; what it does not know is said now, not at the first call."""
         redis: Any = import_module("redis")
         never: Any = import_module("redis.backoff").NoBackoff()
-        options: dict[str, Any] = {
+        if not (database or "0").isdecimal() or (self.kind == "cluster" and int(database or 0)):
+            message = f"{database!r} is no database's number there"
+            raise ValueError(message)
+        query = f"?{urlencode(options)}" if options else ""
+        found: dict[str, Any] = {
             "socket_timeout": self.timeout,
             "socket_connect_timeout": self.timeout,
+            **redis.connection.parse_url(f"{self._scheme}://{login}host/{database}{query}"),
             "retry": import_module("redis.retry").Retry(never, 0),  # the engine does
         }
-        try:
-            if self.kind == "cluster":
-                return None if lazily else redis.RedisCluster.from_url(self._uri, **options)
-            if self.kind == "sentinel":
-                return self._behind_sentinel(options)
-            return redis.Redis.from_url(self._uri, **options)
-        except ValueError as error:
-            raise ConfigError(f"store is '{self.name}': {error}. Write it like {_example(self.kind)}.") from None
+        del found["host"]
+        redis.ConnectionPool(**found).make_connection()  # does not connect yet
+        return found
 
-    def _behind_sentinel(self, options: dict[str, Any]) -> Any:
-        hosts = [host.rpartition(":") for host in self._hosts.split(",")]
-        places = [(name or port, int(port) if name else 26379) for name, _, port in hosts]
-        name, password = self._login
-        own = {"socket_timeout": self.timeout, "socket_connect_timeout": self.timeout}
-        sentinel: Any = import_module("redis.sentinel").Sentinel(places, sentinel_kwargs=own)
-        database = int(self._path[1]) if len(self._path) > 1 else 0
-        return sentinel.master_for(
-            self._path[0], username=name, password=password, db=database, ssl=self._secure, **options
-        )
+    def _of_sentinels(self, own: dict[str, str], options: dict[str, str]) -> dict[str, Any]:
+        """Sentinels have users of their own, and the same certificates."""
+        secrets = {name: value for name, value in own.items() if name.startswith("ssl_")}
+        theirs = {name.removeprefix(_OF_SENTINELS): value for name, value in options.items() if name not in own}
+        return _with_tls(self._understood("", "", {**secrets, **theirs}))
+
+    def connect(self) -> Any:
+        """Return a client of redis-py. It connects when it is used, except to a cluster."""
+        redis: Any = import_module("redis")
+        if self.kind == "cluster":
+            return self._cluster(redis)
+        if self.kind == "sentinel":
+            sentinel: Any = import_module("redis.sentinel").Sentinel(self._hosts, sentinel_kwargs=self._sentinels)
+            return sentinel.master_for(self._service, **_with_tls(self._options))
+        ((host, port),) = self._hosts
+        return redis.Redis.from_pool(redis.ConnectionPool(host=host, port=port, **self._options))
+
+    def _cluster(self, redis: Any) -> Any:
+        options = _with_tls(self._options)
+        options.pop("db", None)
+        nodes = [import_module("redis.cluster").ClusterNode(*place) for place in self._hosts]
+        client = redis.RedisCluster(startup_nodes=nodes, **options)
+        found = [(node.host, node.port) for node in client.get_nodes()]
+        self._hosts = [*found, *(place for place in self._hosts if place not in found)]  # those that we named may die
+        return client
 
     def unavailable(self, error: Exception) -> StoreUnavailable:
         """Return what a client's error means, and what to do."""
-        kind, text = type(error).__name__, str(error).rstrip(".")
-        fixes = (fix for marks, fix in _FIXES if any(mark in kind or mark in text for mark in marks))
-        return StoreUnavailable(f"The store {self.name} cannot be used: {text}. {next(fixes, _OTHERWISE)}")
+        text = str(error).partition(" : <")[0].rstrip(".")  # what follows shows a client with all of its options
+        return StoreUnavailable(f"The store {self.name} cannot be used: {text}. {fix_of(error)}")
+
+
+def troubles() -> tuple[type[Exception], ...]:
+    """Return what redis-py raises."""
+    errors: Any = import_module("redis.exceptions")
+    return errors.RedisError, errors.RedisClusterException, OSError
+
+
+def _with_tls(options: dict[str, Any]) -> dict[str, Any]:
+    """As those clients want it who choose the class of their connections themselves."""
+    found = dict(options)
+    if found.pop("connection_class", None) is not None:
+        found["ssl"] = True
+    return found
 
 
 def _split(uri: str) -> SplitResult:
@@ -99,22 +147,10 @@ def _split(uri: str) -> SplitResult:
     return parts
 
 
-_FIXES = (
-    (("Authentication", "NOAUTH", "WRONGPASS"), "Give a user and a password that the server takes."),
-    (("NOPERM", "NoPermission"), "Let this user run scripts on the keys 'arl*'."),
-    (("ReadOnly", "READONLY"), "That is a replica: name the primary, or use redis+sentinel://."),
-    (("OutOfMemory", "OOM"), "Give the server more memory, or let it evict other keys."),
-    (("Timeout",), "The server is slow, paused or far away: ?timeout=5 waits longer."),
-    (("BusyLoading", "LOADING"), "It loads its data: it will be back soon."),
-    (("Connection", "refused"), "Start it, or mend the address."),
-)
-_OTHERWISE = "See the server's log."
-
-
 def _example(kind: str) -> str:
     if kind == "sentinel":
         return "'redis+sentinel://host:26379,other:26379/mymaster'"
-    return "'redis+cluster://host:6379'" if kind == "cluster" else "'redis://host:6379/0'"
+    return "'redis+cluster://host:6379,other:6379'" if kind == "cluster" else "'redis://host:6379/0'"
 
 
 def _seconds(text: str | None) -> float:

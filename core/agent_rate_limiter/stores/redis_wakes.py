@@ -6,10 +6,12 @@ from collections.abc import Callable
 from threading import Event, Thread
 from typing import Any
 
-from agent_rate_limiter.stores.redis_uri import RedisAddress
+from agent_rate_limiter.stores.redis_uri import RedisAddress, troubles
 
 _LOOK = 1.0
 """Seconds after which a listener looks whether anybody still wants to hear; also until it connects anew."""
+_QUIET = 5
+"""Looks after which a server that said nothing is asked whether it is there; as many later it counts as gone."""
 
 
 class Wakes:
@@ -28,15 +30,13 @@ class Wakes:
         Thread(target=self._work, name="agent-rate-limiter-wakes", daemon=True).start()
 
     def _work(self) -> None:
-        from redis.exceptions import RedisError
-
         pause = Event()
         while self._heard(""):
             client: Any = None
             try:
                 client = self._address.connect()
                 self._listen(client.pubsub(ignore_subscribe_messages=True))
-            except (RedisError, OSError):
+            except troubles():
                 pause.wait(_LOOK)
             finally:
                 if client is not None:
@@ -44,10 +44,14 @@ class Wakes:
 
     def _listen(self, subscription: Any) -> None:
         subscription.subscribe(self._channel)
+        quiet = 0
         try:
-            while True:
-                message = subscription.get_message(timeout=_LOOK)
-                if not self._heard("" if message is None else message["data"].decode()):
+            while quiet < 2 * _QUIET:  # a server that vanished closes no connection
+                message: Any = subscription.get_message(timeout=_LOOK) or {"type": ""}
+                quiet = 0 if message["type"] else quiet + 1
+                if quiet == _QUIET:
+                    subscription.ping()
+                if not self._heard(message["data"].decode() if message["type"] == "message" else ""):
                     return
         finally:
             subscription.close()
