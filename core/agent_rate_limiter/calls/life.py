@@ -332,7 +332,8 @@ class Calls:
         self, route: Route, hold: Hold, estimate: Estimate, priority: int, patience: int | None, standing: Standing
     ) -> Waiter:
         sizing = RouteSizing(route, estimate, nested=self._check_reentrancy(route, hold))
-        hold.amounts = sizing.amounts()
+        if not self.engine.passing or sizing.nested:  # else it is as prepared: a gate that others may close is asked
+            hold.amounts = sizing.amounts()
         since = self.engine.clock.now()
         deadline = None if patience is None else since + patience
         given, expected, _ = route.expects(estimate)
@@ -352,17 +353,22 @@ class Calls:
         )
 
     def _conclude(self, route: Route, estimate: Estimate, waiter: Waiter, *, quiet: bool) -> Reservation:
-        now = self.engine.clock.now()
         if waiter.outcome is ADMITTED:
-            waited = max(0, now - waiter.since) / 1000
-            return self._admitted(Reservation(self, route, waiter.hold, estimate, waited=waited))
+            waited = max(0, waiter.hold.taken_at - waiter.since) / 1000
+            call = Reservation(self, route, waiter.hold, estimate, waited=waited)
+            return self._admitted(call) if self.events.listening else call
         if isinstance(waiter.outcome, Refusal):
+            now = self.engine.clock.now()
             self._alerts.refused(route.watched, waiter.outcome, now)
             error = error_of(route.target, waiter.outcome, now, () if quiet else self._holders(waiter.outcome.bucket))
             if self.events.listening and not quiet:
                 self.events.emit(Refused(now / 1000, str(route.target), route.labels, decision=error.decision))
             raise error
-        raise LimiterClosed(str(waiter.outcome))
+        raise self._undecided(str(waiter.outcome))
+
+    def _undecided(self, why: str) -> Exception:
+        """What a call ends with that was neither admitted nor refused."""
+        return LimiterClosed(why)
 
     def _holders(self, bucket: Bucket) -> tuple[Holder, ...]:
         """Who holds a limit now, in flight."""
@@ -377,7 +383,10 @@ class Calls:
 
         Returns True for a call made from within another to the same target.
         """
-        holds = {reservation.held_by(self) for reservation in context.current_reservations()}
+        around = context.current_reservations()
+        if not around:  # the usual case
+            return False
+        holds = {reservation.held_by(self) for reservation in around}
         outer = [hold for hold in holds if hold is not None and hold.open]
         for bucket, amount in zip(hold.path, hold.amounts, strict=False) if outer else ():
             if bucket.limit.resource is Resource.CONCURRENCY and amount:

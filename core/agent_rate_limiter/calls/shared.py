@@ -15,9 +15,9 @@ from agent_rate_limiter.decision import Decision
 from agent_rate_limiter.engine.drivers import wait_in_loop, wait_in_thread
 from agent_rate_limiter.engine.engine import CLOSED
 from agent_rate_limiter.engine.port import Hold, Rule
-from agent_rate_limiter.engine.queue import ADMITTED, Waiter
+from agent_rate_limiter.engine.queue import Waiter
 from agent_rate_limiter.engine.shared import SharedEngine
-from agent_rate_limiter.errors import LimitExceeded, StoreUnavailable
+from agent_rate_limiter.errors import LimiterClosed, LimitExceeded, StoreUnavailable
 from agent_rate_limiter.events import Queued, StoreFound, StoreLost
 from agent_rate_limiter.limits import Target
 from agent_rate_limiter.reports.verdict import decision_of
@@ -120,8 +120,5 @@ class SharedCalls(Calls):
             lost = StoreLost(at, policy=self.engine.loss.policy, reason=sentence)
             self.events.later(lost if seconds is None else StoreFound(at, seconds=seconds))
 
-    def _conclude(self, route: Route, estimate: Estimate, waiter: Waiter, *, quiet: bool) -> Reservation:
-        outcome = waiter.outcome
-        if isinstance(outcome, str) and outcome not in {ADMITTED, CLOSED}:
-            raise StoreUnavailable(outcome)
-        return super()._conclude(route, estimate, waiter, quiet=quiet)
+    def _undecided(self, why: str) -> Exception:
+        return LimiterClosed(why) if why == CLOSED else StoreUnavailable(why)

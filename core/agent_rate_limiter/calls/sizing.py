@@ -29,12 +29,12 @@ class RouteSizing:
     in it, and waits for this one.
     """
 
-    __slots__ = ("_estimate", "_nested", "_route")
+    __slots__ = ("_estimate", "_route", "nested")
 
     def __init__(self, route: Route, estimate: Estimate, *, nested: bool) -> None:
         self._route = route
         self._estimate = estimate
-        self._nested = nested
+        self.nested = nested
 
     @property
     def path(self) -> Path:
@@ -43,5 +43,5 @@ class RouteSizing:
 
     def amounts(self) -> Sequence[int]:
         """Units to take from each."""
-        asks_gate = 0 if self._nested else 1  # even an open one: it may be closed while the call waits
+        asks_gate = 0 if self.nested else 1  # even an open one: it may be closed while the call waits
         return (asks_gate, *self._route.reserved(self._estimate)[1:])

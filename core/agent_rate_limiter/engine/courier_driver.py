@@ -59,8 +59,9 @@ class Courier:
         """Wake it. Safe in a finalizer."""
         if urgent:
             self._urgent = True
-        with suppress(RuntimeError):  # awake already
-            self._bell.release()
+        if self._bell.locked():  # else it was called before, and has not come yet
+            with suppress(RuntimeError):  # called meanwhile
+                self._bell.release()
 
     def _work(self) -> None:
         while (engine := self._engine()) is not None:

@@ -169,11 +169,13 @@ class Engine:
 
     def attach(self, key: Hashable, make: Callable[[], Waker]) -> Waker:
         """Return the waker of that key, made on first use."""
-        with self._lock:
-            waker = self._wakers.get(key)
-            if waker is None:
-                waker = self._wakers[key] = make()
-            return waker
+        waker = self._wakers.get(key)  # of a loop, only its own thread makes one and takes it away
+        if waker is None:
+            with self._lock:
+                waker = self._wakers.get(key)
+                if waker is None:
+                    waker = self._wakers[key] = make()
+        return waker
 
     def detach(self, key: Hashable) -> None:
         """Forget a waker: nobody waits there any more."""

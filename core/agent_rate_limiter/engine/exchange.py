@@ -166,7 +166,7 @@ class Exchange(Engine):
         """
         if self.clock_wakes or (urgent and self.may_block()):
             self.pump()
-        if not self.clock_wakes and (self.unsent or self._room.waiting):
+        if not self.clock_wakes and (self._outbox.wishes or self._room.waiting or self.unsent):
             if self._courier is None:
                 self._courier = self.hire()
             self._courier(urgent=urgent)

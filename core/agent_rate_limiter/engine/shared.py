@@ -53,7 +53,8 @@ class SharedEngine(Exchange):
             self._room.place(waiter, now)
             if waiter.outcome is not None:
                 self._listeners.pop(waiter, None)
-            self._rearm()
+            if waiter.deadline is not None or waiter.queue is not None or self.clock_wakes:  # else the answer does
+                self._rearm()
         self.deliver()
 
     def hear_of(self, waiter: Waiter, listener: Callable[[Refusal, int], None]) -> None:

@@ -94,7 +94,7 @@ class SharedRoom(WaitingRoom):
             waiter.outcome = self.behind(waiter.hold, waiter.priority, now)
             if waiter.outcome is not None:
                 return
-        elif (busy := busy_elsewhere(waiter.hold)) is not None:
+        elif self.waiting and (busy := busy_elsewhere(waiter.hold)) is not None:
             amount = waiter.hold.amounts[waiter.hold.path.index(busy)]
             ahead = busy.queue.ahead_of(waiter.priority, waiter.flow)
             self._wishes.waits(waiter, queued(busy, amount, ahead, now), now)

@@ -14,13 +14,13 @@ class StoreClock:
     """
 
     def __init__(self, clock: Clock, *, own: bool) -> None:
-        self._clock = clock
+        self._now = clock.now
         self.own = own
         self.skew = 0
 
     def now(self) -> int:
         """Epoch milliseconds."""
-        return self._clock.now() + self.skew
+        return self._now() + self.skew
 
     def heard(self, told: int, sent: int, received: int) -> None:
         """Follow the store's clock, if it cannot have been that at any time since the question was sent."""
