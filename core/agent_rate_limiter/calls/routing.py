@@ -14,6 +14,7 @@ from agent_rate_limiter.cost_tracker import CostTracker
 from agent_rate_limiter.costs.accounts import Account
 from agent_rate_limiter.costs.quotes import Quotes
 from agent_rate_limiter.errors import ConfigError
+from agent_rate_limiter.estimates import UNSTATED_OUTPUT
 from agent_rate_limiter.learning.sizes import Caller, Learned
 from agent_rate_limiter.limits import NANO_PER_DOLLAR, Limit, Resource, Target
 from agent_rate_limiter.pricing import Price
@@ -23,6 +24,9 @@ from agent_rate_limiter.usage import Estimate, Usage
 
 _ROUTES = 4_096
 """Compiled routes that are kept; beyond, those whose limits are all idle are forgotten."""
+
+_CROWD = 8
+"""Calls that may be in flight on a budget whose answers nobody knows anything of."""
 
 _FIELD = {
     Resource.REQUESTS: 0,
@@ -74,6 +78,7 @@ class Route:
         kind: whose way of counting `max_tokens` its limits follow.
         searching: whether nobody configured a rate: then successes and refusals teach it.
         passing: whether a gate that seems open is to be asked (1): others may have closed it.
+        unstated: hears of budgets that cannot know what a call costs at most.
     """
 
     __slots__ = (
@@ -83,7 +88,9 @@ class Route:
         "_passing",
         "_pick",
         "_pick_used",
+        "_purse",
         "_settles",
+        "_unstated",
         "account",
         "caller",
         "flow",
@@ -108,6 +115,7 @@ class Route:
         kind: str,
         searching: bool,
         passing: int = 0,
+        unstated: Callable[[Sequence[str]], None] = lambda _: None,
     ) -> None:
         self.target = target
         self.labels = scope.labels
@@ -119,6 +127,7 @@ class Route:
         self._settles = kind == "bedrock"  # likewise
         self.searching = searching
         self._passing = passing
+        self._unstated = unstated
         self.flow = scope.labels.get("agent", "")
         self.follow(path)
 
@@ -126,6 +135,7 @@ class Route:
         """Take over a path that has grown at its end; calls in flight keep the part they know."""
         fields = [_field(bucket.limit) for bucket in path]
         self._costed = _FIELD[Resource.COST] in fields
+        self._purse = [bucket for bucket in path if bucket.limit.resource is Resource.COST and bucket.limit.enforced]
         self._capped = not set(fields).isdisjoint(_AT_MOST.values())
         self._pick = self._pick_used = _picker(fields)
         if self._settles:  # reserves max_tokens, and settles what was used
@@ -165,14 +175,34 @@ class Route:
                 account = self.account
                 if account.price is None and not account.priced:
                     account.find_price()
-                if account.price is not None:
-                    cost = account.price.worst_nano(requests, given, at_most)
+                price = account.price
+                if price is not None:
+                    cost = price.worst_nano(requests, given, at_most)
+                    if not at_most and requests and self._purse:
+                        cost = self._cautious(price, requests, given, cost)
         gate = self.gate.state
         passing = self._passing if gate[1] >= OPEN and not gate[0] else 1  # nobody counts who passes an open gate
         capped = 0
         if self._capped:
             capped = max(given, at_most) if self._larger else given + at_most
         return self._pick((requests, given, expected, given + expected, cost, 1, at_most, capped, passing))
+
+    def _cautious(self, price: Price, requests: int, given: int, least: int) -> int:
+        """What hard budgets are to be ready for where nobody states the output, in nano-dollars.
+
+        As much as usual; until that is known, UNSTATED_OUTPUT or an eighth of the smallest budget, and the longest
+        answer so far at least: then a first crowd cannot overrun it, and learns.
+        """
+        usual, longest = self.caller.usual, self.caller.longest
+        if usual or longest == 0:
+            cost = price.worst_nano(requests, given, usual)
+        else:
+            share = min(bucket.strategy.capacity for bucket in self._purse) // _CROWD
+            first = min(share, price.worst_nano(requests, given, UNSTATED_OUTPUT))
+            cost = max(least, first, price.worst_nano(requests, given, longest or 0))
+        if cost > least:
+            self._unstated([bucket.limit.name for bucket in self._purse])
+        return cost
 
     def expected_cost(self, estimate: Estimate) -> float:
         """What a call is expected to cost, in nano-dollars; infinite when its price is not known."""
@@ -268,6 +298,7 @@ class Router:
             kind=_counting(declared.kind or target.provider, path),
             searching=not declared.rated or target in self.adaptive,
             passing=self._passing,
+            unstated=partial(self._quotes.unstated, target),
         )
         self.routes[target, scope.key] = route
         return route

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from agent_rate_limiter.errors import ConfigError
+from agent_rate_limiter.estimates import UNSTATED_OUTPUT
 from agent_rate_limiter.limits import Target
 from agent_rate_limiter.pricing import Price
 
@@ -55,6 +56,7 @@ class Quotes:
         self._warns = on_unknown == "warn"
         self._now = now
         self._warned: set[tuple[Target, bool]] = set()
+        self._unstated: set[Target] = set()
 
     def quote(
         self,
@@ -89,6 +91,18 @@ class Quotes:
         if kind is not None or budgets:
             self._unknown(target, budgets)
         return Quote(None, UNPRICED)
+
+    def unstated(self, target: Target, budgets: Iterable[str]) -> None:
+        """Say once of a target that its calls state no `max_tokens`, where hard budgets would need it."""
+        if target not in self._unstated:
+            self._unstated.add(target)
+            _log.warning(
+                "Calls to %s state no max_tokens: %s reserve what such answers usually cost (%s tokens until one has "
+                "come), and longer ones can overrun them. State max_tokens, and they hold.",
+                target,
+                ", ".join(map(repr, budgets)),
+                f"{UNSTATED_OUTPUT:,}",
+            )
 
     def _unknown(self, target: Target, budgets: tuple[str, ...]) -> None:
         fix = "give it input_per_1m and output_per_1m (or cost_per_1k)"

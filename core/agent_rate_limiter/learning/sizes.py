@@ -156,12 +156,15 @@ class Caller:
     Attributes:
         usual: output tokens to reserve where nobody states them; 0 while too little is known.
         input: how the model counts.
+        longest: the longest answer so far; None before there was one.
         skip: calls that are not looked at before the next one is.
     """
 
-    __slots__ = ("agent", "error", "input", "sizes", "skip", "target", "usual", "within")
+    __slots__ = ("agent", "error", "input", "longest", "sizes", "skip", "target", "usual", "within")
 
-    def __init__(self, target: Target, agent: str, counted: Counted, usual: int = 0) -> None:
+    def __init__(
+        self, target: Target, agent: str, counted: Counted, usual: int = 0, longest: int | None = None
+    ) -> None:
         self.target = target
         self.agent = agent
         self.input = counted
@@ -169,6 +172,7 @@ class Caller:
         self.error = Mean()
         self.within = Mean()
         self.usual = usual  # another's, until there is something of its own
+        self.longest = longest
         self.skip = 0
 
     def learn(self, estimate: Estimate, usage: Usage) -> None:
@@ -176,17 +180,19 @@ class Caller:
         used = usage.output_tokens
         if not estimate.exact:
             self.input.add(estimate.input_tokens, usage.input_tokens)
-        if used:
-            if self.usual:
-                reserved = min(estimate.max_output_tokens or self.usual, self.usual)
-                self.error.add(abs(reserved - used) / used)
-                self.within.add(used <= reserved)
-            self.take(used)
+        if used and self.usual:
+            reserved = min(estimate.max_output_tokens or self.usual, self.usual)
+            self.error.add(abs(reserved - used) / used)
+            self.within.add(used <= reserved)
+        self.take(used)
         if self.sizes.total > _MEMORY // 4:
             self.skip = int(_dice.random() * 2 * _SAMPLED)  # no pattern in the calls may be hit
 
     def take(self, used: int) -> None:
-        """Take in the size of one answer."""
+        """Take in the size of one answer; that some have none says nothing of the others."""
+        self.longest = max(self.longest or 0, used)
+        if not used:
+            return
         self.sizes.add(used)
         if self.sizes.total >= _ENOUGH:
             self.usual = self.sizes.quantile(_QUANTILE)
@@ -241,7 +247,7 @@ class Learned:
             found = self._callers.get((target, agent))
             if found is None:
                 model = self._model(target)
-                found = model if not agent else self._new(target, agent, model.input, model.usual)
+                found = model if not agent else self._new(target, agent, model.input, model.usual, model.longest)
             self._callers.move_to_end((target, agent))
             return found
 
@@ -251,8 +257,8 @@ class Learned:
         self._callers.move_to_end((target, ""))
         return model
 
-    def _new(self, target: Target, agent: str, counted: Counted, usual: int) -> Caller:
-        caller = self._callers[target, agent] = Caller(target, agent, counted, usual)
+    def _new(self, target: Target, agent: str, counted: Counted, usual: int, longest: int | None = None) -> Caller:
+        caller = self._callers[target, agent] = Caller(target, agent, counted, usual, longest)
         while len(self._callers) > _CALLERS:
             self._callers.popitem(last=False)
         return caller
@@ -266,11 +272,11 @@ class Learned:
             usage: what it did use.
             now: epoch milliseconds, about.
         """
-        if not usage.output_tokens and estimate.exact:
+        if not usage.output_tokens and estimate.exact and caller.longest is not None:
             return
         with self._lock:
             caller.learn(estimate, usage)
-            if caller.agent and usage.output_tokens:
+            if caller.agent:
                 self._model(caller.target).take(usage.output_tokens)
             self._changed.add(caller.target)
             if not self._saved_at:
@@ -333,5 +339,6 @@ def _parsed(target: Target, text: str) -> list[Caller]:
         caller.error, caller.within = (Mean(*pair) for pair in row["error"])
         model = callers[0].usual if callers else 0
         caller.usual = caller.sizes.quantile(_QUANTILE) if caller.sizes.total >= _ENOUGH else model
+        caller.longest = caller.sizes.quantile(1.0) if caller.sizes.total else None
         callers.append(caller)
     return callers
