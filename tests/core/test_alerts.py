@@ -2,16 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import subprocess
-import sys
-import threading
-import time
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 import pytest
 
 from agent_rate_limiter import (
@@ -19,7 +9,6 @@ from agent_rate_limiter import (
     Alert,
     Budget,
     BudgetExceeded,
-    ConfigError,
     Estimate,
     Limit,
     MultiProviderLimiter,
@@ -30,46 +19,9 @@ from agent_rate_limiter import (
     Scope,
     Usage,
 )
-from agent_rate_limiter.alerts import Alerts
-from agent_rate_limiter.alerts import outbox as outbox_module
-from agent_rate_limiter.events import AlertRaised
 from agent_rate_limiter.stores.memory import MemoryStore
 from agent_rate_limiter.testing import ManualClock
-
-HOUR = 3_600
-DAY = 24 * HOUR
-
-
-class Told:
-    """A limiter of a dollar per thousand tokens, whose alerts are kept."""
-
-    def __init__(self, clock: ManualClock, *, sink: Callable[[Alert], object] | None = None, **options: Any) -> None:
-        self.clock = clock
-        self.alerts: list[Alert] = []
-        providers = [Provider("p", {"m": {"rpm": 10**6, "cost_per_1k": 1.0}})]
-        self.limiter = MultiProviderLimiter(
-            providers, clock=clock, on_alert=self.alerts.append if sink is None else sink, **options
-        )
-
-    def spend(self, *amounts: float, **labels: Any) -> list[Alert]:
-        """Spend, and return the alerts since the last time."""
-        for dollars in amounts:
-            with self.limiter.scope(**labels):
-                self.limiter.acquire("p:m", Estimate(requests=0)).settle(Usage(cost=dollars))
-        return self.news()
-
-    def news(self) -> list[Alert]:
-        assert self.limiter.alerts.flush()
-        alerts, self.alerts[:] = list(self.alerts), []
-        return alerts
-
-    def shares(self, *amounts: float, **labels: Any) -> list[float]:
-        """Spend, and return the thresholds that were told of meanwhile."""
-        return [alert.threshold for alert in self.spend(*amounts, **labels)]
-
-    def kinds(self, *amounts: float, **labels: Any) -> list[str]:
-        return [alert.kind for alert in self.spend(*amounts, **labels)]
-
+from tests.core.telling import DAY, HOUR, NOON, Told, an_alert
 
 # ---------------------------------------------------------------- what it says
 
@@ -85,14 +37,6 @@ def test_an_alert_says_what_whose_and_how_much(manual_clock: ManualClock, caplog
     assert caplog.messages == [str(alert)]
     assert alert.to_dict()["text"] == str(alert)
     assert alert.to_dict()["resets_at"] == now + DAY
-
-
-NOON = 1_767_225_600 + 12 * HOUR
-
-
-def an_alert(kind: str, **fields: Any) -> Alert:
-    fields = {"owner": "budget", "amount": 2, "resets_at": NOON + 12 * HOUR, "threshold": 0.5, "used": 0.125, **fields}
-    return Alert(kind, name="b", scope="", resource=fields.pop("resource", "cost"), at=NOON, **fields)
 
 
 @pytest.mark.parametrize(
@@ -389,137 +333,3 @@ def test_a_store_that_cannot_say_rather_tells_twice(manual_clock: ManualClock) -
 
     told = Told(manual_clock, budget_limit=1, store=Lost())
     assert told.kinds(0.85) == ["threshold"]
-
-
-# ---------------------------------------------------------------- whom
-
-
-@pytest.mark.parametrize(
-    "sink", [5, "https://hooks.slack.com/services/T0/B0/secret", [5], {"webhook": 1}, {}, {"a": 1}]
-)
-def test_nobody_who_could_be_told(sink: Any, manual_clock: ManualClock) -> None:
-    with pytest.raises(ConfigError, match=r"on_alert|webhook is") as refused:
-        Told(manual_clock, sink=sink)
-    assert "secret" not in str(refused.value).partition("keys")[0]
-
-
-def test_a_callback_that_fails_breaks_no_call(manual_clock: ManualClock, caplog: pytest.LogCaptureFixture) -> None:
-    def fail(alert: Alert) -> None:
-        raise RuntimeError(alert.name)
-
-    told = Told(manual_clock, budget_limit=1, sink=fail)
-    told.spend(0.9)
-    assert caplog.messages[1:] == ["on_alert failed"]
-    assert told.limiter.costs.total == 0.9
-    assert (told.limiter.alerts.sent, told.limiter.alerts.failed) == (1, 1)
-    assert repr(told.limiter.alerts) == "<Alerts: 1 sent, 1 failed, 0 dropped>"
-
-
-def test_coroutines_loggers_and_several(manual_clock: ManualClock, caplog: pytest.LogCaptureFixture) -> None:
-    heard: list[tuple[str, Alert]] = []
-
-    async def slowly(alert: Alert) -> None:
-        await asyncio.sleep(0.01)
-        heard.append(("async", alert))
-
-    sinks: Any = [slowly, lambda alert: heard.append(("sync", alert)), logging.getLogger("ops")]
-    told = Told(manual_clock, budget_limit=1, sink=sinks)
-    told.spend(0.9)
-    assert [who for who, _ in heard] == ["async", "sync"]
-    assert [record.name for record in caplog.records] == ["agent_rate_limiter", "ops"]
-
-
-def test_events_hear_first(manual_clock: ManualClock) -> None:
-    heard: list[object] = []
-    told = Told(manual_clock, budget_limit=1, sink=heard.append)
-    told.limiter.events.subscribe(heard.append, AlertRaised)
-    told.spend(0.9)
-    event, alert = heard
-    assert isinstance(event, AlertRaised)
-    assert event.alert is alert
-
-
-def test_without_a_callback_alerts_are_logged(manual_clock: ManualClock, caplog: pytest.LogCaptureFixture) -> None:
-    limiter = MultiProviderLimiter(clock=manual_clock, budget_limit=1, on_unknown_price="zero")
-    limiter.acquire("p:m").settle(Usage(cost=0.9))
-    assert limiter.alerts.flush()
-    assert len(caplog.messages) == 1
-
-
-def test_calls_do_not_wait_for_whoever_is_told(manual_clock: ManualClock) -> None:
-    release, entered = threading.Event(), threading.Event()
-
-    def hang(alert: Alert) -> None:
-        entered.set()
-        release.wait(10)
-
-    limiter = MultiProviderLimiter(clock=manual_clock, budget_limit=1, on_alert=hang, alert_threshold=(0.5, 0.8))
-    limiter.acquire("p:m").settle(Usage(cost=0.6))
-    assert entered.wait(5)
-    limiter.acquire("p:m").settle(Usage(cost=0.3))
-    assert not limiter.alerts.flush(0.01)
-    release.set()
-    assert limiter.alerts.flush()
-    assert limiter.alerts.sent == 2
-
-
-def test_too_many_are_dropped_counted_and_logged(
-    manual_clock: ManualClock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(outbox_module, "_MOST", 2)
-    release = threading.Event()
-    alerts = Alerts(lambda _: release.wait(10))
-    for number in range(6):
-        alerts._outbox.put(an_alert("threshold"), f"k{number}", 10, 0)
-        while number == 0 and not alerts._outbox._busy:  # the first is being told
-            time.sleep(0.001)
-    assert alerts.dropped == 3
-    assert [message for message in caplog.messages if "dropped" in message] == [
-        "1 alerts dropped, as too many wait to be told. The last: b: $0.12 of $2.00 is used, past 50%.",
-        "2 alerts dropped, as too many wait to be told. The last: b: $0.12 of $2.00 is used, past 50%.",
-    ]
-    release.set()
-    assert alerts.flush()
-    assert alerts.sent == 3
-
-
-def test_the_thread_ends_when_there_is_nothing_to_tell(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outbox_module, "_IDLE", 0.01)
-    heard: list[Alert] = []
-    alerts = Alerts(heard.append)
-    for number in range(2):
-        alerts._outbox.put(an_alert("threshold"), f"k{number}", 10, 0)
-        thread = alerts._outbox._thread
-        assert alerts.flush()
-        assert thread is not None
-        thread.join(5)
-        assert not thread.is_alive()
-    assert len(heard) == 2
-
-
-def test_a_program_that_can_start_no_thread_drops_alerts(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_: object) -> None:
-        raise RuntimeError("can't create new thread at interpreter shutdown")
-
-    monkeypatch.setattr(threading.Thread, "start", refuse)
-    alerts = Alerts(print)
-    alerts._outbox.put(an_alert("threshold"), "k", 10, 0)
-    assert (alerts.dropped, alerts.sent, alerts.flush(0)) == (1, 0, True)
-
-
-def test_the_end_of_a_program_waits_for_what_is_on_its_way(tmp_path: Path) -> None:
-    """A program that ends right after the alert, which takes a moment to be told."""
-    told = tmp_path / "told"
-    program = f"""
-import pathlib, time
-from agent_rate_limiter import MultiProviderLimiter, Usage
-
-def slowly(alert):
-    time.sleep(0.05)
-    pathlib.Path({str(told)!r}).write_text(str(alert))
-
-limiter = MultiProviderLimiter(budget_limit=1, budget_period="total", on_alert=slowly, on_unknown_price="zero")
-limiter.acquire("p:m").settle(Usage(cost=0.9))
-"""
-    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, timeout=60)
-    assert told.read_text() == "budget $1.00 in total: $0.90 of $1.00 is used, past 80%."

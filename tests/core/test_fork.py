@@ -65,7 +65,7 @@ def test_a_child_does_not_wait_for_its_parents_alerts(manual_clock: ManualClock)
         clock=manual_clock, budget_limit=1, on_alert=lambda _: release.wait(10), on_unknown_price="zero"
     )
     limiter.acquire("p:m").settle(Usage(cost=0.9))
-    with limiter.alerts._outbox._changed:
+    with limiter.alerts._outbox._first._changed:
         assert in_child(lambda: limiter.alerts.flush(0.1)) == ["True"]
     release.set()
     assert limiter.alerts.flush()

@@ -1,4 +1,4 @@
-"""Alerts on their way: a bounded queue, and one thread that tells everybody, off the calls' way."""
+"""Alerts on their way: a queue and a thread for each sink, off the calls' way."""
 
 # What users pass is checked, whatever its annotation promises.
 # pyright: reportUnnecessaryIsInstance=false
@@ -12,13 +12,13 @@ import logging
 import os
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from heapq import heappop, heappush
-from itertools import count
-from threading import Condition, Thread
+from functools import partial
+from threading import Lock
 from typing import Any, NamedTuple, cast
 from weakref import WeakSet
 
 from agent_rate_limiter.alerts.alert import Alert
+from agent_rate_limiter.alerts.lane import Lane
 from agent_rate_limiter.alerts.webhook import Webhook
 from agent_rate_limiter.errors import ConfigError
 
@@ -27,10 +27,6 @@ Sink = Callable[[Alert], object] | Webhook | logging.Logger
 Sinks = Sink | Mapping[str, Any] | Sequence[Sink | Mapping[str, Any]] | None
 """One or several; None is nobody. A mapping is a Webhook, as files write it."""
 
-_MOST = 1_000
-"""Alerts and retries that may wait; more are dropped."""
-_IDLE = 5.0
-"""Seconds after which a thread with nothing to tell ends."""
 _LONGEST = 30.0
 """Seconds that a coroutine may take."""
 _AT_EXIT = 3.0
@@ -40,19 +36,16 @@ _log = logging.getLogger("agent_rate_limiter")
 
 
 class _Job(NamedTuple):
-    """One alert for one sink; for all of them while `sink` is None."""
+    """One alert on its way; `attempt` counts for a webhook."""
 
-    due: float  # seconds of the monotonic clock
-    number: int
     alert: Alert
     claim: tuple[str, int, int]
     message_id: str
-    sink: Webhook | None = None
     attempt: int = 1
 
 
 class Outbox:
-    """Tells alerts to sinks. A sink that fails is logged and counted; it never breaks a call.
+    """Tells alerts to sinks. A sink that fails is logged and counted, one that hangs holds up only itself.
 
     Args:
         sinks: whom to tell, besides the log.
@@ -62,7 +55,7 @@ class Outbox:
         heard: is told each alert first; the limiter's events.
         sent: alerts that were told.
         failed: how often a sink failed for good.
-        dropped: alerts that were never told, as too many waited.
+        dropped: alerts that somebody was never told, as too many waited.
     """
 
     def __init__(self, sinks: Sequence[Sink]) -> None:
@@ -71,17 +64,20 @@ class Outbox:
         self.sent = 0
         self.failed = 0
         self.dropped = 0
-        self._sinks = sinks
-        self._number = count().__next__
-        self.begin()
+        self._count = Lock()
+        self._first = Lane(self._announce)
+        self._lanes = [(Lane(partial(self._tell, sink)), sink) for sink in sinks]
         _outboxes.add(self)
 
     def begin(self) -> None:
         """Begin with nothing on its way; in the child of a fork, too: what was on its way is the parent's to tell."""
-        self._changed = Condition()
-        self._jobs: list[_Job] = []
-        self._thread: Thread | None = None
-        self._busy = False
+        self._count = Lock()
+        for lane in self._all:
+            lane.begin()
+
+    @property
+    def _all(self) -> list[Lane[_Job]]:
+        return [self._first, *(lane for lane, _ in self._lanes)]
 
     def put(self, alert: Alert, key: str, window: int, now: int) -> None:
         """Queue an alert. Never waits.
@@ -92,74 +88,45 @@ class Outbox:
             window: until when nobody else shall tell it, in epoch milliseconds.
             now: epoch milliseconds.
         """
-        self._queue(_Job(0.0, self._number(), alert, (key, window, now), f"msg_{os.urandom(16).hex()}"))
+        job = _Job(alert, (key, window, now), f"msg_{os.urandom(16).hex()}")
+        try:
+            queued = self._first.put(job)
+        except RuntimeError:  # no thread can be had
+            queued = False
+        if not queued:
+            self._drop(alert)
 
     def flush(self, timeout: float) -> bool:
         """Wait until nothing is on its way, at most `timeout` seconds; say whether nothing is."""
-        with self._changed:
-            return self._changed.wait_for(lambda: not self._jobs and not self._busy, timeout)
+        end = time.monotonic() + timeout
+        return all(lane.wait(end) for lane in self._all)
 
-    def _queue(self, job: _Job) -> None:
-        with self._changed:
-            queued = len(self._jobs) < _MOST and self._working()
-            if queued:
-                heappush(self._jobs, job)
-                self._changed.notify_all()
-        if not queued:
+    def _drop(self, alert: Alert) -> None:
+        with self._count:
             self.dropped += 1
-            if self.dropped & (self.dropped - 1) == 0:  # the 1st, 2nd, 4th, 8th, …
-                _log.error("%d alerts dropped, as too many wait to be told. The last: %s", self.dropped, job.alert)
+            dropped = self.dropped
+        if dropped & (dropped - 1) == 0:  # the 1st, 2nd, 4th, 8th, …
+            _log.error("%d alerts dropped, as too many wait to be told. The last: %s", dropped, alert)
 
-    def _working(self) -> bool:
-        """Whether there is a thread; it is made when it is needed."""
-        if self._thread is None or not self._thread.is_alive():
-            self._thread = Thread(target=self._work, name="agent-rate-limiter-alerts", daemon=True)
-            try:
-                self._thread.start()
-            except RuntimeError:  # the program ends, or has too many
-                return False
-        return True
+    # -- in the threads ------------------------------------------------------------------------------------
 
-    # -- in the thread -------------------------------------------------------------------------------------
-
-    def _work(self) -> None:
-        while (job := self._next()) is not None:
-            try:
-                self._tell(job)
-            finally:
-                with self._changed:
-                    self._busy = False
-                    self._changed.notify_all()
-
-    def _next(self) -> _Job | None:
-        """Return what is due, once it is; None when there has been nothing to do for a while."""
-        with self._changed:
-            idle_since = time.monotonic()
-            while True:
-                now = time.monotonic()
-                if self._jobs and self._jobs[0].due <= now:
-                    self._busy = True
-                    return heappop(self._jobs)
-                if not self._jobs and now - idle_since >= _IDLE:
-                    self._thread = None
-                    return None
-                self._changed.wait(self._jobs[0].due - now if self._jobs else _IDLE)
-
-    def _tell(self, job: _Job) -> None:
-        if job.sink is not None:
-            self._post(job, job.sink)
-            return
+    def _announce(self, job: _Job) -> None:
+        """Tell the log and the events, then hand it to everybody's own thread."""
         if not self._claimed(job):
             return
         self.sent += 1
         _log.warning("%s", job.alert)
         if self.heard is not None:
-            self._call(job.alert, self.heard)
-        for sink in self._sinks:
-            if isinstance(sink, Webhook):
-                self._post(job, sink)
-            else:
-                self._call(job.alert, sink)
+            self._call(self.heard, job.alert)
+        for lane, sink in self._lanes:
+            self._hand(job, lane, sink)
+
+    def _hand(self, job: _Job, lane: Lane[_Job], sink: Sink) -> None:
+        try:
+            if not lane.put(job):
+                self._drop(job.alert)
+        except RuntimeError:  # the program ends: no more threads, but this one still runs
+            self._tell(sink, job)
 
     def _claimed(self, job: _Job) -> bool:
         try:
@@ -168,29 +135,43 @@ class Outbox:
             _log.debug("The store cannot say whether an alert was told before", exc_info=True)
             return True
 
-    def _call(self, alert: Alert, sink: Callable[[Alert], object] | logging.Logger) -> None:
+    def _tell(self, sink: Sink, job: _Job) -> None:
+        if isinstance(sink, Webhook):
+            self._post(sink, job)
+        elif isinstance(sink, logging.Logger):
+            self._call(partial(sink.warning, "%s"), job.alert)
+        else:
+            self._call(sink, job.alert)
+
+    def _call(self, sink: Callable[[Alert], object], alert: Alert) -> None:
         try:
-            if isinstance(sink, logging.Logger):
-                sink.warning("%s", alert)
-                return
             result = sink(alert)
             if inspect.isawaitable(result):
                 asyncio.run(_ended(result))
-        except Exception:  # noqa: BLE001 - a user's code: it may do anything
-            self.failed += 1
+        except BaseException:  # noqa: BLE001 - a user's code: it may do anything, and exit() is not for this thread
+            self._fail()
             _log.exception("on_alert failed")
 
-    def _post(self, job: _Job, webhook: Webhook) -> None:
+    def _fail(self) -> None:
+        with self._count:
+            self.failed += 1
+
+    def _post(self, webhook: Webhook, job: _Job) -> None:
         failure = webhook.post(job.alert, job.message_id, time.time())
         if failure is None:
             return
         after = failure.retry_after(job.attempt)
-        if after is None:
-            self.failed += 1
+        if after is None or not self._again(webhook, job._replace(attempt=job.attempt + 1), after):
+            self._fail()
             _log.error("on_alert: %r failed: %s. The alert was: %s", webhook, failure, job.alert)
-            return
-        due = time.monotonic() + after
-        self._queue(job._replace(due=due, number=self._number(), sink=webhook, attempt=job.attempt + 1))
+
+    def _again(self, webhook: Webhook, job: _Job, after: float) -> bool:
+        """Queue another attempt, if there is room and time for one."""
+        lane = next(lane for lane, sink in self._lanes if sink is webhook)
+        try:
+            return lane.put(job, after)
+        except RuntimeError:
+            return False
 
 
 async def _ended(result: Awaitable[object]) -> None:
