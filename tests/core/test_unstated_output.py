@@ -28,7 +28,7 @@ def limiter_of(clock: ManualClock, **options: Any) -> MultiProviderLimiter:
     return MultiProviderLimiter([Provider("p", {"m": options.pop("model", DEAR)})], clock=clock, **options)
 
 
-def crowd(limiter: MultiProviderLimiter, **counts: int) -> list[Reservation]:
+def crowd(limiter: MultiProviderLimiter, **counts: Any) -> list[Reservation]:
     """All the calls that are admitted at once."""
     admitted: list[Reservation] = []
     while isinstance(call := limiter.try_acquire("p:m", **counts), Reservation) and len(admitted) < 500:
@@ -117,7 +117,7 @@ def test_what_the_input_costs_is_reserved_at_least(manual_clock: ManualClock) ->
     ],
 )
 def test_nobody_is_told_of_what_is_no_danger(
-    manual_clock: ManualClock, caplog: pytest.LogCaptureFixture, counts: dict[str, int], budget: dict[str, Any]
+    manual_clock: ManualClock, caplog: pytest.LogCaptureFixture, counts: Any, budget: dict[str, Any]
 ) -> None:
     limiter = limiter_of(manual_clock, **budget)
     before = len(limiter.snapshot().limits)
@@ -133,6 +133,6 @@ def test_it_is_told_once_which_budgets_may_be_overrun(
     crowd(limiter, input_tokens=100)
     with limiter.scope(agent="another"):
         crowd(limiter, input_tokens=100)
-    (said,) = caplog.messages
+    (said,) = [message for message in caplog.messages if message.startswith(STATE)]
     assert said.startswith(f"{STATE}'budget $100.00/day', 'budget $5.00/week' reserve what such answers usually cost")
     assert said.endswith("State max_tokens, and they hold.")
