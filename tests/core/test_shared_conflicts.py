@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,6 +22,7 @@ from agent_rate_limiter import (
     StoreUnavailable,
     Usage,
 )
+from agent_rate_limiter.engine import exchange
 from agent_rate_limiter.engine.port import Answer, Batch, SharedStore
 from agent_rate_limiter.engine.verdicts import merged
 from agent_rate_limiter.errors import ConfigError
@@ -174,6 +176,20 @@ def test_texts_wait_for_a_lost_store(tmp_path: Path) -> None:
     assert engine._known.errands == {"key": "text"}
     engine._run_errands()
     assert store.recall("key") == "text"
+
+
+def test_a_process_that_does_nothing_but_hold_a_slot_says_that_it_lives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exchange, "_MEMBER_LEASE", 90)
+    limiter = RateLimiter(concurrency=1, store=f"sqlite:///{tmp_path / 'limits.db'}")
+    held = limiter.acquire()
+    engine = cast("Any", limiter._calls.engine)
+    first, patience = engine._beaten_at, time.monotonic() + 10
+    while engine._beaten_at <= first + 90:  # nobody calls; without this its slot came back to others after 90 ms
+        assert time.monotonic() < patience
+        time.sleep(0.01)
+    held.settle()
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ from agent_rate_limiter.errors import StoreUnavailable
 
 _MOST_READ = 500
 """Limits that a report asks the store about."""
+_NEVER = 1 << 62
 _log = logging.getLogger("agent_rate_limiter")
 _MEMBER_LEASE = 10_000
 """Milliseconds after which a process that was not heard of counts as dead: its slots come back."""
@@ -125,6 +126,7 @@ class Exchange(Engine):
         self._listening = False
         self._beaten_at = 0
         self._looked_at = 0
+        self._planned = _NEVER  # when the courier comes by itself
         self._line = SharedRoom(self.store, self._ageing, self._wishes(), self._bounds)
         self._room = self._line
         self._courier: Callable[..., None] | None = None  # wakes whoever does the I/O
@@ -166,10 +168,15 @@ class Exchange(Engine):
         """
         if self.clock_wakes or (urgent and self.may_block()):
             self.pump()
-        if not self.clock_wakes and (self._outbox.wishes or self._room.waiting or self.unsent):
+        if not self.clock_wakes and (self._outbox.wishes or self._room.waiting or self.unsent or self._oversleeps()):
             if self._courier is None:
                 self._courier = self.hire()
             self._courier(urgent=urgent)
+
+    def _oversleeps(self) -> bool:
+        """Whether the courier, if there is one, would come too late for the next chore: it has not heard of it."""
+        at = self._next_chore()
+        return at is not None and at < self._planned
 
     def pump(self) -> bool:
         """Send what is noted, until nothing is; unless somebody else is at it. False when the store is lost."""
@@ -220,10 +227,10 @@ class Exchange(Engine):
         self.pump()
         self._run_errands()
         with self._lock:
-            now = self.clock.now()
+            self._planned = self._next_chore() or self.clock.now() + _MEMBER_LEASE
             if self._live:
-                return min(self._next_chore() or self._none_expires_before, self._none_expires_before)
-            return self._next_chore() or now + _MEMBER_LEASE
+                self._planned = min(self._planned, self._none_expires_before)
+            return self._planned
 
     def _run_errands(self) -> None:
         errands = self._known.errands
