@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import time
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from contextlib import suppress
 
 import pytest
 
-from agent_rate_limiter import ConfigError, Limit, RateLimiter, ReservationError, Resource, StoreUnavailable
+from agent_rate_limiter import ConfigError, Limit, RateLimiter, Resource, StoreUnavailable
 from agent_rate_limiter.stores import open_store
 from agent_rate_limiter.stores.redis_uri import RedisAddress
 from agent_rate_limiter.stores.redis_wakes import Wakes
@@ -19,7 +18,6 @@ from agent_rate_limiter.testing import ManualClock
 from tests.contract.opened import server
 from tests.contract.servers import Server, binaries, until
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 NAMES = list(binaries())
 
 
@@ -183,24 +181,3 @@ def test_a_listener_does_not_wait_for_a_server_that_says_nothing(own: Server, mo
     until(lambda: own.client().publish("turns", "mine") and "mine" in heard)
     wanted[0] = False
     until(lambda: not listeners())
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
-@pytest.mark.parametrize("name", NAMES)
-def test_a_limiter_made_before_a_fork_works_in_both(name: str) -> None:
-    limiter = RateLimiter("3 requests/day", store=f"{server(name).uri}?namespace=fork")
-    held = limiter.acquire()
-    child = os.fork()
-    if child == 0:
-        try:
-            limiter.acquire(timeout=5).settle()
-            try:
-                held.settle()
-            except ReservationError:
-                os._exit(0)
-        finally:
-            os._exit(1)
-    assert os.waitpid(child, 0)[1] == 0
-    held.settle()
-    assert limiter.try_acquire()
-    assert not limiter.try_acquire()

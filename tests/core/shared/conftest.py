@@ -1,0 +1,38 @@
+"""Several limiters on one store, as several processes are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from agent_rate_limiter import Limit, RateLimiter
+from agent_rate_limiter.engine.port import SharedStore
+from agent_rate_limiter.stores import open_store
+from agent_rate_limiter.testing import ManualClock
+from tests.contract.opened import SHARED
+from tests.core.shared.fragile import Fragile
+
+
+@pytest.fixture(params=SHARED)
+def stores(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], Any]]:
+    """Make stores of one place, each as a process would have its own."""
+    opened: list[Fragile] = []
+
+    def make() -> Fragile:
+        opened.append(Fragile(cast("SharedStore", open_store(SHARED[request.param](tmp_path)))))
+        return opened[-1]
+
+    yield make
+    for store in opened:
+        store.store.close()
+
+
+@pytest.fixture
+def limiter(stores: Callable[[], Any], manual_clock: ManualClock) -> Callable[..., RateLimiter]:
+    def make(*limits: Limit | str, **options: Any) -> RateLimiter:
+        return RateLimiter(limits, clock=manual_clock, **{"store": stores(), **options})
+
+    return make

@@ -1,0 +1,118 @@
+"""SQLite itself: what may be wrong with its file, and who holds it up."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent_rate_limiter import (
+    ConfigError,
+    RateLimiter,
+    StoreUnavailable,
+)
+from agent_rate_limiter.engine.port import SharedStore
+from agent_rate_limiter.testing import ManualClock
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda path: path.write_bytes(b"not a database at all" * 100), "Move the file away"),
+        (lambda path: path.parent.joinpath("limits.db").mkdir(), "name a file"),
+        (lambda path: None, "Make its directory"),
+    ],
+)
+def test_what_is_wrong_with_the_file_is_said(spoil: Callable[[Path], object], says: str, tmp_path: Path) -> None:
+    spoil(tmp_path / "limits.db")
+    path = tmp_path / ("limits.db" if says != "Make its directory" else "missing/limits.db")
+    with pytest.raises((StoreUnavailable, ConfigError), match=says):
+        RateLimiter(rpm=1, store=f"sqlite:///{path}", ledger="memory://").acquire()
+
+
+def test_a_file_of_a_later_version_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "limits.db"
+    RateLimiter(rpm=1, store=f"sqlite:///{path}").acquire().settle()
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE limits_meta SET value = 99 WHERE name = 'schema'")
+    connection.close()
+    with pytest.raises(StoreUnavailable, match="of version 99, this library knows 1: upgrade"):
+        RateLimiter(rpm=1, store=f"sqlite:///{path}", ledger="memory://").acquire()
+
+
+def test_a_locked_file_is_unavailable_not_a_hang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agent_rate_limiter.stores.sqlite._BUSY", 0.02)
+    path = tmp_path / "limits.db"
+    limiter = RateLimiter(rpm=5, store=f"sqlite:///{path}", ledger="memory://")
+    limiter.acquire().settle()
+    locked = sqlite3.connect(path, isolation_level=None)
+    locked.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(StoreUnavailable, match="Another process keeps it locked"):
+        limiter.acquire()
+    locked.close()
+
+
+def test_state_survives_the_process(tmp_path: Path, manual_clock: ManualClock) -> None:
+    for left in (2, 1, 0):
+        limiter = RateLimiter("3 requests/day", store=f"sqlite:///{tmp_path / 'limits.db'}", clock=manual_clock)
+        limiter.acquire().settle()
+        assert limiter.snapshot().limits[0].available == left
+
+
+@pytest.mark.parametrize("uri", ["sqlite://agents.db", "sqlite:///", "sqlite:///:memory:"])
+def test_what_is_no_file_is_refused(uri: str) -> None:
+    with pytest.raises(ConfigError, match="store is 'sqlite"):
+        RateLimiter(rpm=1, store=uri)
+
+
+def test_whoever_holds_the_store_up_is_not_waited_for_in_vain(tmp_path: Path) -> None:
+    limiter = RateLimiter(rpm=1_000, store=f"sqlite:///{tmp_path / 'limits.db'}", ledger="memory://")
+    limiter.acquire().settle()
+    known = limiter._calls.engine.store
+    slow = Slow(known._shared)  # type: ignore[attr-defined]
+    known._shared = slow  # type: ignore[attr-defined]
+
+    async def main() -> None:
+        asking = asyncio.get_running_loop().run_in_executor(None, known.recall, "text")
+        await asyncio.to_thread(slow.began.wait)
+        calls = [asyncio.ensure_future(limiter.acquire_async()) for _ in range(3)]
+        await asyncio.sleep(0.03)  # the courier has found the store busy, and gone to sleep
+        slow.go.set()
+        await asking
+        for call in await asyncio.wait_for(asyncio.gather(*calls), 5):
+            call.settle()
+
+    asyncio.run(main())
+
+
+class Slow:
+    """A store whose texts take long."""
+
+    def __init__(self, store: SharedStore) -> None:
+        self.store = store
+        self.began, self.go = threading.Event(), threading.Event()
+
+    def recall(self, key: str) -> str | None:
+        self.began.set()
+        self.go.wait(10)
+        return self.store.recall(key)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.store, name)
+
+
+def test_texts_are_remembered_in_a_moment(tmp_path: Path) -> None:
+    limiter = RateLimiter(rpm=1_000, store=f"sqlite:///{tmp_path / 'limits.db'}", ledger="memory://")
+    known = limiter._calls.engine.store
+    known.remember("text", "kept")
+    assert known.recall("text") == "kept"
+    shared = known._shared  # type: ignore[attr-defined]
+    deadline = time.monotonic() + 5
+    while shared.recall("text") != "kept":
+        assert time.monotonic() < deadline
