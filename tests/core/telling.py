@@ -14,10 +14,13 @@ DAY = 24 * HOUR
 class Told:
     """A limiter of a dollar per thousand tokens, whose alerts are kept."""
 
-    def __init__(self, clock: ManualClock, *, sink: Any = None, **options: Any) -> None:
+    def __init__(
+        self, clock: ManualClock, *, sink: Any = None, cheap: dict[str, Any] | None = None, **options: Any
+    ) -> None:
         self.clock = clock
         self.alerts: list[Alert] = []
-        providers = [Provider("p", {"m": {"rpm": 10**6, "cost_per_1k": 1.0}})]
+        models: dict[str, Any] = {"m": {"rpm": 10**6, "cost_per_1k": 1.0}, **({"cheap": cheap} if cheap else {})}
+        providers = [Provider("p", models)]
         self.limiter = MultiProviderLimiter(
             providers, clock=clock, on_alert=self.alerts.append if sink is None else sink, **options
         )

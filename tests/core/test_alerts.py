@@ -214,6 +214,27 @@ def test_a_busy_hour_of_a_quiet_day_is_no_pace_yet(manual_clock: ManualClock) ->
         assert heard == (["pace"] if hour == 15 else []), hour  # 72 cents by 15:00 would be 115 by midnight
 
 
+@pytest.mark.parametrize("timeout", [None, 0, 5])
+def test_a_target_that_is_only_looked_at_raises_no_alert(manual_clock: ManualClock, timeout: float | None) -> None:
+    """It does not fit what is left of the budget, but its fallback does: nothing is used up, as far as calls go."""
+    told = Told(manual_clock, budget_limit=10, fallbacks={"p:m": ["p:cheap"]}, cheap={"cost_per_1k": 0.001})
+    limiter = told.limiter
+    assert told.kinds(9.3) == ["threshold"]
+    with limiter.reserve("p:m", max_output_tokens=1_000, timeout=timeout) as call:
+        assert call.model == "cheap"
+    looked = limiter.try_acquire("p:m", max_output_tokens=1_000)
+    assert isinstance(looked, Reservation)
+    looked.cancel()
+    assert not told.news()
+    assert told.kinds(0.69) == []
+    if timeout is None:
+        assert not limiter.try_acquire("p:m", max_output_tokens=20_000)
+    else:
+        with pytest.raises(BudgetExceeded):
+            limiter.acquire("p:m", max_output_tokens=20_000, timeout=timeout)
+    assert [alert.kind for alert in told.news()] == ["exhausted"]  # nowhere to go
+
+
 # ---------------------------------------------------------------- every limit
 
 

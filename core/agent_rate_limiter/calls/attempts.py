@@ -144,6 +144,7 @@ class Attempts:
             if not isinstance(call, Decision):
                 return self._taken(target, call)
             refused.append(call)
+        self._candidates.refused()
         decision = min(refused, key=lambda decision: (decision.retry_after is None, decision.retry_after))
         if self._calls.events.listening:
             self._calls.events.emit(Refused(self._calls.seconds(), decision.target, decision=decision))

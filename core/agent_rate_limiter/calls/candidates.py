@@ -74,6 +74,7 @@ class Candidates:
         self._targets = list(dict.fromkeys((target, *fallbacks)))
         self._degrade = degrade
         self._degraded: tuple[Target, str] | None = None
+        self._estimate: Estimate | None = None  # what it is expected to use, once that is known
         self._tried: set[Target] = set()
         self._places: dict[Target, Place] = {}
         self._backoffs: dict[Target, float] = {}  # of those that failed, and may be tried again
@@ -109,6 +110,7 @@ class Candidates:
 
     def order(self, estimate: Estimate) -> list[Target]:
         """Return those by preference that are well, then those that are not."""
+        self._estimate = estimate
         chooser = self._calls.chooser
         order = chooser.order(self._calls, self._targets, estimate)
         self._degraded = None
@@ -222,9 +224,16 @@ class Candidates:
         if not self._targets:
             self._give_up()
 
+    def refused(self) -> None:
+        """Tell those who watch budgets that the call was refused, by limits, wherever it could go."""
+        if self._estimate is not None:
+            refused = [target for target, cause in self._causes.items() if isinstance(cause, LimitExceeded)]
+            self._calls.refused_everywhere([*self._targets, *refused], self._estimate)
+
     def _give_up(self) -> NoReturn:
         causes = list(self._causes.values())
         first = causes[0]
+        self.refused()
         events = self._calls.events
         if isinstance(first, LimitExceeded) and events.listening:
             events.emit(Refused(self._calls.seconds(), str(self._target), decision=first.decision))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from agent_rate_limiter.admission import Bucket, Refusal
@@ -93,7 +94,9 @@ class Calls:
         refusal = self.engine.reserve(hold, priority)
         if refusal is None:
             return self._admitted(Reservation(self, route, hold, estimate))
-        self._alerts.refused(route.watched, refusal, now := self.engine.clock.now())
+        now = self.engine.clock.now()
+        if not standing.quiet:
+            self._alerts.refused(route.watched, refusal, now)
         decision = decision_of(target, refusal, now)
         if self.events.listening and not standing.quiet:
             self.events.emit(Refused(now / 1000, str(target), route.labels, decision=decision))
@@ -138,6 +141,13 @@ class Calls:
         if self.events.listening and not standing.quiet and not hopeless(waiter, refusal, waiter.since):
             self._queued(route, refusal)
         return self._conclude(route, estimate, await wait_in_loop(self.engine, waiter), quiet=standing.quiet)
+
+    def refused_everywhere(self, targets: Iterable[Target], estimate: Estimate) -> None:
+        """A call was refused for good wherever it could go: tell those who watch a budget that is used up."""
+        for target in targets:
+            route, hold, _ = self._prepare(target, estimate, None)
+            if route.watched and (refusal := self.engine.read(partial(self.engine.verdict, hold))) is not None:
+                self._alerts.refused(route.watched, refusal, self.engine.clock.now())
 
     def _admitted(self, call: Reservation) -> Reservation:
         if self.events.listening:
@@ -359,7 +369,8 @@ class Calls:
             return self._admitted(call) if self.events.listening else call
         if isinstance(waiter.outcome, Refusal):
             now = self.engine.clock.now()
-            self._alerts.refused(route.watched, waiter.outcome, now)
+            if not quiet:
+                self._alerts.refused(route.watched, waiter.outcome, now)
             error = error_of(route.target, waiter.outcome, now, () if quiet else self._holders(waiter.outcome.bucket))
             if self.events.listening and not quiet:
                 self.events.emit(Refused(now / 1000, str(route.target), route.labels, decision=error.decision))
