@@ -1,13 +1,14 @@
-"""Make one logical call: wait until it is admitted, send, try again, settle. For adapters of frameworks.
+"""Make one logical call: wait until it is admitted, send, try again, settle. For the decorator, and for adapters.
 
 Each takes `limiter.attempts(...)`, and a function that makes one attempt. Sync and async differ in who awaits.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, aclosing, closing, nullcontext
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from inspect import isawaitable
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar, cast
 
 if TYPE_CHECKING:
     from agent_rate_limiter.calls.attempts import Attempts
@@ -42,15 +43,20 @@ class Meter(Protocol[T_contra]):
         ...
 
 
-def send(attempts: Attempts, make: Callable[[Reservation], R], read: Read) -> R:
+def send(attempts: Attempts, make: Callable[[Reservation], R], read: Read, *, joins: bool = True) -> R:
     """Make a call that returns its result, blocking the thread while it waits.
+
+    A result that says that the call was refused, though nothing was raised (an HTTP response with status 429), is taken
+    for the error it is: the call is made again, and the result is returned if it may not be. A result that is to be
+    awaited is a call in flight until it was.
 
     Args:
         attempts: the logical call.
         make: makes one attempt, to `reservation.target`; layers inside find the reservation.
         read: finds the usage in the result.
+        joins: whether it may be the call of a layer outside, whose reservation it then takes over.
     """
-    call = attempts.claim() or attempts.acquire()
+    call = (attempts.claim() if joins else None) or attempts.acquire()
     while True:
         try:
             with call.offered():
@@ -59,30 +65,51 @@ def send(attempts: Attempts, make: Callable[[Reservation], R], read: Read) -> R:
             if not attempts.failed(call, error):
                 raise
         else:
-            _settle(call, read(result))
-            return result
+            if isawaitable(result):
+                return cast("R", _send_on(attempts, make, read, call, result))
+            if _ended(attempts, call, result, read):
+                return result
         call = attempts.acquire()
 
 
-async def send_async(attempts: Attempts, make: Callable[[Reservation], Awaitable[R]], read: Read) -> R:
+async def send_async(
+    attempts: Attempts, make: Callable[[Reservation], Awaitable[R]], read: Read, *, joins: bool = True
+) -> R:
     """Make a call that is awaited, letting the event loop run while it waits. As `send`."""
-    call = attempts.claim() or await attempts.acquire_async()
+    call = (attempts.claim() if joins else None) or await attempts.acquire_async()
+    return cast("R", await _send_on(attempts, make, read, call))
+
+
+async def _send_on(
+    attempts: Attempts,
+    make: Callable[[Reservation], Any],
+    read: Read,
+    call: Reservation,
+    begun: Awaitable[Any] | None = None,
+) -> Any:
+    """Make the call that is admitted, or await what was begun of it; then go on as `send` does."""
     while True:
         try:
             with call.offered():
-                result = await make(call)
+                result = make(call) if begun is None else begun
+                if isawaitable(result):  # of a plain function's fallback it need not be
+                    result = await result
         except BaseException as error:
             if not attempts.failed(call, error):
                 raise
         else:
-            _settle(call, read(result))
-            return result
-        call = await attempts.acquire_async()
+            if _ended(attempts, call, result, read):
+                return result
+        call, begun = await attempts.acquire_async(), None
 
 
 def stream(
-    attempts: Attempts, make: Callable[[Reservation], Iterator[T]], meter: Callable[[], Meter[T]]
-) -> Iterator[T]:
+    attempts: Attempts,
+    make: Callable[[Reservation], Iterator[T]],
+    meter: Callable[[], Meter[T]],
+    *,
+    joins: bool = True,
+) -> Generator[T, Any, Any]:
     """Make a call that brings one item after the other; tried again until the first has come.
 
     While it is suspended, layers inside do not find the reservation: what its consumer calls is another call. A stream
@@ -92,38 +119,46 @@ def stream(
         attempts: the logical call.
         make: makes one attempt, to `reservation.target`.
         meter: makes what reads along, anew for each attempt.
+        joins: as for `send`.
+
+    Returns:
+        What the generator that `make` began has returned, if it was one.
     """
-    call = attempts.claim() or attempts.acquire()
+    call = (attempts.claim() if joins else None) or attempts.acquire()
     while True:
         tap = _Tap(attempts, call, meter())
         try:
             with call.offered():
                 items = make(call)
             with _closing(items):
-                while (item := _next(call, items)) is not _END:
+                while not isinstance(item := _next(call, items), _End):
                     tap.feed(item)
                     yield item
         except BaseException as error:
             if not tap.broken(error):
                 raise
         else:
-            tap.end()
-            return
+            tap.end(item.value)
+            return item.value
         call = attempts.acquire()
 
 
 async def stream_async(
-    attempts: Attempts, make: Callable[[Reservation], AsyncIterator[T]], meter: Callable[[], Meter[T]]
+    attempts: Attempts,
+    make: Callable[[Reservation], AsyncIterator[T]],
+    meter: Callable[[], Meter[T]],
+    *,
+    joins: bool = True,
 ) -> AsyncGenerator[T, None]:
     """Make a call that brings one item after the other, letting the event loop run meanwhile. As `stream`."""
-    call = attempts.claim() or await attempts.acquire_async()
+    call = (attempts.claim() if joins else None) or await attempts.acquire_async()
     while True:
         tap = _Tap(attempts, call, meter())
         try:
             with call.offered():
                 items = make(call)
             async with _aclosing(items):
-                while (item := await _anext(call, items)) is not _END:
+                while not isinstance(item := await _anext(call, items), _End):
                     tap.feed(item)
                     yield item
         except BaseException as error:
@@ -150,7 +185,9 @@ class _Tap(Generic[T]):
         if self._meter.final:  # its consumer may not ask for more
             self.end()
 
-    def end(self) -> None:
+    def end(self, returned: Any = None) -> None:
+        if returned is not None:
+            self._meter.feed(returned)
         _settle(self._call, self._meter.usage(whole=True))
 
     def broken(self, error: BaseException) -> bool:
@@ -164,8 +201,19 @@ class _Tap(Generic[T]):
         return self._attempts.failed(self._call, error, resend=not self._began)
 
 
+def _ended(attempts: Attempts, call: Reservation, result: object, read: Read) -> bool:
+    """End an attempt that returned. False: it was refused, and is to be made again."""
+    if call.done:  # a layer inside may have settled it, or will
+        return True
+    usage = read(result)
+    if usage is None and (failure := call.refusal(result)) is not None:
+        return not attempts.failed(call, failure)
+    call.settle(usage)
+    return True
+
+
 def _settle(call: Reservation, usage: Usage | None) -> None:
-    if not call.done:  # a layer inside may have settled it, or will
+    if not call.done:  # as above
         call.settle(usage)
 
 
@@ -177,14 +225,23 @@ def _aclosing(items: Any) -> AbstractAsyncContextManager[Any]:
     return aclosing(items) if hasattr(items, "aclose") else nullcontext()
 
 
-def _next(call: Reservation, items: Iterator[T]) -> Any:
+def _next(call: Reservation, items: Iterator[Any]) -> Any:
     with call.offered():
-        return next(items, _END)
+        try:
+            return next(items)
+        except StopIteration as end:
+            return _End(end.value)
 
 
-async def _anext(call: Reservation, items: AsyncIterator[T]) -> Any:
+async def _anext(call: Reservation, items: AsyncIterator[Any]) -> Any:
     with call.offered():
-        return await anext(items, _END)
+        try:
+            return await anext(items)
+        except StopAsyncIteration:
+            return _End()
 
 
-_END = object()
+class _End(NamedTuple):
+    """There are no more items; a generator may have returned a value."""
+
+    value: Any = None

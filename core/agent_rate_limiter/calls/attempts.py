@@ -168,7 +168,7 @@ class Attempts:
         inside = call.done or call.claimed  # a layer inside made the call, and retried it as often as it may
         if inside and self._candidates is None:
             return False
-        failure = error if isinstance(error, Failure) else self._calls.read_failure(error)
+        failure = error if isinstance(error, Failure) else self._calls.read_failure(error, call.target)
         if not inside:
             call.fail(failure or error)
         if not resend:

@@ -146,13 +146,15 @@ def enter_scope(scope: CallScope) -> Generator[None]:
 
 def hold_reservation(reservation: Reservation) -> None:
     """Let inner layers find the reservation, and claim it instead of making one for the same call."""
-    reservation._hold.entered = _reservations.set((*_reservations.get(), reservation))  # noqa: SLF001 - see entered_here
+    token = _reservations.set((*_reservations.get(), reservation))
+    reservation._hold.entered = token  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - see entered_here
 
 
 def offer_reservation(reservation: Reservation) -> None:
     """As `hold_reservation`, for those whom nobody takes away: here the ones that have ended go."""
     held = (other for other in _reservations.get() if other.open)
-    reservation._hold.entered = _reservations.set((*held, reservation))  # noqa: SLF001 - as above
+    token = _reservations.set((*held, reservation))
+    reservation._hold.entered = token  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - as above
 
 
 def drop_reservation(reservation: Reservation) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import AsyncIterator, Callable, Generator, Iterator
-from contextlib import aclosing, closing
-from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
+from collections.abc import AsyncIterator, Callable, Generator
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from agent_rate_limiter.calls import context
 from agent_rate_limiter.calls.attempts import Attempts
 from agent_rate_limiter.calls.fallback import INJECTED, Limited, check_kind, check_servable, kind_of, servable
 from agent_rate_limiter.limits import Target
+from agent_rate_limiter.sending import send, send_async, stream, stream_async
 from agent_rate_limiter.usage import Estimate, Usage
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
-T = TypeVar("T")
 Start = Callable[["Reservation", tuple[Any, ...], dict[str, Any]], Any]
 """Starts the user's function for one admitted call."""
 Serves = Callable[[Target], bool] | None
@@ -137,17 +136,7 @@ def _limited(call: Call) -> Any:
 
 def _function(made: Call) -> Callable[..., Any]:
     def call_sync(*args: Any, **kwargs: Any) -> Any:
-        attempts = made.attempts(args, kwargs)
-        while True:
-            call = attempts.acquire()
-            try:
-                with context.holding(call):
-                    result = made.start(call, args, kwargs)
-            except BaseException as error:
-                if not attempts.failed(call, error):
-                    raise
-            else:
-                return _awaited(call, result) if inspect.isawaitable(result) else _concluded(call, result)
+        return send(made.attempts(args, kwargs), lambda call: made.start(call, args, kwargs), _read, joins=False)
 
     return call_sync
 
@@ -155,91 +144,31 @@ def _function(made: Call) -> Callable[..., Any]:
 def _coroutine(made: Call) -> Callable[..., Any]:
     async def call_async(*args: Any, **kwargs: Any) -> Any:
         attempts = made.attempts(args, kwargs)
-        while True:
-            call = await attempts.acquire_async()
-            try:
-                with context.holding(call):
-                    result = await made.start(call, args, kwargs)
-            except BaseException as error:
-                if not attempts.failed(call, error):
-                    raise
-            else:
-                return _concluded(call, result)
+        return await send_async(attempts, lambda call: made.start(call, args, kwargs), _read, joins=False)
 
     return call_async
 
 
 def _generator(made: Call) -> Callable[..., Any]:
-    def stream(*args: Any, **kwargs: Any) -> Generator[Any, None, Any]:
+    def items(*args: Any, **kwargs: Any) -> Generator[Any, None, Any]:
         attempts = made.attempts(args, kwargs)
-        while True:
-            call, last = attempts.acquire(), _END
-            try:
-                with closing(made.start(call, args, kwargs)) as items:
-                    while not isinstance(item := _next(call, items), _End):
-                        last = item
-                        yield item
-            except BaseException as error:
-                if not attempts.failed(call, error, resend=last is _END):
-                    raise
-            else:
-                _concluded(call, last if item.value is None else item.value)
-                return item.value
+        return (yield from stream(attempts, lambda call: made.start(call, args, kwargs), _Last, joins=False))
 
-    return stream
+    return items
 
 
 def _async_generator(made: Call) -> Callable[..., Any]:
-    async def stream_async(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+    async def items(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
         attempts = made.attempts(args, kwargs)
-        while True:
-            call, last = await attempts.acquire_async(), _END
-            try:
-                async with aclosing(made.start(call, args, kwargs)) as items:
-                    while (item := await _anext(call, items)) is not _END:
-                        last = item
-                        yield item
-            except BaseException as error:
-                if not attempts.failed(call, error, resend=last is _END):
-                    raise
-            else:
-                _concluded(call, last)
-                return
+        async with aclosing(
+            stream_async(attempts, lambda call: made.start(call, args, kwargs), _Last, joins=False)
+        ) as inner:
+            async for item in inner:
+                yield item
 
-    return stream_async
+    return items
 
 
-async def _awaited(call: Reservation, result: Any) -> Any:
-    """What a plain function returned to be awaited is a call in flight until then."""
-    try:
-        with context.holding(call):
-            value = await result
-    except BaseException as error:
-        call.fail(error)
-        raise
-    return _concluded(call, value)
-
-
-def _next(call: Reservation, items: Iterator[Any]) -> Any:
-    with context.holding(call):  # not while suspended: the caller's other calls are not this one
-        try:
-            return next(items)
-        except StopIteration as end:
-            return _End(end.value)
-
-
-class _End(NamedTuple):
-    """A generator has returned a value."""
-
-    value: Any
-
-
-async def _anext(call: Reservation, items: AsyncIterator[Any]) -> Any:
-    with context.holding(call):  # as above
-        return await anext(items, _END)
-
-
-_END = object()
 _MADE = {
     "function": _function,
     "coroutine function": _coroutine,
@@ -248,12 +177,32 @@ _MADE = {
 }
 
 
-def _concluded(call: Reservation, result: T) -> T:
-    """Settle with the result if it says what was used, else with the estimate."""
-    if not call.done and not call.claimed:
-        silent = result is _END or result is None or isinstance(result, (str, bytes, int, float))
-        call.settle(None if silent else result if isinstance(result, Usage) else call.read(result))
-    return result
+def _read(result: object) -> Usage | None:
+    """Find the usage in what the user's function returned."""
+    if result is None or isinstance(result, (str, bytes, int, float)):
+        return None
+    return result if isinstance(result, Usage) else _usage_in(result)
+
+
+def _usage_in(result: object) -> Usage | None:
+    from agent_rate_limiter.providers import read_usage
+
+    return read_usage(result)
+
+
+class _Last:
+    """What a generator has yielded last, or returned, may state the usage."""
+
+    final = False
+
+    def __init__(self) -> None:
+        self._item: object = None
+
+    def feed(self, item: object) -> None:
+        self._item = item
+
+    def usage(self, *, whole: bool) -> Usage | None:
+        return _read(self._item) if whole else None
 
 
 def _prepared(function: Callable[..., Any]) -> Start:

@@ -417,19 +417,25 @@ class Calls:
 
         return read_usage(response)
 
-    def read_failure(self, error: BaseException) -> Failure | None:
+    def read_failure(self, error: BaseException, target: Target) -> Failure | None:
         """Find out what an error says of the provider; None when it is not the provider's.
 
         The user's own classification (`RetryStrategy(classify=…)`) goes first.
         """
         from agent_rate_limiter.providers import read_failure
 
-        failure = read_failure(error, None, self.engine.clock.now() / 1000)
+        failure = read_failure(error, None, self.engine.clock.now() / 1000, likely=self._router.kind(target))
         judge = self.retry.classify if isinstance(error, Exception) else None  # a cancelled task is cancelled
         kind = None if judge is None else judge(error)
         if kind is None:
             return failure
         return Failure(kind, message=str(error)) if failure is None else replace(failure, kind=kind)
+
+    def read_refusal(self, result: object, target: Target) -> Failure | None:
+        """Find out whether a result is an error that nobody raised: a response with an error's status."""
+        from agent_rate_limiter.providers import read_refusal
+
+        return read_refusal(result, self.engine.clock.now() / 1000, likely=self._router.kind(target))
 
 
 def charged(hold: Hold, used: Sequence[int], usage: Usage) -> Sequence[int]:

@@ -96,7 +96,7 @@ class Reservation:
 
         Args:
             response: an SDK's response, its dict, or a `Usage`. None, or a response that states no usage,
-                charges the estimate.
+                charges the estimate; one that says that it was refused (a 429, a 529, …) ends the call as `fail`.
 
         Raises:
             ReservationError: it has ended already.
@@ -105,8 +105,13 @@ class Reservation:
             if self._claimed:  # a layer inside has settled the same call
                 return
             raise ReservationError(self._ended("settle"))
+        usage = response if isinstance(response, Usage) else None
+        if usage is None:
+            if response is not None and (usage := self.read(response)) is None and (failure := self.refusal(response)):
+                self.fail(failure)
+                return
+            usage = usage or self._unstated(response)
         self._done = True
-        usage = response if isinstance(response, Usage) else self._usage_of(response)
         self.usage = usage
         self.cost = self._calls.settle(self._route, self._hold, self.estimate, usage)
 
@@ -182,7 +187,7 @@ class Reservation:
         """
         if self._done and self._claimed:
             return
-        failure = error if isinstance(error, Failure) else self._calls.read_failure(error)
+        failure = error if isinstance(error, Failure) else self._calls.read_failure(error, self.target)
         if failure is None or (failure.sent and failure.kind is FailureKind.TRANSIENT and failure.status is None):
             self._lose(failure)
             return
@@ -200,17 +205,21 @@ class Reservation:
         """Find the usage in an SDK's response or its dict; None when it states none."""
         return self._calls.read_usage(response)
 
-    def _usage_of(self, response: object) -> Usage:
-        usage = None if response is None else self.read(response)
-        if usage is None:
-            if response is not None:
-                _log.warning(
-                    "%s: no usage found in a %s; its estimate is charged. Pass a Usage(...) to settle().",
-                    self.target,
-                    type(response).__name__,
-                )
-            usage = self._guess()
-        return usage
+    def refusal(self, response: object) -> Failure | None:
+        """Find what a response that nobody raised as an error says went wrong; None when nothing did.
+
+        Known are the responses of HTTP libraries, by their status, and a provider's error as parsed JSON.
+        """
+        return self._calls.read_refusal(response, self.target)
+
+    def _unstated(self, response: object) -> Usage:
+        if response is not None:
+            _log.warning(
+                "%s: no usage found in a %s; its estimate is charged. Pass a Usage(...) to settle().",
+                self.target,
+                type(response).__name__,
+            )
+        return self._guess()
 
     def _guess(self) -> Usage:
         estimate = self.estimate

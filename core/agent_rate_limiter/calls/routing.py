@@ -295,13 +295,17 @@ class Router:
             account,
             watched=watched,
             caller=self._usual.caller(target, scope.labels.get("agent", "")),
-            kind=_counting(declared.kind or target.provider, path),
+            kind=_counting(self.kind(target), path),
             searching=not declared.rated or target in self.adaptive,
             passing=self._passing,
             unstated=partial(self._quotes.unstated, target),
         )
         self.routes[target, scope.key] = route
         return route
+
+    def kind(self, target: Target) -> str:
+        """Return whose dialect a target most likely speaks."""
+        return self._declared(target).kind or target.provider
 
     def check_price(self, target: Target) -> None:
         """Refuse a target without a price, where that is wanted. Not under a lock: it may load the price table.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from agent_rate_limiter.providers.base import Dialect as Dialect
     from agent_rate_limiter.providers.exceptions import read_failure as read_failure
+    from agent_rate_limiter.providers.exceptions import read_refusal as read_refusal
     from agent_rate_limiter.providers.kinds import detect as detect
     from agent_rate_limiter.providers.kinds import dialect as dialect
     from agent_rate_limiter.providers.model import Failure as Failure
@@ -28,6 +29,7 @@ _MODULE = {
     "detect": "kinds",
     "dialect": "kinds",
     "read_failure": "exceptions",
+    "read_refusal": "exceptions",
     "read_usage": "responses",
 }
 __all__ = [
@@ -39,6 +41,7 @@ __all__ = [
     "detect",
     "dialect",
     "read_failure",
+    "read_refusal",
     "read_usage",
 ]
 

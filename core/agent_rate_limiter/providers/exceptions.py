@@ -18,6 +18,13 @@ if TYPE_CHECKING:
     from agent_rate_limiter.providers.base import Dialect
 
 _DEPTH = 8  # of causes
+_REFUSALS = {
+    FailureKind.WAIT,
+    FailureKind.PARKED,
+    FailureKind.NO_CREDIT,
+    FailureKind.OVERLOADED,
+    FailureKind.TOO_LARGE,
+}
 
 # The libraries whose exceptions speak for a provider, by the first part of their module's name.
 _SDKS: Mapping[str, str] = {
@@ -84,27 +91,54 @@ def failure_of(speaker: Dialect, error: BaseException, now: float) -> Failure | 
     return lost
 
 
-def read_failure(error: BaseException, kind: str | None, now: float) -> Failure | None:
+def read_failure(error: BaseException, kind: str | None, now: float, *, likely: str = "generic") -> Failure | None:
     """What an exception means, whoever raised it; None when no provider caused it.
 
     Args:
         error: any exception.
         kind: the kind of provider; None tells it from the exception.
         now: epoch seconds.
+        likely: the kind of provider where the exception does not tell.
     """
-    return failure_of(dialect(kind or _kind_of(error)), error, now)
+    return failure_of(dialect(kind or _kind_of(error) or likely), error, now)
 
 
-def _kind_of(error: BaseException) -> str:
+def read_refusal(result: object, now: float, *, likely: str = "generic") -> Failure | None:
+    """What a result says that failed without raising anything; None when it says no such thing.
+
+    That is the response of an HTTP library with an error's status, whose body may have been read or not, or a
+    provider's error as parsed JSON, if it says that a limit, the credit or the capacity is gone.
+
+    Args:
+        result: whatever a call returned.
+        now: epoch seconds.
+        likely: the kind of provider where the response does not tell.
+    """
+    if is_mapping(result):
+        failure = dialect(likely).failure(None, None, result, now) if is_mapping(result.get("error")) else None
+        return failure if failure is not None and failure.kind in _REFUSALS else None
+    status = _status_code(get(result, "status_code") or get(result, "status")) if _root(type(result)) in _HTTP else None
+    if status is None or status < 400:  # noqa: PLR2004 - where HTTP's errors begin
+        return None
+    body = get(result, "_content") or get(result, "_body")
+    spoken = dialect(_kind_of_url(result) or likely)
+    return spoken.failure(status, get(result, "headers"), body if isinstance(body, bytes) else None, now)
+
+
+def _kind_of(error: BaseException) -> str | None:
     """The kind of provider that an exception speaks for: by the URL that was called, else by whose SDK it is."""
     for link in _chain(error):
-        for request in (get(link, "request"), get(get(link, "response"), "request")):
-            kind = detect(str(get(request, "url") or ""))
-            if kind is not None:
-                return kind
-        if (sdk := _SDKS.get(_root(type(link)))) is not None:
-            return sdk
-    return "generic"
+        kind = _kind_of_url(link) or _kind_of_url(get(link, "response"))
+        if kind is None:
+            kind = _SDKS.get(_root(type(link)))
+        if kind is not None:
+            return kind
+    return None
+
+
+def _kind_of_url(thing: object) -> str | None:
+    """The kind of provider that an exception or a response came from, by the URL that was called."""
+    return detect(str(get(get(thing, "request"), "url") or ""))
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
