@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from agent_rate_limiter import Estimate, MultiProviderLimiter, Provider, RateLimiter, Usage
+from agent_rate_limiter import (
+    Estimate,
+    Limit,
+    MultiProviderLimiter,
+    Provider,
+    RateLimiter,
+    Resource,
+    Scope,
+    Target,
+    Usage,
+)
 from agent_rate_limiter.testing import ManualClock
 
 TPM = 100_000
@@ -36,6 +46,32 @@ def test_what_is_taken_and_what_is_kept(
     assert used(limiter) == taken
     call.settle(Usage(1, 300, 50))
     assert used(limiter) == kept
+
+
+@pytest.mark.parametrize(
+    ("model", "rate"),
+    [
+        ("us.anthropic.claude-sonnet-4-5-20250929-v1:0", 5),
+        ("anthropic.claude-3-7-sonnet-20250219-v1:0", 5),
+        ("global.anthropic.claude-opus-4-8", 5),
+        ("anthropic.claude-3-5-sonnet-20241022-v2:0", 1),
+        ("anthropic.claude-3-haiku-20240307-v1:0", 1),
+        ("anthropic.claude-v2:1", 1),
+        ("anthropic.claude-instant-v1", 1),
+        ("amazon.nova-pro-v1:0", 1),
+        ("arn:aws:bedrock:us-east-1:1:application-inference-profile/claude", 1),
+    ],
+)
+def test_bedrock_burns_output_of_recent_claudes_faster(manual_clock: ManualClock, model: str, rate: int) -> None:
+    """What was read from the cache is free; a limit that counts what is used stays as it is."""
+    limits = [Limit(Resource.TOKENS, 1_000_000, "day", scope=Scope(agent="each"))]
+    provider = Provider("bedrock", {model: {"tpm": TPM, "counts": "max_tokens"}}, limits=limits)
+    limiter = MultiProviderLimiter([provider], clock=manual_clock)
+    with limiter.scope(agent="a"):
+        call = limiter.acquire(Target("bedrock", model), input_tokens=300, max_output_tokens=1_000)
+    call.settle(Usage(1, 300, 500, cached_input_tokens=100, cache_write_tokens=50))
+    spent = {limit.amount: round(limit.amount - limit.available) for limit in limiter.snapshot().limits}
+    assert spent == {TPM: 200 + 500 * rate, 1_000_000: 800}
 
 
 def test_the_providers_name_tells_where_no_kind_does(manual_clock: ManualClock) -> None:

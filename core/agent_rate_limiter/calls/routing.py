@@ -82,14 +82,13 @@ class Route:
     """
 
     __slots__ = (
+        "_burndown",
         "_capped",
         "_costed",
         "_larger",
         "_passing",
         "_pick",
-        "_pick_used",
         "_purse",
-        "_settles",
         "_unstated",
         "account",
         "caller",
@@ -124,7 +123,7 @@ class Route:
         self.watched = watched
         self.caller = caller
         self._larger = kind == "openai"  # of input and max_tokens, not their sum (provider docs, November 2026)
-        self._settles = kind == "bedrock"  # likewise
+        self._burndown = _burndown(target.model) if kind == "bedrock" else 0
         self.searching = searching
         self._passing = passing
         self._unstated = unstated
@@ -137,9 +136,7 @@ class Route:
         self._costed = _FIELD[Resource.COST] in fields
         self._purse = [bucket for bucket in path if bucket.limit.resource is Resource.COST and bucket.limit.enforced]
         self._capped = not set(fields).isdisjoint(_AT_MOST.values())
-        self._pick = self._pick_used = _picker(fields)
-        if self._settles:  # reserves max_tokens, and settles what was used
-            self._pick_used = _picker([_field(bucket.limit, counts="actual") for bucket in path])
+        self._pick = _picker(fields)
         self.rated = any(bucket.limit.resource is not Resource.COST for bucket in path[1:])  # what it is paced by
         self.path = path
 
@@ -215,11 +212,13 @@ class Route:
         given = usage.input_tokens
         produced = at_most = usage.output_tokens
         capped = 0
-        if self._capped:
+        if self._burndown:  # what was used is settled, and not what was reserved
+            capped = given - usage.cached_input_tokens + self._burndown * produced
+        elif self._capped:
             at_most = max(produced, estimate.max_output_tokens or estimate.output_tokens)
             charged = max(given, self.expects(estimate)[0])
             capped = max(charged, at_most) if self._larger else charged + at_most
-        return self._pick_used((usage.requests, given, produced, given + produced, nano, 0, at_most, capped, 0))
+        return self._pick((usage.requests, given, produced, given + produced, nano, 0, at_most, capped, 0))
 
 
 class Router:
@@ -362,10 +361,16 @@ def _counting(kind: str, path: Sequence[Bucket]) -> str:
     return known_kind(kind) or ""
 
 
-def _field(limit: Limit, counts: str | None = None) -> int:
+def _burndown(model: str) -> int:
+    from agent_rate_limiter.providers.bedrock import burndown
+
+    return burndown(model)
+
+
+def _field(limit: Limit) -> int:
     if limit is GATE or limit is NARROW_GATE:
         return _GATE
-    if (counts or limit.counts) == "max_tokens":
+    if limit.counts == "max_tokens":
         return _AT_MOST.get(limit.resource, _FIELD[limit.resource])
     return _FIELD[limit.resource]
 

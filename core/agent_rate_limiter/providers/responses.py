@@ -37,6 +37,8 @@ _PLACES = _places(
     "response.meta",  # Cohere v1: stream-end
     "amazon-bedrock-invocationMetrics",  # Bedrock InvokeModelWithResponseStream: the last chunk
     "ResponseMetadata.HTTPHeaders",  # Bedrock InvokeModel through boto3
+    "response.body.usage",  # a line of a batch's results: OpenAI, Azure, Mistral
+    "result.message.usage",  # likewise: Anthropic
     "data.usage",  # Mistral's SDK: an event
 )
 _BODIES = ("_content", "_body")
@@ -150,6 +152,8 @@ def find_usage(response: object) -> object | None:
 
 def served(response: object) -> str:
     """How a response or an event says that the call was served: "batch", "flex", …; empty for the usual way."""
+    if get(response, "custom_id") is not None:  # only the results of batches have one
+        return "batch"
     for place in _SERVICE:
         value = _at(response, place)
         value = getattr(value, "value", value)

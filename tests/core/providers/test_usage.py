@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -243,6 +244,17 @@ CASES: list[tuple[str, Any, Usage | None]] = [
         ),
     ),
     ("llama-index response", SimpleNamespace(raw=SimpleNamespace(usage=CHAT["usage"])), CHAT_USAGE),
+    (
+        "openai, a line of a batch",
+        {"id": "batch_req_1", "custom_id": "a", "response": {"status_code": 200, "body": CHAT}, "error": None},
+        replace(CHAT_USAGE, service_tier="batch"),
+    ),
+    (
+        "anthropic, a line of a batch",
+        {"custom_id": "a", "result": {"type": "succeeded", "message": ANTHROPIC}},
+        replace(ANTHROPIC_USAGE, service_tier="batch"),
+    ),
+    ("a line of a batch that failed", {"custom_id": "a", "response": None, "error": {"code": "batch_expired"}}, None),
     ("a usage object itself", CHAT["usage"], CHAT_USAGE),
     ("ours", CHAT_USAGE, CHAT_USAGE),
     ("none", {"choices": []}, None),
