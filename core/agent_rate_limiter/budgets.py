@@ -115,6 +115,25 @@ class Budget:
         return f"{'rolling ' * self.rolling}{self.per or 'total'}{zone}"
 
 
+def budgets_of(
+    limit: float | None, period: float | str, timezone: str, others: Iterable[Budget | Mapping[str, Any]]
+) -> list[Budget]:
+    """Return all the budgets that a limiter is given: the one of everybody's calls, if it has one, and the others.
+
+    Raises:
+        ConfigError: one makes no sense, or a period or a time zone is given for a budget that is not.
+    """
+    if isinstance(others, (Budget, str, Mapping)) or not isinstance(others, Iterable):
+        raise ConfigError(f"budgets is {others!r}: give a list of Budget(...).")
+    wanted = [Budget.of(budget) for budget in others]
+    if limit is not None:
+        return [Budget(limit, period, timezone=timezone), *wanted]
+    for field, value, usual in (("budget_period", period, "day"), ("timezone", timezone, "UTC")):
+        if value != usual:
+            raise ConfigError(f"{field} is {value!r}: it is budget_limit's; add that, or write it into a Budget(...).")
+    return wanted
+
+
 def limits_of(budgets: Iterable[Budget]) -> tuple[Limit, ...]:
     """Return the limits that budgets are, told apart in a store where they differ in nothing but the amount.
 

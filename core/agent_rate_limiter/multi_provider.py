@@ -12,7 +12,7 @@ from typing import Any
 
 from agent_rate_limiter.alerts import Alerts, Sinks
 from agent_rate_limiter.base_limiter import Limiter, P, R, Size, make_terms
-from agent_rate_limiter.budgets import DEFAULT_THRESHOLDS, Budget, limits_of
+from agent_rate_limiter.budgets import DEFAULT_THRESHOLDS, Budget, budgets_of, limits_of
 from agent_rate_limiter.calls.attempts import Attempts
 from agent_rate_limiter.calls.choice import FALLBACK_AFTER, Chooser, Elsewhere
 from agent_rate_limiter.calls.decorator import limited
@@ -107,9 +107,7 @@ class MultiProviderLimiter(Limiter):
     ) -> None:
         self.providers = by_name(providers)
         thresholds = check_thresholds(alert_threshold)
-        wanted = [Budget.of(budget) for budget in budgets]
-        if budget_limit is not None:
-            wanted.insert(0, Budget(budget_limit, budget_period, timezone=timezone))
+        wanted = budgets_of(budget_limit, budget_period, timezone, budgets)
         self.budgets = tuple(with_thresholds(budget, thresholds) for budget in wanted)
         self._budget_limits = tuple(("budget", limit) for limit in limits_of(self.budgets))
         alerts = Alerts(on_alert, thresholds, check_thresholds(limit_alert_threshold, "limit_alert_threshold"))

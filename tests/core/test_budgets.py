@@ -140,6 +140,20 @@ def test_what_is_no_budget_is_a_config_error(budget: Any, manual_clock: ManualCl
         make_limiter(manual_clock, budgets=[budget])
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"budget_period": "month"}, "budget_period is 'month': it is budget_limit's; add that, or"),
+        ({"timezone": "Nowhere"}, "timezone is 'Nowhere': it is budget_limit's"),
+        ({"budgets": Budget(5)}, "budgets is Budget.*: give a list of Budget"),
+        ({"budgets": {"limit": 5}}, "budgets is {'limit': 5}: give a list"),
+    ],
+)
+def test_what_would_be_ignored_is_refused(options: Any, message: str, manual_clock: ManualClock) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make_limiter(manual_clock, **options)
+
+
 def test_a_budget_may_be_a_mapping_as_in_a_file(manual_clock: ManualClock) -> None:
     budget = {"limit": 5, "per": "week", "scope": {"agent": "each"}, "rolling": True}
     limiter = make_limiter(manual_clock, budgets=[budget])

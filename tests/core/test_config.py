@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from agent_rate_limiter import MultiProviderLimiter
 from agent_rate_limiter.config import LimiterConfig, config_schema, load_config
 from agent_rate_limiter.errors import ConfigError
 from agent_rate_limiter.limits import Limit, Resource, Scope, Target
@@ -48,7 +49,7 @@ EVERYTHING = {
     "ledger": "sqlite:///costs.db",
     "on_unknown_price": "zero",
     "on_store_error": "local",
-    "retry": {"max_attempts": 4, "max_time": 60, "backoff": "exponential", "jitter": True},
+    "retry": {"max_attempts": 4, "max_time": 60, "backoff": "exponential", "jitter": "full"},
     "store": "sqlite:///agents.db",
     "lease": 30,
     "ageing": 2.5,
@@ -93,7 +94,7 @@ fallbacks:
 ledger: sqlite:///costs.db
 on_unknown_price: zero
 on_store_error: local
-retry: {max_attempts: 4, max_time: 60, backoff: exponential, jitter: true}
+retry: {max_attempts: 4, max_time: 60, backoff: exponential, jitter: full}
 store: sqlite:///agents.db
 lease: 30
 ageing: 2.5
@@ -140,7 +141,7 @@ def test_the_options_are_ready_for_the_limiter() -> None:
             }
         ],
         "fallbacks": {"openai:gpt-4": ["anthropic:claude-opus-4"]},
-        "retry": {"max_attempts": 4, "max_time": 60, "backoff": "exponential", "jitter": True},
+        "retry": {"max_attempts": 4, "max_time": 60, "backoff": "exponential", "jitter": "full"},
         "store": "sqlite:///agents.db",
         "lease": 30,
         "ageing": 2.5,
@@ -151,6 +152,17 @@ def test_the_options_are_ready_for_the_limiter() -> None:
         "on_unknown_price": "zero",
         "on_store_error": "local",
     }
+
+
+def test_whatever_a_file_says_makes_a_limiter() -> None:
+    """Nothing is read and then refused, or ignored: its retries, down to their budget, included."""
+    retry = {"max_attempts": "4", "base": "0.25", "cap": 5, "backoff": "linear", "jitter": "none", "max_time": 0}
+    written: Any = {**EVERYTHING, "retry": {**retry, "budget": {"ratio": "0.5", "minimum": 0}}, "max_queue": {10: 0}}
+    limiter = MultiProviderLimiter.from_config(written, store="memory://", ledger="memory://", on_alert=None)
+    made = limiter._calls.retry  # noqa: SLF001 - a strategy does not show all of itself
+    assert {name: getattr(made, name) for name in retry} == {**retry, "max_attempts": 4, "base": 0.25}
+    assert repr(made.budget) == "RetryBudget(ratio=0.5, minimum=0)"
+    limiter.close()
 
 
 @pytest.mark.parametrize("name", ["limits.json", "limits.yaml", "limits.yml", "LIMITS.YAML"])

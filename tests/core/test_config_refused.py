@@ -105,12 +105,17 @@ def refusal(source: Any) -> str:
         ({"retry": 5}, f"retry: is 5: {PAIRS}."),
         ({"retry": {"max_attempts": 0}}, f"retry.max_attempts: is 0: {ABOVE_0}."),
         ({"retry": {"max_attempts": 1.5}}, "retry.max_attempts: is 1.5: give a whole number."),
-        ({"retry": {"jitter": []}}, "retry.jitter: is a list: give a number, text, true or false."),
+        ({"retry": {"jitter": []}}, "retry.jitter: is a list: it is one of full, none."),
+        ({"retry": {"max_attempt": 3}}, "retry.max_attempt: unknown key; did you mean 'max_attempts'?"),
+        ({"retry": {"base": -1}}, "retry.base: is -1: give seconds as a finite number of at least 0."),
+        ({"retry": {"budget": 3}}, f"retry.budget: is 3: {PAIRS}."),
+        ({"retry": {"budget": {"ratio": -1}}}, "retry.budget.ratio: is -1: give a finite number of at least 0."),
+        ({"retry": {"budget": {"min": 1}}}, "retry.budget.min: unknown key; did you mean 'minimum'?"),
         ({"store": "memory"}, f"store: {STORE}."),
         ({"store": "//user:hush@host"}, f"store: {STORE}."),
         ({"lease": 0}, f"lease: is 0: {ABOVE_0}."),
         ({"ageing": -1}, f"ageing: is -1: {ABOVE_0}."),
-        ({"max_queue": 1.5}, "max_queue: is 1.5: give a whole number."),
+        ({"max_queue": 1.5}, "max_queue: is 1.5: give a whole number of at least 0."),
         ({"max_queue": {"low": 5}}, "max_queue: is a mapping: its keys are priorities, such as 10."),
         (
             {"max_queue": {1.5: 5}},
@@ -118,7 +123,10 @@ def refusal(source: Any) -> str:
         ),
         ({"policy": "best"}, "policy: is 'best': it is one of in_order, cheapest, fastest, least_loaded."),
         ({"fallback_after": -1}, "fallback_after: is -1: give seconds as a finite number of at least 0."),
-        ({"max_queue": False}, f"max_queue: is False: {ABOVE_0} (YAML also reads a bare yes or on as True)."),
+        (
+            {"max_queue": False},
+            "max_queue: is False: give a whole number of at least 0 (YAML also reads a bare yes or on as True).",
+        ),
     ],
 )
 def test_a_bad_configuration_is_refused(written: dict[str, Any], message: str) -> None:

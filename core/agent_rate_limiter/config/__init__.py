@@ -71,13 +71,27 @@ class BudgetEntry(Entry):
     rolling: kinds.Flag | None = Field(None, description="any stretch of that length, not the calendar's")
 
 
-class RetryEntry(Entry, extra="allow"):
-    """How failed calls are tried again: the arguments of `RetryStrategy`."""
+class RetryBudgetEntry(Entry):
+    """How many retries of failures are allowed: the arguments of `RetryBudget`."""
 
-    __pydantic_extra__: dict[str, kinds.Option]  # pyright: ignore[reportIncompatibleVariableOverride]
+    ratio: kinds.AtLeast0 | None = Field(None, description="retries per call of the last ten seconds")
+    minimum: kinds.Whole | None = Field(None, description="retries per ten seconds that are always allowed")
 
-    max_attempts: kinds.Count | None = None
-    max_time: kinds.Positive | None = Field(None, description="seconds")
+
+class RetryEntry(Entry):
+    """How failed calls are tried again: the arguments of `RetryStrategy` that a file can hold."""
+
+    max_attempts: kinds.Count | None = Field(None, description="the first included; 1 never retries")
+    max_time: kinds.Seconds | None = Field(None, description="seconds after which none is begun")
+    backoff: kinds.Backoff | None = None
+    base: kinds.Seconds | None = Field(None, description="seconds of the first backoff")
+    cap: kinds.Seconds | None = Field(None, description="seconds of the longest backoff")
+    jitter: kinds.Jitter | None = None
+    budget: RetryBudgetEntry | None = Field(None, description="bounds the share of retries")
+
+    def options(self) -> dict[str, Any]:
+        """Make the mapping that `RetryStrategy.of` takes."""
+        return self.given() | ({} if self.budget is None else {"budget": self.budget.given()})
 
 
 class AlertEntry(Entry):
@@ -149,7 +163,7 @@ class LimiterConfig(Entry):
         if self.on_alert:
             options["on_alert"] = [entry.given() for entry in self.on_alert]
         if self.retry is not None:
-            options["retry"] = self.retry.given() | (self.retry.model_extra or {})
+            options["retry"] = self.retry.options()
         return options
 
 
@@ -225,7 +239,11 @@ _ENTRIES: Mapping[int | str, type[BaseModel]] = {
     "tiers": PriceEntry,
     "service_tiers": PriceEntry,
     "on_alert": AlertEntry,
+    "retry": RetryEntry,
+    "budget": RetryBudgetEntry,
 }
+_ITSELF = {"degrade_to", "retry", "budget"}
+"""Entries that are no list and no mapping of entries."""
 
 
 def _keys_at(schema: type[BaseModel], path: Path) -> Collection[str]:
@@ -233,6 +251,6 @@ def _keys_at(schema: type[BaseModel], path: Path) -> Collection[str]:
     parts = iter(path)
     for part in parts:
         schema = _ENTRIES.get(part, schema)
-        if part != "degrade_to":
+        if part not in _ITSELF:
             next(parts, None)  # a name or a position
     return schema.model_fields

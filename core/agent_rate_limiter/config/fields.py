@@ -20,6 +20,7 @@ from agent_rate_limiter.budgets import ACTIONS
 from agent_rate_limiter.calls.choice import POLICIES
 from agent_rate_limiter.costs.quotes import ON_UNKNOWN
 from agent_rate_limiter.limits import COUNTS, PERIOD_SECONDS, STRATEGIES, Limit, Resource, Scope, Target
+from agent_rate_limiter.retry import BACKOFFS, JITTERS
 from agent_rate_limiter.stores import ON_STORE_ERROR
 
 _MOST = 10**15  # so that whatever is made of a number (milliseconds, nano-dollars) stays exact and finite
@@ -84,31 +85,35 @@ def _count(value: object) -> int:
     return number
 
 
-def _dollars(value: object) -> float:
-    fix = "give dollars as a finite number of at least 0"
+def _whole(value: object) -> int:
+    fix = "give a whole number of at least 0"
     number = _number(value, fix)
-    if number < 0:
+    if not isinstance(number, int) or number < 0:
         raise ValueError(fix)
     return number
 
 
-def _seconds(value: object) -> float:
-    fix = "give seconds as a finite number of at least 0"
-    number = _number(value, fix)
-    if number < 0:
-        raise ValueError(fix)
-    return number
+def _at_least_0(unit: str) -> Callable[[object], float]:
+    fix = f"give {unit}a finite number of at least 0"
+
+    def read(value: object) -> float:
+        number = _number(value, fix)
+        if number < 0:
+            raise ValueError(fix)
+        return number
+
+    return read
 
 
 def _max_queue(value: object) -> int | dict[int, int]:
     if not isinstance(value, Mapping):
-        return _count(value)
+        return _whole(value)
     bounds: dict[int, int] = {}
     for priority, most in cast("Mapping[object, object]", value).items():
         number = _number(priority, "its keys are priorities, such as 10")
         if number != int(number) or number < 0:
             raise ValueError("its keys are priorities: whole numbers of at least 0, such as 10")
-        bounds[int(number)] = _count(most)
+        bounds[int(number)] = _whole(most)
     return bounds
 
 
@@ -232,12 +237,6 @@ def _flag(value: object) -> bool:
     return value
 
 
-def _option(value: object) -> str | float:
-    if isinstance(value, (str, bool)):
-        return value
-    return _number(value, "give a number, text, true or false")
-
-
 _NUMBER = WithJsonSchema(
     {
         "anyOf": [{"type": "number"}, {"type": "string"}],
@@ -263,7 +262,9 @@ _RESOURCES = tuple(resource.value for resource in Resource)
 
 Count = Annotated[int, Read(_count), _NUMBER]
 Positive = Annotated[float, Read(_positive), _NUMBER]
-Dollars = Annotated[float, Read(_dollars), _NUMBER]
+Whole = Annotated[int, Read(_whole), _NUMBER]
+AtLeast0 = Annotated[float, Read(_at_least_0("")), _NUMBER]
+Dollars = Annotated[float, Read(_at_least_0("dollars as ")), _NUMBER]
 Share = Annotated[float, Read(_share), WithJsonSchema(_SHARE)]
 _SEVERAL_SHARES = TypeAdapter(list[Share])
 Shares = Annotated[
@@ -282,7 +283,9 @@ Action = Annotated[str, Read(_one_of(*ACTIONS)), _enum(*ACTIONS)]
 UnknownPrice = Annotated[str, Read(_one_of(*ON_UNKNOWN)), _enum(*ON_UNKNOWN)]
 StoreError = Annotated[str, Read(_one_of(*ON_STORE_ERROR)), _enum(*ON_STORE_ERROR)]
 Policy = Annotated[str, Read(_one_of(*POLICIES)), _enum(*POLICIES)]
-Seconds = Annotated[float, Read(_seconds), _NUMBER]
+Seconds = Annotated[float, Read(_at_least_0("seconds as ")), _NUMBER]
+Backoff = Annotated[str, Read(_one_of(*BACKOFFS)), _enum(*BACKOFFS)]
+Jitter = Annotated[str, Read(_one_of(*JITTERS)), _enum(*JITTERS)]
 MaxQueue = Annotated[
     int | dict[int, int],
     Read(_max_queue),
@@ -300,7 +303,6 @@ ScopeLabels = Annotated[
     WithJsonSchema({"type": "object", "additionalProperties": {"type": ["string", "integer"]}}),
 ]
 Flag = Annotated[bool, Read(_flag), WithJsonSchema({"type": "boolean"})]
-Option = Annotated[str | float | bool, Read(_option), WithJsonSchema({"type": ["string", "number", "boolean"]})]
 ProviderName = Annotated[
     str,
     Read(_matching(r"[\w.-]+", "use letters, digits, '.', '_' and '-' only, as in 'openai'")),
