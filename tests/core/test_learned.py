@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent_rate_limiter import Budget, Estimate, Limit, MultiProviderLimiter, Provider, RateLimiter, Usage
-from agent_rate_limiter.learning.sizes import Counted, Sizes
+from agent_rate_limiter.learning.tallies import Counted, Sizes
 from agent_rate_limiter.stores.memory import MemoryStore
 from agent_rate_limiter.testing import ManualClock
 

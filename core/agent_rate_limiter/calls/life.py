@@ -77,7 +77,7 @@ class Calls:
         self.chooser = chooser
         self._sick, self._timed = chooser.health.sick_ones, chooser.times_calls  # looked at on every call's way
         self._alerts = alerts
-        self.learned = Learned(engine.store.recall, engine.store.remember)
+        self.learned = Learned(engine.recall, engine.store.remember)
         self._router = Router(
             declared, engine.store.bucket, costs, alerts, quotes, self.learned, passing=engine.passing
         )
@@ -319,9 +319,13 @@ class Calls:
         route = self._router.find(target, scope)
         if route is None:
             self._router.check_price(target)
-            self.learned.load(target)
+            self._recall(target)
             route = self.engine.read(lambda now: self._router.compile(target, scope, now))
         return route
+
+    def _recall(self, target: Target) -> None:
+        """Have what was learned of a target at hand."""
+        self.learned.load(target)
 
     def forget_scope(self, name: str) -> None:
         """A scope with limits of its own is over."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from agent_rate_limiter.admission import Bucket, Refusal
@@ -12,7 +13,7 @@ from agent_rate_limiter.calls.routing import Route
 from agent_rate_limiter.calls.standing import NEW, Standing
 from agent_rate_limiter.checks import check_timeout
 from agent_rate_limiter.decision import Decision
-from agent_rate_limiter.engine.drivers import wait_in_loop, wait_in_thread
+from agent_rate_limiter.engine.drivers import wait_in_loop, wait_in_thread, work_in_background
 from agent_rate_limiter.engine.engine import CLOSED
 from agent_rate_limiter.engine.port import Hold, Rule
 from agent_rate_limiter.engine.queue import Waiter
@@ -71,6 +72,8 @@ class SharedCalls(Calls):
     ) -> Reservation:
         """Admit when the store does, letting the event loop run."""
         patience = None if timeout is None else check_timeout(timeout)
+        if target not in self.learned.loaded:
+            await work_in_background(self.engine, partial(self.learned.load, target))
         route, waiter = self._asking(target, estimate, priority, patience, standing)
         return self._conclude(route, estimate, await wait_in_loop(self.engine, waiter), quiet=standing.quiet)
 
@@ -94,6 +97,12 @@ class SharedCalls(Calls):
         if self.events.listening and not standing.quiet:
             self.engine.hear_of(waiter, lambda refusal, now: self._has_to_wait(route, refusal, now))
         return route, waiter
+
+    def _recall(self, target: Target) -> None:
+        """In an event loop, others do it: whoever cannot await it, begins without."""
+        if target not in self.learned.loaded:
+            load = partial(self.learned.load, target)
+            load() if self.engine.may_block() else self.engine.background(load)
 
     def _has_to_wait(self, route: Route, refusal: Refusal, now: int) -> None:
         decision = decision_of(route.target, refusal, now)

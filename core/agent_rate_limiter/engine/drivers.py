@@ -11,13 +11,21 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from threading import Lock, get_ident
-from typing import cast
+from typing import Protocol, cast
 
 from agent_rate_limiter.engine.engine import Engine
 from agent_rate_limiter.engine.queue import Waiter
 
 _LONGEST_SLEEP = 86_400.0
 """Seconds; a lock's time-out cannot be as long as a deadline may be."""
+
+
+class Background(Protocol):
+    """An engine that has somebody who may block."""
+
+    def background(self, work: Callable[[], object]) -> None:
+        """Have something done."""
+        ...
 
 
 def wait_in_thread(engine: Engine, waiter: Waiter) -> Waiter:
@@ -58,6 +66,26 @@ async def wait_in_loop(engine: Engine, waiter: Waiter) -> Waiter:
     finally:
         tasks.leave()
     return waiter
+
+
+async def work_in_background(engine: Background, work: Callable[[], object]) -> None:
+    """Await something that blocks."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[None] = loop.create_future()
+
+    def ring() -> None:
+        if not future.done():
+            future.set_result(None)
+
+    def done() -> None:
+        try:
+            work()
+        finally:
+            with suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(ring)
+
+    engine.background(done)
+    await future
 
 
 def _ring(bell: Lock) -> bool:

@@ -218,6 +218,10 @@ class Engine:
     def refresh(self, buckets: Callable[[], Iterable[Bucket]]) -> None:
         """Have the copies of these limits' states brought up to date, where they are copies."""
 
+    def recall(self, key: str) -> str | None:
+        """Return the text that is remembered under a key; it may do I/O."""
+        return self.store.recall(key)
+
     @property
     def pauses(self) -> Engine:
         """Where backoffs wait."""

@@ -20,7 +20,6 @@ from agent_rate_limiter.engine.engine import Engine
 from agent_rate_limiter.engine.loss import Loss
 from agent_rate_limiter.engine.outbox import Outbox, Parcel
 from agent_rate_limiter.engine.port import Answer, Clock, Rule, SharedStore, Store, VirtualClock
-from agent_rate_limiter.engine.queue import WaitQueue
 from agent_rate_limiter.engine.shared_room import SharedRoom, Wishes
 from agent_rate_limiter.engine.store_clock import StoreClock
 from agent_rate_limiter.engine.verdicts import obey
@@ -29,8 +28,10 @@ from agent_rate_limiter.errors import StoreUnavailable
 _MOST_READ = 500
 """Limits that a report asks the store about."""
 _NEVER = 1 << 62
+_TURNS = 4
+"""Batches that a thread sends, for others as well, before it looks after itself, and the courier goes on."""
 _log = logging.getLogger("agent_rate_limiter")
-_MEMBER_LEASE = 10_000
+MEMBER_LEASE = 10_000
 """Milliseconds after which a process that was not heard of counts as dead: its slots come back."""
 
 
@@ -103,7 +104,7 @@ class Exchange(Engine):
         self._pauses = Engine(known, clock, lease=lease, ageing=ageing)
         self._shared = store
         self._ageing = ageing
-        self._member_lease = min(lease, _MEMBER_LEASE)
+        self._member_lease = min(lease, MEMBER_LEASE)
         self.clock_wakes = isinstance(clock, VirtualClock)
         if isinstance(clock, VirtualClock):
             self._wakers["clock"] = clock.waker(self.advance)
@@ -123,7 +124,6 @@ class Exchange(Engine):
         self._none_expires_before = 0
         self._kept: set[int] = set()  # holds that the store keeps a record of
         self._dropped.clear()
-        self._listening = False
         self._beaten_at = 0
         self._looked_at = 0
         self._planned = _NEVER  # when the courier comes by itself
@@ -169,79 +169,17 @@ class Exchange(Engine):
         if self.clock_wakes or (urgent and self.may_block()):
             self.pump()
         if not self.clock_wakes and (self._outbox.wishes or self._room.waiting or self.unsent or self._oversleeps()):
-            if self._courier is None:
-                self._courier = self.hire()
-            self._courier(urgent=urgent)
+            self._call_courier(urgent=urgent)
+
+    def _call_courier(self, *, urgent: bool) -> None:
+        if self._courier is None:
+            self._courier = self.hire()
+        self._courier(urgent=urgent)
 
     def _oversleeps(self) -> bool:
         """Whether the courier, if there is one, would come too late for the next chore: it has not heard of it."""
         at = self._next_chore()
         return at is not None and at < self._planned
-
-    def pump(self) -> bool:
-        """Send what is noted, until nothing is; unless somebody else is at it. False when the store is lost."""
-        while self._io.acquire(blocking=False):
-            try:
-                while self._due_out():
-                    answered = self._exchange()
-                    self.outside()
-                    if not answered:
-                        return False
-            finally:
-                self._io.release()
-            if not self._due_out():
-                break
-        return True
-
-    def _listen(self) -> None:
-        """Have the store say when it is our turn somewhere."""
-        myself = ref(self)
-
-        def heard(key: str) -> bool:
-            engine = myself()
-            if engine is not None and key:
-                engine.our_turn(key)
-            return engine is not None
-
-        self._listening = True
-        self._shared.listen(self._outbox.member, heard)
-
-    def our_turn(self, key: str) -> None:
-        """There is room for our head in a limit's line."""
-        with self._lock:
-            for queue in self._line.queues():
-                if queue.bucket.key == key:
-                    self._refresh(queue)
-        self.deliver()
-
-    def chores(self) -> int:
-        """Do what nobody asked for: say that we are alive, look for room, try a lost store. Return when next."""
-        with self._lock:
-            self._clear_up(self.clock.now())
-            look = self._room.waiting > 0 and self.loss.since is None
-            self._looked_at = self.clock.now()
-        if look:
-            self._look()
-            if not self._listening:
-                self._listen()
-        self.pump()
-        self._run_errands()
-        with self._lock:
-            self._planned = self._next_chore() or self.clock.now() + _MEMBER_LEASE
-            if self._live:
-                self._planned = min(self._planned, self._none_expires_before)
-            return self._planned
-
-    def _run_errands(self) -> None:
-        errands = self._known.errands
-        while errands and self.loss.since is None:
-            key, text = errands.popitem()
-            try:
-                with self._io:
-                    self._shared.remember(key, text)
-            except StoreUnavailable:
-                errands.setdefault(key, text)
-                return
 
     def _next_chore(self) -> int | None:
         if self.loss.since is not None:
@@ -250,6 +188,22 @@ class Exchange(Engine):
         if self._room.waiting and self._shared.look_every and not self.clock_wakes:
             return min(beat, self._looked_at + self._shared.look_every)
         return beat if self._kept or self._room.waiting else None
+
+    def pump(self) -> bool:
+        """Send what is noted, for a few turns; unless somebody else is at it. False when the store is lost."""
+        turns = _TURNS
+        while turns and self._due_out() and self._io.acquire(blocking=False):
+            try:
+                answered = self._exchange()
+            finally:
+                self._io.release()
+            self.outside()
+            if not answered:
+                return False
+            turns -= not self.clock_wakes
+        if not turns and self._courier is not None:
+            self._courier(urgent=True)
+        return True
 
     def _due_out(self) -> bool:
         now = self.clock.now()
@@ -288,25 +242,6 @@ class Exchange(Engine):
                 self._line.recall_all(self.clock.now())
             self._rearm()
         return True
-
-    def _look(self) -> None:
-        """Hear whether anybody gave back what our heads wait for."""
-        if not self._io.acquire(blocking=False):
-            return
-        try:
-            keys = self._shared.changed()
-        except StoreUnavailable:
-            return  # the next batch finds out
-        finally:
-            self._io.release()
-        with self._lock:
-            wanted = None if keys is None else set(keys)
-            for queue in self._line.queues():
-                if wanted is None or queue.bucket.key in wanted:
-                    self._refresh(queue)
-
-    def _refresh(self, queue: WaitQueue) -> None:
-        self._outbox.read([queue.bucket], lambda _, now: self._line.reconsider(queue, now))
 
     # -- answers, under the lock ---------------------------------------------------------------------------
 

@@ -11,10 +11,10 @@ from typing import Any, Protocol
 
 from agent_rate_limiter.admission import Bucket, Path, Refusal
 from agent_rate_limiter.engine.engine import CLOSED
-from agent_rate_limiter.engine.exchange import Exchange
 from agent_rate_limiter.engine.port import Correct, Hold, Leave, Rule, Stand, Write
 from agent_rate_limiter.engine.queue import Waiter, WaitQueue
 from agent_rate_limiter.engine.shared_room import Wishes
+from agent_rate_limiter.engine.upkeep import Upkeep
 from agent_rate_limiter.engine.verdicts import merged, refusal_of, translated
 from agent_rate_limiter.engine.wishes import Asked, Ended
 from agent_rate_limiter.errors import LimiterClosed, ReservationError
@@ -29,7 +29,7 @@ class Grown(Protocol):
         ...
 
 
-class SharedEngine(Exchange):
+class SharedEngine(Upkeep):
     """As Engine, for a store that other processes draw on, too."""
 
     def _begin(self) -> None:

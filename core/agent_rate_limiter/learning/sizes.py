@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from random import Random
 from threading import Lock
 from typing import Any, cast
 
+from agent_rate_limiter.learning.tallies import ENOUGH, MEMORY, Counted, Mean, Sizes
 from agent_rate_limiter.limits import Target
 from agent_rate_limiter.usage import Estimate, Usage
 
@@ -23,16 +24,8 @@ _log = logging.getLogger("agent_rate_limiter")
 
 _QUANTILE = 0.9
 """Of ten calls, so many need no more output than is reserved; budgets and `max_tokens` limits reserve the worst."""
-_ENOUGH = 8
-"""Calls after which what was learned is used."""
-_MEMORY = 400
-"""Calls after which older ones weigh half."""
-_PACE = 0.05
-"""The weight of a new call in what is learned of the input, once there are many."""
-_FARTHEST = 5.0
-"""Nobody's tokenizer is further from the rule of thumb than this; what is has another cause."""
 _SAMPLED = 24
-"""Of so many calls, one is learned from, at random, once there were `_MEMORY` of them: so it costs next to nothing."""
+"""Of so many calls, one is learned from, at random, once there were `MEMORY` of them: so it costs next to nothing."""
 _CALLERS = 512
 """Callers (a model and an agent) that are kept."""
 _REMEMBERED = 64
@@ -75,81 +68,6 @@ class EstimateStatus:
         return f"{self.target}{who}: {self.calls:,} calls{given}{produced}"
 
 
-class Mean:
-    """A running mean that forgets: exact at first, then new values weigh a twentieth."""
-
-    __slots__ = ("count", "value")
-
-    def __init__(self, value: float = 0.0, count: int = 0) -> None:
-        self.value = value
-        self.count = count
-
-    def add(self, value: float) -> None:
-        """Take in one more."""
-        self.count += 1
-        self.value += (value - self.value) * max(_PACE, 1 / self.count)
-
-
-class Sizes:
-    """How often each size came, in eighths of an octave: at most an eighth off, and a few hundred numbers at most."""
-
-    __slots__ = ("counts", "total")
-
-    def __init__(self, counts: Mapping[int, int] | None = None) -> None:
-        self.counts: dict[int, int] = dict(counts or {})
-        self.total = sum(self.counts.values())
-
-    def add(self, size: int) -> None:
-        """Take in one more; the older ones weigh less and less."""
-        shift = max(0, size.bit_length() - 4)
-        place = 8 * shift + (size >> shift)
-        self.counts[place] = self.counts.get(place, 0) + 1
-        self.total += 1
-        if self.total >= _MEMORY:
-            self.counts = {place: count // 2 for place, count in self.counts.items() if count > 1}
-            self.total = sum(self.counts.values())
-
-    def quantile(self, share: float) -> int:
-        """The size that this share of them does not exceed, rounded up; 0 when there are none."""
-        missing = share * self.total
-        for place in sorted(self.counts):
-            missing -= self.counts[place]
-            if missing <= 1e-9:  # noqa: PLR2004 - of rounding
-                shift = max(0, (place - 8) // 8)
-                return ((place - 8 * shift + 1) << shift) - 1
-        return 0
-
-
-class Counted:
-    """How many tokens a model counts, in terms of what is guessed from a text."""
-
-    __slots__ = ("counted", "error", "guessed")
-
-    def __init__(self, counted: Mean | None = None, guessed: Mean | None = None, error: Mean | None = None) -> None:
-        self.counted = counted or Mean()
-        self.guessed = guessed or Mean()
-        self.error = error or Mean()
-
-    @property
-    def ratio(self) -> float | None:
-        """What is counted for each token guessed; None while too little is known."""
-        if self.counted.count < _ENOUGH or not self.guessed.value:
-            return None
-        return min(_FARTHEST, max(1 / _FARTHEST, self.counted.value / self.guessed.value))
-
-    def corrected(self, guess: int) -> int:
-        """A guess, as the model is likely to count it."""
-        ratio = self.ratio
-        return guess if ratio is None else round(guess * ratio)
-
-    def add(self, guess: int, counted: int) -> None:
-        """Take in one call; longer texts weigh more."""
-        if guess and counted:
-            self.error.add(abs(self.corrected(guess) - counted) / counted)
-            self.counted.add(counted)
-            self.guessed.add(guess)
-
-
 class Caller:
     """What one caller of one model uses.
 
@@ -185,8 +103,14 @@ class Caller:
             self.error.add(abs(reserved - used) / used)
             self.within.add(used <= reserved)
         self.take(used)
-        if self.sizes.total > _MEMORY // 4:
+        if self.sizes.total > MEMORY // 4:
             self.skip = int(_dice.random() * 2 * _SAMPLED)  # no pattern in the calls may be hit
+
+    def begin_with(self, known: Caller) -> None:
+        """Take over what was known all along: calls were made before it was heard."""
+        if self.sizes.total < known.sizes.total:
+            self.sizes, self.error, self.within, self.usual = known.sizes, known.error, known.within, known.usual
+        self.input.begin_with(known.input)
 
     def take(self, used: int) -> None:
         """Take in the size of one answer; that some have none says nothing of the others."""
@@ -194,7 +118,7 @@ class Caller:
         if not used:
             return
         self.sizes.add(used)
-        if self.sizes.total >= _ENOUGH:
+        if self.sizes.total >= ENOUGH:
             self.usual = self.sizes.quantile(_QUANTILE)
 
     def status(self) -> EstimateStatus:
@@ -222,24 +146,29 @@ class Learned:
     def __init__(self, recall: Callable[[str], str | None], remember: Callable[[str, str], None]) -> None:
         self._recall, self._remember = recall, remember
         self._callers: OrderedDict[tuple[Target, str], Caller] = OrderedDict()
-        self._loaded: set[Target] = set()
+        self.loaded: set[Target] = set()  # of these it is known by now, or asked at this moment
         self._changed: set[Target] = set()
         self._saved_at = 0
         self._lock = Lock()
 
     def load(self, target: Target) -> None:
         """Recall what is known of a model, once. It may do I/O: never under a lock, nor on a call's way."""
-        if target in self._loaded:
+        if target in self.loaded:
             return
-        self._loaded.add(target)
+        self.loaded.add(target)
         try:
             text = self._recall(_key(target))
-            known = _parsed(target, text) if text else ()
+            known = _parsed(target, text) if text else []
         except Exception:  # noqa: BLE001 - a store that fails, or a text that is not ours, costs only what was learned
             _log.warning("What was learned of %s cannot be recalled.", target, exc_info=True)
             return
         with self._lock:
-            self._callers.update({(target, caller.agent): caller for caller in known})
+            for caller in known:
+                mine = self._callers.setdefault((target, caller.agent), caller)
+                if mine is not caller:
+                    mine.begin_with(caller)
+            for caller in self._of(target) if known else ():
+                caller.usual = caller.usual or self._model(target).usual
 
     def caller(self, target: Target, agent: str) -> Caller:
         """Return a caller, made on first use: it begins with what is known of the model."""
@@ -338,7 +267,7 @@ def _parsed(target: Target, text: str) -> list[Caller]:
         caller.sizes = Sizes({int(place): int(count) for place, count in row["sizes"]})
         caller.error, caller.within = (Mean(*pair) for pair in row["error"])
         model = callers[0].usual if callers else 0
-        caller.usual = caller.sizes.quantile(_QUANTILE) if caller.sizes.total >= _ENOUGH else model
+        caller.usual = caller.sizes.quantile(_QUANTILE) if caller.sizes.total >= ENOUGH else model
         caller.longest = caller.sizes.quantile(1.0) if caller.sizes.total else None
         callers.append(caller)
     return callers

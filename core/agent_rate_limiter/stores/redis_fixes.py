@@ -9,7 +9,10 @@ _FIXES = (
     (("OutOfMemory", "OOM"), "Give the server more memory, or let it evict other keys."),
     (("CERTIFICATE_VERIFY_FAILED",), "Name who signed its certificate: ?ssl_ca_certs=/path/to/ca.pem."),
     (("closed by server", "reset by peer"), "Is it going down? Or, where it speaks TLS, write rediss for redis."),
-    (("unknown command 'EVALSHA'",), "That is a Sentinel: write redis+sentinel://host:26379/service."),
+    (
+        ("unknown command 'EVALSHA'", "unknown command 'GET'"),
+        "That is a Sentinel: write redis+sentinel://host:26379/service.",
+    ),
     (("MasterNotFound",), "A failover takes some seconds; if it stays so, look at the service's name."),
     (("Cluster mode is not enabled",), "That server is alone: write redis for redis+cluster."),
     (("Moved",), "That is one of a Cluster's nodes: write redis+cluster for redis."),
