@@ -181,7 +181,7 @@ def test_texts_wait_for_a_lost_store(tmp_path: Path) -> None:
 def test_a_process_that_does_nothing_but_hold_a_slot_says_that_it_lives(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exchange, "_MEMBER_LEASE", 90)
+    monkeypatch.setattr(exchange, "MEMBER_LEASE", 90)
     limiter = RateLimiter(concurrency=1, store=f"sqlite:///{tmp_path / 'limits.db'}")
     held = limiter.acquire()
     engine = cast("Any", limiter._calls.engine)
