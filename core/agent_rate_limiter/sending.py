@@ -7,8 +7,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, aclosing, closing, nullcontext
+from dataclasses import replace
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar, cast
+
+from agent_rate_limiter.checks import check_priority, check_timeout
+from agent_rate_limiter.errors import ConfigError
 
 if TYPE_CHECKING:
     from agent_rate_limiter.calls.attempts import Attempts
@@ -20,6 +24,32 @@ T = TypeVar("T")
 T_contra = TypeVar("T_contra", contravariant=True)
 Read = Callable[[Any], "Usage | None"]
 """Finds the usage in a result; None charges the estimate."""
+
+
+def check_terms(limiter: object, *, priority: int | None = None, timeout: float | None = None) -> None:
+    """Refuse now, and not at the first call, what makes no sense.
+
+    Raises:
+        ConfigError: it is no limiter, no priority, or no timeout.
+    """
+    if not hasattr(limiter, "attempts"):
+        raise ConfigError(f"limiter is {limiter!r}: give a RateLimiter or a MultiProviderLimiter.")
+    if priority is not None:
+        check_priority(priority)
+    if timeout is not None:
+        check_timeout(timeout)
+
+
+def with_input(call: Reservation, usage: Usage | None) -> Usage | None:
+    """Return a usage that is guessed by what came out, with what went in: as it was estimated.
+
+    Args:
+        call: whose.
+        usage: one that is stated stays as it is.
+    """
+    if usage is None or usage.exact or usage.input_tokens:
+        return usage
+    return replace(usage, input_tokens=call.estimate.input_tokens)
 
 
 class Meter(Protocol[T_contra]):
@@ -194,7 +224,7 @@ class _Tap(Generic[T]):
         """End the attempt; True when it is to be tried again."""
         usage = self._meter.usage(whole=False)
         if isinstance(error, GeneratorExit):  # maybe in a finalizer: nothing may be waited for
-            self._call.abandon(usage)
+            self._call.abandon(with_input(self._call, usage))
             return False
         if self._began and usage is not None:
             _settle(self._call, usage)
@@ -208,13 +238,13 @@ def _ended(attempts: Attempts, call: Reservation, result: object, read: Read) ->
     usage = read(result)
     if usage is None and (failure := call.refusal(result)) is not None:
         return not attempts.failed(call, failure)
-    call.settle(usage)
+    call.settle(with_input(call, usage))
     return True
 
 
 def _settle(call: Reservation, usage: Usage | None) -> None:
     if not call.done:  # as above
-        call.settle(usage)
+        call.settle(with_input(call, usage))
 
 
 def _closing(items: Any) -> AbstractContextManager[Any]:

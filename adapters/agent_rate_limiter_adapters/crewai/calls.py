@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from crewai.hooks.dispatch import HookAborted
 from crewai.llms import base_llm
@@ -14,7 +14,8 @@ from crewai.llms.base_llm import call_stop_override, call_stream_override
 from crewai.types.usage_metrics import UsageMetrics
 
 from agent_rate_limiter import AllTargetsFailed, RateLimiterError, Reservation, Usage
-from agent_rate_limiter.providers import FailureKind, read_failure, read_usage
+from agent_rate_limiter.providers import FailureKind, dialect, read_failure, read_usage
+from agent_rate_limiter.sending import with_input
 from agent_rate_limiter_adapters.crewai.errors import refusal
 from agent_rate_limiter_adapters.crewai.terms import Terms, estimate, labels
 
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from crewai.llms.base_llm import BaseLLM
 
     from agent_rate_limiter_adapters.crewai.llm import RateLimitedLLM
+
+
+T = TypeVar("T")
 
 
 class Attempt:
@@ -53,10 +57,12 @@ class Attempt:
         self.answered = True
         reservation.settle(_usage(told))
 
-    def end(self) -> None:
-        """The call has returned. An LLM that tells nothing is charged its estimate."""
+    def end(self, answer: object) -> None:
+        """The call has returned. Of an LLM that tells nothing, the text is counted."""
         if not self.reservation.done:
-            self.reservation.settle()
+            reader = dialect("generic").reader()
+            reader.feed({"delta": {"content": answer if isinstance(answer, str) else repr(answer)}})
+            self.reservation.settle(with_input(self.reservation, reader.usage))
 
 
 _NEVER_SENT = (HookAborted, getattr(base_llm, "LLMCallBlockedError", HookAborted), NotImplementedError)
@@ -64,6 +70,14 @@ _NEVER_SENT = (HookAborted, getattr(base_llm, "LLMCallBlockedError", HookAborted
 
 current: ContextVar[Attempt | None] = ContextVar("agent_rate_limiter_crewai_attempt", default=None)
 """The attempt that we are in."""
+
+
+def heard(answer: T) -> T:
+    """Note the answer of the attempt that we are in."""
+    attempt = current.get()
+    if attempt is not None:
+        attempt.end(answer)
+    return answer
 
 
 class Call:
@@ -111,7 +125,6 @@ class Call:
         try:
             with self._surroundings(), reservation.offered(), _without_retries():
                 yield self._llms[target]
-            attempt.end()
         except _NEVER_SENT:
             if not reservation.done:
                 reservation.cancel()

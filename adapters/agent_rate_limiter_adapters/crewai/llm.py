@@ -12,7 +12,8 @@ from crewai.llms.base_llm import BaseLLM
 from crewai.utilities.llm_utils import create_llm
 
 from agent_rate_limiter import ConfigError
-from agent_rate_limiter_adapters.crewai.calls import Call, asked_of, current
+from agent_rate_limiter.sending import check_terms
+from agent_rate_limiter_adapters.crewai.calls import Call, asked_of, current, heard
 from agent_rate_limiter_adapters.crewai.terms import Terms, estimate
 from agent_rate_limiter_adapters.crewai.twins import clone, twin_of
 
@@ -72,6 +73,7 @@ class RateLimitedLLM(Base):
         labels: Mapping[str, str] | None = None,
     ) -> None:
         del llm
+        check_terms(limiter, priority=priority, timeout=timeout)
         fallbacks = tuple(RateLimitedLLM(fallback, limiter) for fallback in fallback_llms)
         who = tuple(sorted((labels or {}).items()))
         self._terms = Terms(limiter, provider, priority, timeout, fallbacks, who)
@@ -87,7 +89,7 @@ class RateLimitedLLM(Base):
         call = Call(self, self._terms, asked)
         while True:
             with call.attempt(call.acquire()) as llm, asked_of(self, llm):
-                return _plain(llm).call(**asked)
+                return heard(_plain(llm).call(**asked))
 
     async def acall(self, *args: Any, **kwargs: Any) -> Any:
         """Ask the LLM, letting the event loop run. As `call`."""
@@ -95,7 +97,7 @@ class RateLimitedLLM(Base):
         call = Call(self, self._terms, asked)
         while True:
             with call.attempt(await call.acquire_async()) as llm, asked_of(self, llm):
-                return await _plain(llm).acall(**asked)
+                return heard(await _plain(llm).acall(**asked))
 
     def get_input_tokens_count(self, messages: Any, tools: Any = None, response_model: Any = None) -> int:
         """Estimate the tokens here; most LLMs would ask their provider, which is a request more for every call."""

@@ -65,9 +65,18 @@ def _limited_class(cls: Any, limited: Any) -> Any:
         "__annotations__": {"llm_type": str, "_terms": Any},
         "llm_type": _PREFIX,
         "_terms": PrivateAttr(default=None),
+        "__reduce__": _stay,
     }
     meta: Any = type(cls)
     return meta(cls.__name__, (limited, cls), fields)
+
+
+def _stay(twin: Any) -> Any:
+    """Refuse to be pickled."""
+    raise ConfigError(
+        f"A limited {type(twin).__name__} cannot be pickled: limit the original where it is unpickled, with a limiter "
+        "on the same store."
+    )
 
 
 def _prepare(twin: Any) -> None:

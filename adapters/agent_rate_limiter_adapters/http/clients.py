@@ -9,6 +9,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from agent_rate_limiter import ConfigError
+from agent_rate_limiter.sending import check_terms
 from agent_rate_limiter_adapters.http.elsewhere import Others
 from agent_rate_limiter_adapters.http.flow import Terms
 from agent_rate_limiter_adapters.http.targets import Destinations
@@ -64,6 +65,7 @@ def limited_client(
         others: where its calls can go besides.
         labels: asked at every call what it is labelled with, besides the scope's labels.
     """
+    check_terms(limiter, priority=priority, timeout=timeout)
     library = library_of(client)
     terms = Terms(library, limiter, destinations, priority, timeout, include_usage, others or Others(), labels)
     twin: C = _twin(client, terms)

@@ -16,8 +16,9 @@ from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackHandler
 from langchain_core.tracers.context import register_configure_hook
 
 from agent_rate_limiter import Attempts, ConfigError, Estimate, Reservation, Target
+from agent_rate_limiter.sending import check_terms, with_input
 from agent_rate_limiter_adapters.langchain.runs import runs_of
-from agent_rate_limiter_adapters.langchain.targets import Targets, chat_estimate, check_limiter, text_estimate, url_of
+from agent_rate_limiter_adapters.langchain.targets import Targets, chat_estimate, text_estimate, url_of
 from agent_rate_limiter_adapters.langchain.usage import counted_elsewhere, usage_of_run
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ class _Limits:
         timeout: float | None = None,
     ) -> None:
         super().__init__()
-        check_limiter(limiter)
+        check_terms(limiter, priority=priority, timeout=timeout)
         if mode not in MODES:
             raise ConfigError(f"mode is {mode!r}: it is one of {', '.join(MODES)}.")
         self.limiter = limiter
@@ -160,7 +161,7 @@ class _Limits:
         if counted_elsewhere(response):
             call.cancel()
         else:
-            call.settle(usage_of_run(response))
+            call.settle(with_input(call, usage_of_run(response)))
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **_: Any) -> None:
         """End the call; what its provider refused closes the target for everybody as long as it says."""
@@ -189,7 +190,7 @@ class RateLimitCallbackHandler(_Limits, BaseCallbackHandler):  # type: ignore[mi
     A callback sees a call's two ends and no more: it cannot try it again, nor send it elsewhere, and it does not see
     the SDK's own retries (set the model's `max_retries=0`). `rate_limited(model, limiter)` does all that; both
     together count a call once. Where a model does not say what a stream used (ChatOpenAI with a base_url and without
-    stream_usage=True), its estimate is charged. Embeddings have no callbacks: see RateLimitedEmbeddings.
+    stream_usage=True), its text is counted. Embeddings have no callbacks: see RateLimitedEmbeddings.
 
     Args:
         limiter: whose limits.

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from langchain_core.language_models import BaseChatModel
 
 from agent_rate_limiter import ConfigError, Reservation, Target
-from agent_rate_limiter.sending import send, send_async, stream, stream_async
+from agent_rate_limiter.sending import check_terms, send, send_async, stream, stream_async
 from agent_rate_limiter_adapters.langchain.sdk import switch_off_retries
-from agent_rate_limiter_adapters.langchain.targets import Targets, chat_estimate, check_limiter, url_of
+from agent_rate_limiter_adapters.langchain.targets import Targets, chat_estimate, url_of
 from agent_rate_limiter_adapters.langchain.usage import ChatMeter, usage_of_result
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def rate_limited(
     Raises:
         ConfigError: it is no chat model; or no configured provider fits it, or several do.
     """
-    check_limiter(limiter)
+    check_terms(limiter, priority=priority, timeout=timeout)
     if not isinstance(model, BaseChatModel):  # pyright: ignore[reportUnnecessaryIsInstance] - what users pass
         raise ConfigError(f"model is {_named(model)}: give a chat model of LangChain, such as ChatOpenAI(...).")
     targets = Targets(limiter, target=target, provider=provider)
@@ -156,8 +156,16 @@ def limited_class(cls: type[M], terms: Terms) -> type[M]:
 def _subclass(cls: type[M], fields: dict[str, Any]) -> type[M]:
     looks = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
     metaclass: Any = type(cls)
-    subclass: type[M] = metaclass(cls.__name__, (cls,), {**looks, **fields})
+    subclass: type[M] = metaclass(cls.__name__, (cls,), {**looks, "__reduce__": _stay, **fields})
     return subclass
+
+
+def _stay(model: Any) -> Any:
+    """Refuse to be pickled."""
+    raise ConfigError(
+        f"A limited {type(model).__name__} cannot be pickled: limit the original where it is unpickled, with a limiter "
+        "on the same store."
+    )
 
 
 def _class_of(model: BaseChatModel, limiter: AnyLimiter) -> Any:

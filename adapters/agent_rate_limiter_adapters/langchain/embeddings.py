@@ -11,9 +11,9 @@ from langchain_core.embeddings import Embeddings
 
 from agent_rate_limiter import ConfigError
 from agent_rate_limiter.providers import dialect
-from agent_rate_limiter.sending import send, send_async
+from agent_rate_limiter.sending import check_terms, send, send_async
 from agent_rate_limiter_adapters.langchain.sdk import replace_clients, switch_off_retries
-from agent_rate_limiter_adapters.langchain.targets import Targets, check_limiter, embedding_estimate, url_of
+from agent_rate_limiter_adapters.langchain.targets import Targets, embedding_estimate, url_of
 
 if TYPE_CHECKING:
     from agent_rate_limiter import Attempts, Target
@@ -54,7 +54,7 @@ class RateLimitedEmbeddings(Embeddings):
         timeout: float | None = None,
         chunk_size: int | None = None,
     ) -> None:
-        check_limiter(limiter)
+        check_terms(limiter, priority=priority, timeout=timeout)
         if not isinstance(embeddings, Embeddings):  # pyright: ignore[reportUnnecessaryIsInstance] - what users pass
             raise ConfigError(f"embeddings is {embeddings!r}: give embeddings of LangChain.")
         self.embeddings = copy.copy(embeddings)

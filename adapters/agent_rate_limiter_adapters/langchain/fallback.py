@@ -12,9 +12,9 @@ from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from pydantic import ConfigDict, Field, PrivateAttr
 
 from agent_rate_limiter import Attempts, ConfigError, Reservation, Target
-from agent_rate_limiter.sending import send, send_async, stream, stream_async
+from agent_rate_limiter.sending import check_terms, send, send_async, stream, stream_async
 from agent_rate_limiter_adapters.langchain.chat import can_stream, plain_copy
-from agent_rate_limiter_adapters.langchain.targets import Targets, chat_estimate, check_limiter, url_of
+from agent_rate_limiter_adapters.langchain.targets import Targets, chat_estimate, url_of
 from agent_rate_limiter_adapters.langchain.usage import ChatMeter, usage_of_result
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class FallbackChatModel(BaseChatModel):
     _targets: dict[Target, int] = PrivateAttr(default_factory=dict[Target, int])
 
     def __init__(self, models: Sequence[BaseChatModel], limiter: AnyLimiter, **fields: Any) -> None:
-        check_limiter(limiter)
+        check_terms(limiter, priority=fields.get("priority"), timeout=fields.get("timeout"))
         if not models:
             raise ConfigError("models is []: give at least one chat model.")
         copies = [plain_copy(model, limiter) for model in models]

@@ -16,9 +16,10 @@ from langgraph.channels.untracked_value import UntrackedValue
 from typing_extensions import NotRequired  # noqa: TC002 - LangGraph reads the annotations
 
 from agent_rate_limiter import AllTargetsFailed, BudgetExceeded, ConfigError, LimitExceeded, ScopeBudget
+from agent_rate_limiter.sending import check_terms
 from agent_rate_limiter_adapters.langchain.chat import is_limited_by, rate_limited
 from agent_rate_limiter_adapters.langchain.fallback import FallbackChatModel
-from agent_rate_limiter_adapters.langchain.targets import Targets, check_limiter
+from agent_rate_limiter_adapters.langchain.targets import Targets
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -92,13 +93,13 @@ class RateLimitMiddleware(AgentMiddleware[RateLimitState, Any, Any]):
         **labels: Any,
     ) -> None:
         super().__init__()
-        check_limiter(limiter)
+        check_terms(limiter, priority=priority, timeout=timeout)
         if on_budget not in ENDINGS:
             raise ConfigError(f"on_budget is {on_budget!r}: it is one of {', '.join(ENDINGS)}.")
         for budget in (run_budget, thread_budget):
             if budget is not None:
                 ScopeBudget(budget)
-        with limiter.scope(priority=priority, **labels):  # refuse labels and priorities that make no sense
+        with limiter.scope(**labels):  # refuse labels that make no sense
             Targets(limiter, target=target, provider=provider)
         self._limiter = limiter
         self._run_budget = run_budget

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from langchain_core.rate_limiters import BaseRateLimiter
 
 from agent_rate_limiter import Estimate, LimitExceeded, Target
-from agent_rate_limiter_adapters.langchain.targets import check_limiter
+from agent_rate_limiter.sending import check_terms
 
 if TYPE_CHECKING:
     from agent_rate_limiter import Attempts, Reservation
@@ -33,7 +33,7 @@ class LimiterRateLimiter(BaseRateLimiter):
     def __init__(
         self, limiter: AnyLimiter, target: str | Target, *, priority: int | None = None, timeout: float | None = None
     ) -> None:
-        check_limiter(limiter)
+        check_terms(limiter, priority=priority, timeout=timeout)
         asked = Target.parse(target)
         self.limiter = limiter
         self._target = limiter.target_for(asked.provider, asked.model)

@@ -15,10 +15,10 @@ from pydantic import BaseModel
 
 from agent_rate_limiter import ConfigError, Estimate, Usage
 from agent_rate_limiter.providers import dialect, read_usage
-from agent_rate_limiter.sending import send, send_async, stream, stream_async
+from agent_rate_limiter.sending import check_terms, send, send_async, stream, stream_async
 from agent_rate_limiter_adapters.langchain.chat import rate_limited
 from agent_rate_limiter_adapters.langchain.sdk import switch_off_retries
-from agent_rate_limiter_adapters.langchain.targets import Targets, check_limiter, text_estimate, url_of
+from agent_rate_limiter_adapters.langchain.targets import Targets, text_estimate, url_of
 from agent_rate_limiter_adapters.langchain.usage import counted_elsewhere, total_usage, usage_of_run
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class RateLimitedRunnable(Runnable[Any, Any]):
         priority: int | None = None,
         timeout: float | None = None,
     ) -> None:
-        check_limiter(limiter)
+        check_terms(limiter, priority=priority, timeout=timeout)
         if not isinstance(runnable, Runnable):  # pyright: ignore[reportUnnecessaryIsInstance] - what users pass
             raise ConfigError(f"runnable is {runnable!r}: give a Runnable of LangChain.")
         if target is None and not isinstance(runnable, BaseLLM):
@@ -189,6 +189,12 @@ def limited_chain(runnable: R, limiter: AnyLimiter, **options: Any) -> R:
     limited: R = _swapped(runnable, limiter, options)
     if limited is runnable:
         kind = type(runnable)
+        if kind.__name__ == "_ConfigurableModel":
+            raise ConfigError(
+                "client is what init_chat_model() returns where fields are configurable: it makes a model for each "
+                "call. Name the model and no fields, give RateLimitCallbackHandler(limiter) as a callback, or give an "
+                "agent RateLimitMiddleware(limiter)."
+            )
         raise ConfigError(
             f"client is a {kind.__module__}.{kind.__qualname__} in which no model can be seen: wrap the model before "
             "you build it (limiter.wrap(model)), give an agent RateLimitMiddleware(limiter), or say where its calls "

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-from agent_rate_limiter import ConfigError, Estimate, Target
+from agent_rate_limiter import Estimate, Target
 from agent_rate_limiter.providers import dialect
 from agent_rate_limiter_adapters.http import Destinations
 
@@ -113,9 +113,3 @@ def _shown(message: BaseMessage) -> dict[str, Any]:
     shown: dict[str, Any] = {"role": message.type, "content": message.content}
     calls: Any = getattr(message, "tool_calls", None)
     return {**shown, "tool_calls": calls} if calls else shown
-
-
-def check_limiter(limiter: object) -> None:
-    """Raise a ConfigError for what is no limiter."""
-    if not hasattr(limiter, "attempts"):
-        raise ConfigError(f"limiter is {limiter!r}: give a RateLimiter or a MultiProviderLimiter.")

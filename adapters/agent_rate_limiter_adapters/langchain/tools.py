@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from langchain_core.tools import StructuredTool
 
 from agent_rate_limiter import Estimate, RateLimiter, Target
-from agent_rate_limiter_adapters.langchain.targets import check_limiter
+from agent_rate_limiter.sending import check_terms
 
 if TYPE_CHECKING:
     from agent_rate_limiter import Advice
@@ -39,7 +39,7 @@ def budget_tool(
     Raises:
         ConfigError: the target is missing or not configured.
     """
-    check_limiter(limiter)
+    check_terms(limiter)
 
     def advice(input_tokens: int = 0, max_output_tokens: int = 0) -> Advice:
         estimate = Estimate(input_tokens=input_tokens, max_output_tokens=max_output_tokens)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,16 +18,18 @@ if TYPE_CHECKING:
 
 
 def usage_of_result(result: ChatResult) -> Usage | None:
-    """The usage of a chat model's result: each generation states that of the whole call."""
+    """The usage of a chat model's result: each generation states that of the whole call, or else is counted."""
     stated = (_stated(generation) for generation in result.generations)
-    return next((usage for usage in stated if usage is not None), None) or _of_output(result.llm_output)
+    found = next((usage for usage in stated if usage is not None), None) or _of_output(result.llm_output)
+    return found or _seen(result.generations)
 
 
 def usage_of_run(response: LLMResult) -> Usage | None:
     """The usage of a run, as its end tells it: of a chat model, or of a completion."""
-    generations = (generation for batch in response.generations for generation in batch)
+    generations = [generation for batch in response.generations for generation in batch]
     stated = (_stated(generation) for generation in generations if isinstance(generation, ChatGeneration))
-    return next((usage for usage in stated if usage is not None), None) or _of_output(response.llm_output)
+    found = next((usage for usage in stated if usage is not None), None) or _of_output(response.llm_output)
+    return found or _seen(generations)
 
 
 def counted_elsewhere(response: LLMResult) -> bool:
@@ -74,6 +76,15 @@ class ChatMeter:
 def _stated(generation: Any) -> Usage | None:
     metadata = getattr(generation.message, "usage_metadata", None)
     return None if metadata is None else read_usage(metadata)
+
+
+def _seen(generations: Iterable[Any]) -> Usage | None:
+    """A guess by what has come, where nothing is stated; None when nothing has."""
+    reader = dialect("generic").reader()
+    for generation in generations:
+        message = getattr(generation, "message", None)
+        reader.feed({"delta": {"content": generation.text, "tool_calls": getattr(message, "tool_calls", None)}})
+    return reader.usage
 
 
 def _of_output(output: Mapping[str, Any] | None) -> Usage | None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from agent_rate_limiter import MultiProviderLimiter, RateLimiter
     from agent_rate_limiter_adapters.llamaindex.fallback import FallbackLLM as FallbackLLM
+    from agent_rate_limiter_adapters.llamaindex.processes import Make
 
 L = TypeVar("L", bound="BaseLLM")
 E = TypeVar("E", bound="BaseEmbedding")
@@ -40,6 +41,7 @@ def rate_limited(
     priority: int | None = None,
     timeout: float | None = None,
     include_usage: bool = True,
+    in_workers: Make | None = None,
 ) -> L:
     """Return a limited twin of an LLM, of the same class; the original stays as it is.
 
@@ -50,7 +52,7 @@ def rate_limited(
 
     Retries are the limiter's: the twin's `max_retries` is 0. A stream keeps the labels of the place where it was asked
     for; one that is never read costs nothing. Calls are labelled with LlamaIndex's `instrument_tags`, and with `run`,
-    the workflow's run id. A pickled twin can be unpickled in the process whose limiter limits it.
+    the workflow's run id.
 
     Args:
         llm: any LLM of LlamaIndex or a user's own; of a structured LLM, the one inside is limited.
@@ -60,6 +62,8 @@ def rate_limited(
         timeout: seconds a call may wait; None waits for ever.
         include_usage: ask chat streams of OpenAI-like APIs to state their usage; where none is stated, the text is
             counted.
+        in_workers: a function of a module, which makes the limiter of other processes that the model is pickled to (a
+            pipeline's workers), on the same store; None lets it make no calls there.
 
     Raises:
         ConfigError: it is no LLM; no configured provider fits, or several do; or another limiter limits it already.
@@ -68,7 +72,14 @@ def rate_limited(
     from llama_index.core.llms.structured_llm import StructuredLLM
 
     _check("llm", llm, BaseLLM, "an LLM of LlamaIndex")
-    limits = Limits(limiter, provider=provider, priority=priority, timeout=timeout, include_usage=include_usage)
+    limits = Limits(
+        limiter,
+        provider=provider,
+        priority=priority,
+        timeout=timeout,
+        include_usage=include_usage,
+        in_workers=in_workers,
+    )
     if isinstance(llm, StructuredLLM):
         return llm.model_copy(update={"llm": twin_of(llm.llm, limits)})
     twin: L = twin_of(llm, limits)
@@ -82,6 +93,7 @@ def rate_limited_embedding(
     provider: str | None = None,
     priority: int | None = None,
     timeout: float | None = None,
+    in_workers: Make | None = None,
 ) -> E:
     """Return a limited twin of an embedding model, of the same class; the original stays as it is.
 
@@ -94,6 +106,8 @@ def rate_limited_embedding(
         provider: the name of the provider that its calls go to; None finds it by its address, else by its integration.
         priority: lower goes first; None takes the scope's.
         timeout: seconds a request may wait; None waits for ever.
+        in_workers: a function of a module, which makes the limiter of other processes that the model is pickled to (a
+            pipeline's workers), on the same store; None lets it make no calls there.
 
     Raises:
         ConfigError: it is none; no configured provider fits, or several do; or another limiter limits it already.
@@ -101,7 +115,8 @@ def rate_limited_embedding(
     from llama_index.core.base.embeddings.base import BaseEmbedding
 
     _check("embed_model", embed_model, BaseEmbedding, "an embedding model of LlamaIndex")
-    twin: E = twin_of(embed_model, Limits(limiter, provider=provider, priority=priority, timeout=timeout))
+    limits = Limits(limiter, provider=provider, priority=priority, timeout=timeout, in_workers=in_workers)
+    twin: E = twin_of(embed_model, limits)
     return twin
 
 

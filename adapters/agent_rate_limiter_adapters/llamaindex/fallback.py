@@ -17,8 +17,9 @@ from pydantic import PrivateAttr, SerializeAsAny
 from agent_rate_limiter import ConfigError
 from agent_rate_limiter_adapters.llamaindex.endpoints import Method, Through, both
 from agent_rate_limiter_adapters.llamaindex.limits import CLIENTS, Call, Limits
+from agent_rate_limiter_adapters.llamaindex.processes import Make, limiter_named, name_of
 from agent_rate_limiter_adapters.llamaindex.targets import kind_of
-from agent_rate_limiter_adapters.llamaindex.twins import limiter_named, limits_of, name_of, unlimit
+from agent_rate_limiter_adapters.llamaindex.twins import limits_of, unlimit
 
 if TYPE_CHECKING:
     from llama_index.core.base.llms.types import LLMMetadata
@@ -70,6 +71,7 @@ class FallbackLLM(FunctionCallingLLM):
         priority: lower goes first; None takes the scope's.
         timeout: seconds a call may wait, all attempts together; None waits for ever.
         include_usage: ask chat streams of OpenAI's integrations to state their usage; else their text is counted.
+        in_workers: as for `rate_limited`.
 
     Raises:
         ConfigError: there are no LLMs, two have the same target, or one's provider or model is not configured. Calls
@@ -89,10 +91,12 @@ class FallbackLLM(FunctionCallingLLM):
         priority: int | None = None,
         timeout: float | None = None,
         include_usage: bool = True,
+        in_workers: Make | None = None,
     ) -> None:
         if not llms or not all(isinstance(llm, LLM) for llm in llms):
             raise ConfigError(f"llms is {llms!r}: give a list of LLMs, at least one.")
         terms: dict[str, Any] = {"priority": priority, "timeout": timeout, "include_usage": include_usage}
+        terms["in_workers"] = in_workers
         several = [_named(llm, limiter, terms) for llm in llms]
         super().__init__(llms=[_alone(llm, include_usage=include_usage) for llm in llms])
         targets: list[Target] = [limits.place(llm).target for limits, llm in zip(several, self.llms, strict=True)]
@@ -165,11 +169,12 @@ class FallbackLLM(FunctionCallingLLM):
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the LLMs, and which limiter limits them."""
         terms = {name: self._limits.options[name] for name in ("priority", "timeout", "include_usage")}
+        terms["in_workers"] = self._limits.in_workers
         return _restored, (self.llms, name_of(self._limits.limiter), terms)
 
 
 def _restored(llms: list[LLM], name: str, terms: dict[str, Any]) -> FallbackLLM:
-    return FallbackLLM(llms, limiter_named(name, "FallbackLLM"), **terms)
+    return FallbackLLM(llms, limiter_named(name, terms["in_workers"], "FallbackLLM"), **terms)
 
 
 def _named(llm: Any, limiter: RateLimiter | MultiProviderLimiter, terms: dict[str, Any]) -> Limits:

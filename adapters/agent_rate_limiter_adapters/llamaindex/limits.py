@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from agent_rate_limiter import RateLimiter
+from agent_rate_limiter.sending import check_terms
+from agent_rate_limiter_adapters.http import Destinations
 from agent_rate_limiter_adapters.llamaindex import requests
 from agent_rate_limiter_adapters.llamaindex.labels import labels
 from agent_rate_limiter_adapters.llamaindex.targets import Place, place_of
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 
     from agent_rate_limiter import Attempts, Estimate, LimitStatus, MultiProviderLimiter, Target, Usage
     from agent_rate_limiter.providers import Dialect
+    from agent_rate_limiter_adapters.llamaindex.processes import Make
 
 CLIENTS = ("_client", "_aclient", "_async_client")
 """Where integrations keep their SDK's client."""
@@ -53,6 +56,7 @@ class Limits:
         priority: lower goes first; None takes the scope's.
         timeout: seconds a call may wait; None waits for ever.
         include_usage: ask chat streams to state their usage.
+        in_workers: makes the limiter of another process, in which the model is unpickled.
     """
 
     def __init__(
@@ -63,8 +67,12 @@ class Limits:
         priority: int | None = None,
         timeout: float | None = None,
         include_usage: bool = True,
+        in_workers: Make | None = None,
     ) -> None:
+        check_terms(limiter, priority=priority, timeout=timeout)
+        Destinations(limiter, provider=provider)  # refuse now a name that it does not have
         self.limiter = limiter
+        self.in_workers = in_workers
         self.options: dict[str, Any] = {
             "provider": provider,
             "priority": priority,

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable
 from functools import cache
-from typing import TYPE_CHECKING, Any, get_type_hints
-from uuid import uuid4
+from typing import Any, get_type_hints
 
 from agent_rate_limiter import ConfigError
 from agent_rate_limiter_adapters.llamaindex import embeddings, endpoints
 from agent_rate_limiter_adapters.llamaindex.limits import CLIENTS, GETTERS, Limits
-
-if TYPE_CHECKING:
-    from agent_rate_limiter import MultiProviderLimiter, RateLimiter
-
-_limiters: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
-"""The limiters of this process whose models were pickled."""
+from agent_rate_limiter_adapters.llamaindex.processes import Make, limiter_named, name_of
 
 
 def twin_of(model: Any, limits: Limits) -> Any:
@@ -129,33 +122,11 @@ def _reduce(self: Any) -> tuple[Any, ...]:
     limits: Limits = self._limits
     plain = self.model_copy()
     unlimit(plain)
-    return _restored, (plain, name_of(limits.limiter), limits.options)
+    return _restored, (plain, name_of(limits.limiter), limits.in_workers, limits.options)
 
 
-def name_of(limiter: RateLimiter | MultiProviderLimiter) -> str:
-    """Return the name by which `limiter_named` finds a limiter of this process."""
-    names = (name for name, known in _limiters.items() if known is limiter)
-    name = next(names, None) or str(uuid4())
-    _limiters[name] = limiter
-    return name
-
-
-def limiter_named(name: str, model: str) -> Any:
-    """Return the limiter of an unpickled model.
-
-    Raises:
-        ConfigError: it is not in this process.
-    """
-    limiter = _limiters.get(name)
-    if limiter is None:
-        raise ConfigError(
-            f"{model} was limited in another process, whose limits cannot come along: pickle the original, and wrap "
-            "it here with a limiter of this process (they share limits through a common store)."
-        )
-    return limiter
-
-
-def _restored(model: Any, name: str, options: dict[str, Any]) -> Any:
+def _restored(model: Any, name: str, make: Make | None, options: dict[str, Any]) -> Any:
     """Limit an unpickled model again."""
-    limit(model, Limits(limiter_named(name, type(model).__name__), **options))
+    limiter = limiter_named(name, make, type(model).__name__)
+    limit(model, Limits(limiter, in_workers=make, **options))
     return model

@@ -193,7 +193,9 @@ class Attempts:
             return None
         if self._candidates is not None and self._candidates.others(target):
             return backoff  # it goes there first: that is no retry
-        return backoff if failure.kind not in _BACKED_OFF or self._calls.may_retry(now) else None
+        if failure.stale or failure.kind not in _BACKED_OFF:  # a stale connection is gone now: no storm comes of it
+            return backoff
+        return backoff if self._calls.may_retry(now) else None
 
     def _begin(self) -> None:
         self._attempt += 1

@@ -55,6 +55,8 @@ _MAYBE_SENT = words(
 # Also transport errors by their class, but the caller's mistake.
 _CALLERS = words("UnsupportedProtocol LocalProtocolError InvalidURL")
 _HOPELESS = words("SSLCertVerificationError")
+# What asyncio says when a client keeps a connection of another `asyncio.run` (Python 3.10 to 3.14).
+_OTHER_LOOP = ("bound to a different event loop", "attached to a different loop", "Event loop is closed")
 
 
 class _Response(NamedTuple):
@@ -184,7 +186,12 @@ def _connection_failure(links: list[BaseException]) -> Failure | None:
         sent=not names & _NOT_SENT,
         code=type(lost).__name__,
         message=harmless(str(lost)),
+        stale=any(isinstance(link, RuntimeError) and _of_another_loop(str(link)) for link in links),
     )
+
+
+def _of_another_loop(message: str) -> bool:
+    return any(phrase in message for phrase in _OTHER_LOOP)
 
 
 def _response(error: BaseException) -> _Response | None:

@@ -43,6 +43,7 @@ class Failure:
         code: the provider's code for it; empty when there is none.
         message: the provider's message, shortened and without secrets.
         status: the HTTP status; None when there was no response.
+        stale: whether the connection was of an event loop that is gone, which is no fault of the provider's.
     """
 
     kind: FailureKind
@@ -56,6 +57,7 @@ class Failure:
     code: str = ""
     message: str = ""
     status: int | None = None
+    stale: bool = False
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import pickle
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -219,16 +220,30 @@ class Custom(BaseLLM):
         return f"{messages} {volume} {options}"
 
 
-def test_an_llm_of_ones_own_is_charged_its_estimate() -> None:
+def test_of_an_llm_of_ones_own_the_text_is_counted_and_nothing_is_refunded() -> None:
     limiter = roomy()
     llm: Any = limiter.wrap(Custom(model="own", provider="openai", max_tokens=50))
     assert llm.call("Hello", volume=11, mood="calm") == "Hello 11 {'mood': 'calm'}"
-    assert booked(limiter) == (1, 2, 50)
+    assert booked(limiter) == (1, 2, 9)
+    assert taken(limiter) == (1, 52, 0)
     with pytest.raises(NotImplementedError):
         asyncio.run(llm.acall("Hello"))
     with pytest.raises(TypeError, match="messages"):
         llm.call()
-    assert booked(limiter) == (1, 2, 50)
+    assert booked(limiter) == (1, 2, 9)
+
+
+def test_an_answer_without_bounds_is_counted_too() -> None:
+    limiter = roomy()
+    limiter.wrap(Custom(model="own", provider="openai")).call("Hello " * 100)
+    requests, sent, received = booked(limiter)
+    assert (requests, received > 100) == (1, True)
+    assert taken(limiter) == (1, sent + received, 0)
+
+
+def test_a_twin_is_not_pickled(provider: SimulatedProvider) -> None:
+    with pytest.raises(ConfigError, match="limited OpenAICompletion cannot be pickled: limit the original where"):
+        pickle.dumps(roomy().wrap(llm_at(provider)))
 
 
 class Talkative(BaseLLM):
@@ -255,6 +270,10 @@ def test_what_is_no_llm_is_refused(provider: SimulatedProvider) -> None:
         limiter.wrap(llm_at(provider))
     with pytest.raises(ConfigError, match="no such provider"):
         RateLimitedLLM("gpt-4o", limiter, provider="mistral")
+    with pytest.raises(ConfigError, match="limiter is None: give a RateLimiter"):
+        RateLimitedLLM("gpt-4o", None)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="timeout is -1"):
+        RateLimitedLLM("gpt-4o", roomy(), timeout=-1)
     with pytest.raises(ConfigError, match="give a Crew, an Agent or an LLM"):
         roomy().wrap(crew_of(provider).tasks[0])
 

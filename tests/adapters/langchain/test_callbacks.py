@@ -150,6 +150,17 @@ async def test_a_call_that_fails_fails_with_its_own_error(provider: SimulatedPro
     assert books(limiter) == accounts(provider)
 
 
+async def test_of_a_stream_that_states_no_usage_the_text_is_counted(provider: SimulatedProvider) -> None:
+    limiter = limiter_of()
+    chunks = openai_at(provider).stream(PROMPT, calling(RateLimitCallbackHandler(limiter)))
+    text = "".join(chunk.text for chunk in chunks)
+    requests, sent, received, _, cost = books(limiter)
+    assert requests == 1
+    assert sent > 0
+    assert received >= len(text) / 6
+    assert cost == pytest.approx((3 * sent + 15 * received) / 1e6)
+
+
 async def test_a_stream_that_is_closed_is_charged_at_once(provider: SimulatedProvider) -> None:
     limiter = limiter_of()
     stream: Any = openai_at(provider).stream(PROMPT, calling(RateLimitCallbackHandler(limiter)))

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import gc
+import pickle
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import httpx
 import pytest
 from langchain.chat_models import init_chat_model
 from langchain_core.caches import InMemoryCache
@@ -24,11 +27,22 @@ from agent_rate_limiter import (
     MultiProviderLimiter,
     Provider,
     RateLimiter,
+    RetryBudget,
+    RetryStrategy,
 )
 from agent_rate_limiter.testing.simulated import Fault, SimulatedProvider
 from agent_rate_limiter_adapters.langchain import rate_limited
 from tests.adapters.langchain.calls import PROMPT, call
-from tests.adapters.langchain.models import MODEL, OBLIGING, accounts, anthropic_at, books, limiter_of, openai_at
+from tests.adapters.langchain.models import (
+    MODEL,
+    OBLIGING,
+    PRICES,
+    accounts,
+    anthropic_at,
+    books,
+    limiter_of,
+    openai_at,
+)
 from tests.adapters.langchain.scripted import Answer, multiply
 from tests.adapters.openai_sdk import until
 
@@ -74,6 +88,13 @@ async def test_everything_that_is_made_of_it_is_limited(provider: SimulatedProvi
     assert twin.model_copy(update={"temperature": 0.1}).invoke(PROMPT).content
     assert provider.report().received == 8
     assert books(limiter) == accounts(provider)
+
+
+def test_it_is_not_pickled() -> None:
+    twin = RateLimiter(rpm=100).wrap(FakeListChatModel(responses=["x"]))
+    with pytest.raises(ConfigError, match="limited FakeListChatModel cannot be pickled: limit the original where it"):
+        pickle.dumps(twin)
+    assert copy.deepcopy(twin).invoke("x").text == "x"
 
 
 def test_wrapping_twice_limits_once_and_two_limiters_limit_both(provider: SimulatedProvider) -> None:
@@ -240,6 +261,18 @@ async def test_two_hundred_at_once(provider: SimulatedProvider) -> None:
     assert books(limiter) == accounts(provider)
 
 
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+def test_connections_of_an_earlier_event_loop_are_no_failures_of_the_provider(provider: SimulatedProvider) -> None:
+    retry = RetryStrategy(max_attempts=20, base=0.01, budget=RetryBudget(ratio=0, minimum=0))
+    limiter = MultiProviderLimiter([Provider("openai", {MODEL: {"rpm": 100_000, **PRICES}})], retry=retry)
+    twin = rate_limited(openai_at(provider, http_async_client=httpx.AsyncClient()), limiter)
+    for _ in range(3):
+        asyncio.run(twin.abatch([PROMPT] * 20))
+    assert books(limiter)[0] == provider.report().received > 60, "they were met, and counted"
+    del twin
+    gc.collect()  # nobody can close such connections
+
+
 @pytest.mark.parametrize("told", [True, False])
 async def test_streams_state_their_usage_unless_the_model_says_otherwise(
     provider: SimulatedProvider, told: bool
@@ -285,6 +318,9 @@ def test_whose_limits_a_model_is_under(provider: SimulatedProvider) -> None:
         (lambda limiter: rate_limited(anything(init_chat_model()), limiter), "there is no model in it yet"),
         (lambda limiter: limiter.wrap(FakeListChatModel(responses=["x"])), "provider is 'fakelistchatmodel'"),
         (lambda limiter: limiter.wrap(ChatOpenAI(model="other", api_key=anything("x"))), "target is 'openai:other'"),
+        (lambda limiter: limiter.wrap(init_chat_model()), "it makes a model for each call. Name the model and no"),
+        (lambda _: rate_limited(FakeListChatModel(responses=["x"]), anything(None)), "limiter is None: give a"),
+        (lambda limiter: limiter.wrap(FakeListChatModel(responses=["x"]), priority="high"), "priority is 'high'"),
     ],
 )
 @pytest.mark.filterwarnings("ignore")

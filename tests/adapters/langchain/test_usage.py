@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
-from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult, LLMResult
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult, Generation, LLMResult
 
 from agent_rate_limiter import Usage
 from agent_rate_limiter.testing.simulated import SimulatedProvider
@@ -83,7 +83,18 @@ def test_usage_that_only_the_output_states() -> None:
     generation = ChatGeneration(message=AIMessage("x"))
     assert usage_of_result(ChatResult(generations=[generation], llm_output=output)) == Usage(1, 3, 4)
     assert usage_of_run(LLMResult(generations=[[generation]], llm_output=output)) == Usage(1, 3, 4)
-    assert usage_of_run(LLMResult(generations=[[generation]])) is None
+
+
+def test_where_nothing_is_stated_the_text_is_counted_and_calls_of_tools() -> None:
+    calls: list[Any] = [{"name": "multiply", "args": {"a": 7, "b": 8}, "id": "1"}]
+    said = [ChatGeneration(message=AIMessage("word " * 20)), ChatGeneration(message=AIMessage("", tool_calls=calls))]
+    for usage in (usage_of_result(ChatResult(generations=said)), usage_of_run(LLMResult(generations=[[*said]]))):
+        assert usage is not None
+        assert (usage.input_tokens, usage.output_tokens, usage.exact) == (0, 28, False)
+    completion = usage_of_run(LLMResult(generations=[[Generation(text="word " * 20)]]))
+    assert completion is not None
+    assert completion.output_tokens == 18
+    assert usage_of_result(ChatResult(generations=[ChatGeneration(message=AIMessage(""))])) is None
 
 
 def test_runs_that_made_no_request_of_their_own() -> None:

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 import gc
-import pickle
-import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -267,22 +263,6 @@ def test_streams_may_be_left_without_usage(provider: SimulatedProvider) -> None:
     wrapped_again = limiter.wrap(llm)  # on new terms, and not twice
     list(wrapped_again.stream_chat(QUESTION))
     check_requests(limiter, provider)
-
-
-@kinds
-def test_pickled_twins_find_their_limiter_in_this_process(provider: SimulatedProvider, kind: Any) -> None:
-    limiter = generous()
-    twin = pickle.loads(pickle.dumps(wrapped(kind(provider), limiter, priority=3)))  # noqa: S301 - our own
-    assert copy.deepcopy(wrapped(plain(provider), limiter)).complete("Why?").text
-    assert twin.complete("Why?").text
-    check_books(limiter, provider)
-
-
-def test_a_pickled_twin_does_not_go_unlimited_elsewhere(provider: SimulatedProvider) -> None:
-    frozen = pickle.dumps(generous().wrap(openai(provider)))
-    thaw = f"import pickle; pickle.loads({frozen!r})"
-    done = subprocess.run([sys.executable, "-c", thaw], capture_output=True, text=True, check=False)
-    assert "ConfigError: OpenAI was limited in another process" in done.stderr
 
 
 def test_one_target_for_all(provider: SimulatedProvider) -> None:

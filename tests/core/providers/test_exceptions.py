@@ -270,6 +270,23 @@ def test_our_own_error_raised_inside_a_transport_is_not_the_providers() -> None:
     assert read_failure(caught.value, None, NOW) is None
 
 
+@pytest.mark.parametrize(
+    ("message", "stale"),
+    [
+        ("Event loop is closed", True),
+        ("<asyncio.locks.Event object at 0x7f [unset]> is bound to a different event loop", True),
+        ("Task <Task pending> got Future <Future pending> attached to a different loop", True),
+        ("the server went away", False),
+    ],
+)
+def test_a_connection_of_another_event_loop(message: str, stale: bool) -> None:
+    lost = anthropic.APIConnectionError(request=httpx2.Request("POST", "https://api.anthropic.com/v1/messages"))
+    lost.__cause__ = RuntimeError(message)
+    failure = read_failure(lost, None, NOW)
+    assert failure is not None
+    assert (failure.kind, failure.sent, failure.stale) == (FailureKind.TRANSIENT, True, stale)
+
+
 def test_a_framework_that_wraps_the_error() -> None:
     wrapped = RuntimeError("the chain failed")
     wrapped.__cause__ = httpx.ConnectTimeout("slow")
