@@ -40,7 +40,7 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Unpickles as another process would."""
 
     def thaw(frozen: bytes) -> Any:
-        monkeypatch.setattr(processes.os, "getpid", lambda: 1)
+        monkeypatch.setattr(processes, "this_process", lambda: "1/")
         return pickle.loads(frozen)  # noqa: S301 - our own
 
     return thaw

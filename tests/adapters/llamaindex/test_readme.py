@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from llama_index.core import Settings
@@ -32,15 +33,17 @@ def test_the_readmes_blocks_run(provider: SimulatedProvider, capsys: pytest.Capt
 
 
 def test_the_documentations_blocks_run(
-    provider: SimulatedProvider, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    provider: SimulatedProvider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(Settings, "_llm", None)
     monkeypatch.setattr(Settings, "_embed_model", None)
-    names: dict[str, object] = {}
+    names: dict[str, Any] = {}
     for code in re.findall(
         r"^```python\n(.*?)^```$", DOCUMENTATION.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
     ):
         exec(compile(code, DOCUMENTATION.name, "exec"), names)  # noqa: S102 - it is what users run
+    names["shared"].close()
     assert "analyst  plan" in capsys.readouterr().out
     assert provider.report().completed == provider.report().received == 2
 
