@@ -93,7 +93,7 @@ def test_where_nothing_is_stated_the_text_is_counted_and_calls_of_tools() -> Non
         assert (usage.input_tokens, usage.output_tokens, usage.exact) == (0, 28, False)
     completion = usage_of_run(LLMResult(generations=[[Generation(text="word " * 20)]]))
     assert completion is not None
-    assert completion.output_tokens == 18
+    assert completion.output_tokens == 19
     assert usage_of_result(ChatResult(generations=[ChatGeneration(message=AIMessage(""))])) is None
 
 
