@@ -2,14 +2,58 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import NoReturn
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, NoReturn, final
 
 from agent_rate_limiter.errors import ConfigError
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
+
+class _Open:
+    """What is being made: it is filled like any object, and then becomes frozen by changing its class.
+
+    A frozen assignment per field takes twice as long as the whole call that makes it, and every call makes two.
+    """
+
+    __slots__ = ()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy and pickle it by making it anew."""
+        parts: Any = self
+        return _made_anew, (type(self), {each.name: getattr(self, each.name) for each in fields(parts)})
+
+
+def _made_anew(kind: type[Any], parts: dict[str, Any]) -> Any:
+    return kind(**parts)
+
+
+class _OpenEstimate(_Open):
+    __slots__ = ("cost", "exact", "input_tokens", "max_output_tokens", "output_tokens", "requests")
+
+
+class _OpenUsage(_Open):
+    __slots__ = (
+        "cache_write_1h_tokens",
+        "cache_write_tokens",
+        "cached_input_tokens",
+        "cost",
+        "exact",
+        "input_audio_tokens",
+        "input_tokens",
+        "output_audio_tokens",
+        "output_tokens",
+        "reasoning_tokens",
+        "requests",
+        "service_tier",
+    )
+
+
+
+@final
 @dataclass(frozen=True, init=False)
-class Estimate:
+class Estimate(_OpenEstimate):
     """What one call is expected to use, before it is sent.
 
     Args:
@@ -26,15 +70,17 @@ class Estimate:
         ConfigError: a count is negative or not a whole number, or the cost is not a finite amount.
     """
 
+    __slots__ = ()
+
     requests: int
     input_tokens: int
     output_tokens: int
     max_output_tokens: int
     cost: float | None
-    exact: bool = field(default=True, compare=False)
+    exact: bool = field(compare=False)
 
-    def __init__(
-        self,
+    def __new__(
+        cls,
         requests: int = 1,
         input_tokens: int = 0,
         output_tokens: int = 0,
@@ -42,22 +88,24 @@ class Estimate:
         cost: float | None = None,
         *,
         exact: bool = True,
-    ) -> None:
-        # One update instead of a frozen assignment per field: four times faster, and this is on the hot path.
-        fields = self.__dict__
-        fields["requests"] = requests
-        fields["input_tokens"] = input_tokens
-        fields["output_tokens"] = output_tokens
-        fields["max_output_tokens"] = max_output_tokens
-        fields["cost"] = cost
-        if not exact:
-            fields["exact"] = False
+    ) -> Self:
+        """Make one."""
+        made: Any = _OpenEstimate()
+        made.requests = requests
+        made.input_tokens = input_tokens
+        made.output_tokens = output_tokens
+        made.max_output_tokens = max_output_tokens
+        made.cost = cost
+        made.exact = exact
+        made.__class__ = cls
         try:
             sound = (requests | input_tokens | output_tokens | max_output_tokens) >= 0
         except TypeError:
             sound = False
         if not sound or cost is not None:
-            _check("Estimate", fields)
+            _check(made)
+        found: Self = made
+        return found
 
     @property
     def expected_output_tokens(self) -> int:
@@ -70,8 +118,9 @@ class Estimate:
         return max(self.output_tokens, self.max_output_tokens)
 
 
+@final
 @dataclass(frozen=True, init=False)
-class Usage:
+class Usage(_OpenUsage):
     """What one call really used, as the provider reported it.
 
     Args:
@@ -93,21 +142,23 @@ class Usage:
         ConfigError: a count is negative or not a whole number, or the cost is not a finite amount.
     """
 
+    __slots__ = ()
+
     requests: int
     input_tokens: int
     output_tokens: int
-    cached_input_tokens: int = 0
-    cache_write_tokens: int = 0
-    cache_write_1h_tokens: int = 0
-    reasoning_tokens: int = 0
-    input_audio_tokens: int = 0
-    output_audio_tokens: int = 0
-    cost: float | None = None
-    exact: bool = True
-    service_tier: str = ""
+    cached_input_tokens: int
+    cache_write_tokens: int
+    cache_write_1h_tokens: int
+    reasoning_tokens: int
+    input_audio_tokens: int
+    output_audio_tokens: int
+    cost: float | None
+    exact: bool
+    service_tier: str
 
-    def __init__(  # noqa: PLR0917 - one per kind of token; requests, input and output may go by place
-        self,
+    def __new__(  # noqa: PLR0917 - one per kind of token; requests, input and output may go by place
+        cls,
         requests: int = 1,
         input_tokens: int = 0,
         output_tokens: int = 0,
@@ -121,11 +172,22 @@ class Usage:
         *,
         exact: bool = True,
         service_tier: str = "",
-    ) -> None:
-        fields = self.__dict__  # as in Estimate
-        fields["requests"] = requests
-        fields["input_tokens"] = input_tokens
-        fields["output_tokens"] = output_tokens
+    ) -> Self:
+        """Make one."""
+        made: Any = _OpenUsage()
+        made.requests = requests
+        made.input_tokens = input_tokens
+        made.output_tokens = output_tokens
+        made.cached_input_tokens = cached_input_tokens
+        made.cache_write_tokens = cache_write_tokens
+        made.cache_write_1h_tokens = cache_write_1h_tokens
+        made.reasoning_tokens = reasoning_tokens
+        made.input_audio_tokens = input_audio_tokens
+        made.output_audio_tokens = output_audio_tokens
+        made.cost = cost
+        made.exact = exact
+        made.service_tier = service_tier
+        made.__class__ = cls
         try:
             kinds = (
                 cached_input_tokens
@@ -137,20 +199,11 @@ class Usage:
             )
             sound = (requests | input_tokens | output_tokens | kinds) >= 0
         except TypeError:
-            sound, kinds = False, 1
-        if not kinds and cost is None and exact and sound and not service_tier:
-            return  # the class has the defaults of the rest
-        fields["cached_input_tokens"] = cached_input_tokens
-        fields["cache_write_tokens"] = cache_write_tokens
-        fields["cache_write_1h_tokens"] = cache_write_1h_tokens
-        fields["reasoning_tokens"] = reasoning_tokens
-        fields["input_audio_tokens"] = input_audio_tokens
-        fields["output_audio_tokens"] = output_audio_tokens
-        fields["cost"] = cost
-        fields["exact"] = exact
-        fields["service_tier"] = service_tier
+            sound = False
         if not sound or cost is not None or service_tier.__class__ is not str:
-            _check("Usage", fields)
+            _check(made)
+        found: Self = made
+        return found
 
     @property
     def total_tokens(self) -> int:
@@ -158,8 +211,10 @@ class Usage:
         return self.input_tokens + self.output_tokens
 
 
-def _check(kind: str, fields: dict[str, object]) -> None:
-    for name, value in fields.items():
+def _check(made: Any) -> None:
+    kind = type(made).__name__
+    for name in (each.name for each in fields(made)):
+        value = getattr(made, name)
         if name == "exact":
             continue
         if name == "service_tier":
@@ -170,7 +225,7 @@ def _check(kind: str, fields: dict[str, object]) -> None:
             if value is None:
                 continue
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not number or not 0 <= value <= 1e15:  # type: ignore[operator]  # noqa: PLR2004
+            if not number or not 0 <= value <= 1e15:  # noqa: PLR2004
                 _refuse(kind, name, value, "give dollars as a finite number of at least 0, or None")
         elif not isinstance(value, int) or value < 0:
             _refuse(kind, name, value, "give a whole number of at least 0")
