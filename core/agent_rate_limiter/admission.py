@@ -23,6 +23,7 @@ class Bucket:
     __slots__ = (
         "__weakref__",
         "configured",
+        "holds",
         "key",
         "learned",
         "limit",
@@ -55,7 +56,7 @@ class Bucket:
         """Follow a rule from now on."""
         self.limit = limit
         self.strategy = strategy
-        self.take, self.settle = strategy.take, strategy.settle  # bound once, for the hot path
+        self.take, self.settle, self.holds = strategy.take, strategy.settle, strategy.holds  # for the hot path
 
     def __repr__(self) -> str:
         """Name the limit and whom it is for."""
@@ -87,28 +88,28 @@ class Refusal(NamedTuple):
 Path = tuple[Bucket, ...]
 
 
-def admit(path: Path, amounts: Sequence[int], now: int) -> list[Any] | None:
-    """Return each bucket's state after the takes, or None when one of them refuses. Changes nothing."""
-    states: list[Any] = []
+def take_all(path: Path, amounts: Sequence[int], now: int) -> Refusal | None:
+    """Take from every bucket; or change none, and say which limit binds."""
+    taken: list[tuple[Bucket, Any]] = []
     for bucket, amount in zip(path, amounts):  # noqa: B905 - equal by construction, and this is the hot path
         if amount:
             state = bucket.take(bucket.state, amount, now)
             if state is None:
-                return None
-            states.append(state)
-        else:
-            states.append(bucket.state)
-    return states
+                return refusal(path, amounts, now)
+            taken.append((bucket, state))
+    for bucket, state in taken:
+        bucket.state = state
+    return None
 
 
-def refuse(path: Path, amounts: Sequence[int], now: int) -> Refusal:
-    """Say which of the limits binds, and how long."""
+def refusal(path: Path, amounts: Sequence[int], now: int) -> Refusal | None:
+    """Say which of the limits binds, and how long; None: none does. Changes nothing."""
     refusals = [
         _refusal(bucket, amount, now)
         for bucket, amount in zip(path, amounts)  # noqa: B905
         if amount and bucket.take(bucket.state, amount, now) is None
     ]
-    return max(refusals, key=severity)
+    return max(refusals, key=severity, default=None)
 
 
 def _refusal(bucket: Bucket, amount: int, now: int) -> Refusal:

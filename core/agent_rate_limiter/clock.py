@@ -20,16 +20,15 @@ class SystemClock:
 
     def now(self) -> int:
         """Epoch milliseconds."""
-        now = _time_ns() // 1_000_000 + self._ahead
-        if now < self._latest or self._ahead:
+        now = _time_ns() // 1_000_000
+        if self._ahead or now < self._latest:
             now = self._steady(now)
         self._latest = now
         return now
 
-    def _steady(self, now: int) -> int:
-        wall = now - self._ahead
+    def _steady(self, wall: int) -> int:
         if wall >= self._latest:
             self._ahead = 0
-        elif now < self._latest:
+        elif wall + self._ahead < self._latest:
             self._ahead = self._latest - wall
         return wall + self._ahead

@@ -118,6 +118,11 @@ class Price:
         """Nano-dollars per million requests, input and output tokens, if nothing is priced apart."""
         return (self._request, self._input, self._output) if self._flat and self._plain is None else None
 
+    @property
+    def worst_rates(self) -> tuple[int, int, int] | None:
+        """The dearest nano-dollars per million requests, input and output tokens, if they depend on nothing else."""
+        return (self._request, self._worst_input, self._worst_output) if self._plain is None else None
+
     def applied(self, input_tokens: int, service: str = "") -> Price:
         """Return the price of a call that sends so many tokens, and is served in that way."""
         if service in self.service_tiers:

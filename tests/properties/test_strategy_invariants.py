@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from agent_rate_limiter.admission import Bucket, admit, refuse
+from agent_rate_limiter.admission import Bucket, refusal, take_all
 from agent_rate_limiter.limits import Limit, Resource
 from agent_rate_limiter.strategies import Concurrency, FixedWindow, SlidingWindow, Strategy, TokenBucket
 from agent_rate_limiter.strategies.calendar import window
@@ -146,19 +146,20 @@ def test_admission_is_all_or_nothing_and_names_the_limit_that_frees_last(
         now += later
         units = wanted[: len(path)]
         before = [bucket.state for bucket in path]
-        states = admit(path, units, now)
+        refused = refusal(path, units, now)
         assert [bucket.state for bucket in path] == before
-        if states is None:
-            refusal = refuse(path, units, now)
+        assert take_all(path, units, now) == refused
+        if refused is not None:
+            assert [bucket.state for bucket in path] == before
             waits = [b.strategy.wait(b.state, n, now) or 0 for b, n in zip(path, units, strict=True) if n]
-            if refusal.never:
-                assert refusal.requested > refusal.bucket.strategy.capacity
+            if refused.never:
+                assert refused.requested > refused.bucket.strategy.capacity
             else:
-                assert refusal.wait == max(waits)
-                assert admit(path, units, now + max(waits)) is not None
+                assert refused.wait == max(waits)
+                assert refusal(path, units, now + max(waits)) is None
         else:
-            for bucket, state in zip(path, states, strict=True):
-                bucket.state = state
+            taken = [b.strategy.take(s, n, now) if n else s for b, s, n in zip(path, before, units, strict=True)]
+            assert [bucket.state for bucket in path] == taken
 
 
 ZONES = sorted(name for name in available_timezones() if name != "localtime" and not name.startswith("right/"))

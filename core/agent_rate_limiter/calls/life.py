@@ -37,7 +37,7 @@ from agent_rate_limiter.reports.holders import Holder, holders_of, in_flight
 from agent_rate_limiter.reports.verdict import decision_of, error_of
 from agent_rate_limiter.retry import RetryStrategy
 from agent_rate_limiter.strategies import GATE
-from agent_rate_limiter.strategies.gate import OPEN
+from agent_rate_limiter.strategies.gate import FREE, OPEN
 from agent_rate_limiter.usage import Estimate, Usage
 
 if TYPE_CHECKING:
@@ -233,7 +233,7 @@ class Calls:
         used = route.used(estimate, usage, nano)
         now = self.engine.settle(hold, used if usage.exact else charged(hold, used, usage))
         gate = route.gate.state
-        if route.searching or gate[1] < OPEN or gate[5]:  # window, strikes
+        if route.searching or (gate is not FREE and (gate[1] < OPEN or gate[5])):  # window, strikes
             self._went_through(route, hold)
         if route.watched:
             self._watch(route, hold)

@@ -19,7 +19,7 @@ from agent_rate_limiter.learning.sizes import Caller, Learned
 from agent_rate_limiter.limits import NANO_PER_DOLLAR, Limit, Resource, Target
 from agent_rate_limiter.pricing import Price
 from agent_rate_limiter.strategies import GATE, NARROW_GATE
-from agent_rate_limiter.strategies.gate import OPEN
+from agent_rate_limiter.strategies.gate import FREE, OPEN
 from agent_rate_limiter.usage import Estimate, Usage
 
 _ROUTES = 4_096
@@ -169,34 +169,30 @@ class Route:
             if estimate.cost is not None:
                 cost = round(estimate.cost * NANO_PER_DOLLAR)
             else:
-                account = self.account
-                if account.price is None and not account.priced:
-                    account.find_price()
-                price = account.price
-                if price is not None:
-                    cost = price.worst_nano(requests, given, at_most)
-                    if not at_most and requests and self._purse:
-                        cost = self._cautious(price, requests, given, cost)
+                cost = self.account.worst(requests, given, at_most)
+                if not at_most and requests and self._purse:
+                    cost = self._cautious(requests, given, cost)
         gate = self.gate.state
-        passing = self._passing if gate[1] >= OPEN and not gate[0] else 1  # nobody counts who passes an open gate
+        open_ = gate is FREE or (gate[1] >= OPEN and not gate[0])
+        passing = self._passing if open_ else 1  # nobody counts who passes an open gate
         capped = 0
         if self._capped:
             capped = max(given, at_most) if self._larger else given + at_most
         return self._pick((requests, given, expected, given + expected, cost, 1, at_most, capped, passing))
 
-    def _cautious(self, price: Price, requests: int, given: int, least: int) -> int:
+    def _cautious(self, requests: int, given: int, least: int) -> int:
         """What hard budgets are to be ready for where nobody states the output, in nano-dollars.
 
         As much as usual; until that is known, UNSTATED_OUTPUT or an eighth of the smallest budget, and the longest
         answer so far at least: then a first crowd cannot overrun it, and learns.
         """
-        usual, longest = self.caller.usual, self.caller.longest
+        usual, longest, worst = self.caller.usual, self.caller.longest, self.account.worst
         if usual or longest == 0:
-            cost = price.worst_nano(requests, given, usual)
+            cost = worst(requests, given, usual)
         else:
             share = min(bucket.strategy.capacity for bucket in self._purse) // _CROWD
-            first = min(share, price.worst_nano(requests, given, UNSTATED_OUTPUT))
-            cost = max(least, first, price.worst_nano(requests, given, longest or 0))
+            first = min(share, worst(requests, given, UNSTATED_OUTPUT))
+            cost = max(least, first, worst(requests, given, longest or 0))
         if cost > least:
             self._unstated([bucket.limit.name for bucket in self._purse])
         return cost

@@ -32,7 +32,19 @@ class Account:
         place: what the ledger remembers of it.
     """
 
-    __slots__ = ("_flat_rates", "_late", "_quote", "_tracker", "_until", "labels", "place", "price", "source", "target")
+    __slots__ = (
+        "_flat_rates",
+        "_late",
+        "_quote",
+        "_tracker",
+        "_until",
+        "_worst_rates",
+        "labels",
+        "place",
+        "price",
+        "source",
+        "target",
+    )
 
     def __init__(
         self,
@@ -46,6 +58,7 @@ class Account:
         self._quote = quote
         self._until = 0  # when to ask for a price again: at first, as soon as one is needed
         self._flat_rates: tuple[int, int, int] | None = None
+        self._worst_rates: tuple[int, int, int] | None = None
         self.target = target
         self.labels = labels
         self.price: Price | None = None
@@ -64,6 +77,7 @@ class Account:
         quote = self._quote(at)
         self.price = quote.price
         self._flat_rates = None if quote.price is None else quote.price.flat_rates
+        self._worst_rates = None if quote.price is None else quote.price.worst_rates
         self.source = quote.source
         self._until = quote.until
 
@@ -84,6 +98,15 @@ class Account:
         if self.price is not None:
             return self.price.nano(usage)
         return round((usage.cost or 0) * NANO_PER_DOLLAR)
+
+    def worst(self, requests: int, input_tokens: int, output_tokens: int) -> int:
+        """The most that a call can cost, in nano-dollars; 0 when nobody knows."""
+        rates = self._worst_rates
+        if rates is None:  # the first call, or one whose price depends on more than that
+            if not self._until:
+                self.find_price()
+            return 0 if self.price is None else self.price.worst_nano(requests, input_tokens, output_tokens)
+        return -(-(requests * rates[0] + input_tokens * rates[1] + output_tokens * rates[2]) // 1_000_000)
 
     def expected(self, estimate: Estimate | None) -> int:
         """What a call was expected to cost, in nano-dollars; 0 when nobody knows."""

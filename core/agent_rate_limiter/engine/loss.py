@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
-from agent_rate_limiter.admission import Bucket, Refusal, admit, refuse
+from agent_rate_limiter.admission import Bucket, Refusal, take_all
 from agent_rate_limiter.engine.port import Answer, Hold
 from agent_rate_limiter.strategies import TokenBucket
 
@@ -84,13 +84,8 @@ class Loss:
         if self.policy == FAIL_OPEN:
             return None
         own = tuple(self._mine(bucket, now) for bucket in hold.path)
-        states = admit(own, hold.amounts, now)
-        if states is None:
-            refusal = refuse(own, hold.amounts, now)
-            return refusal._replace(bucket=hold.path[own.index(refusal.bucket)])
-        for bucket, state in zip(own, states, strict=True):
-            bucket.state = state
-        return None
+        refusal = take_all(own, hold.amounts, now)
+        return refusal and refusal._replace(bucket=hold.path[own.index(refusal.bucket)])
 
     def settle(self, hold: Hold, used: Sequence[int], now: int) -> None:
         """End a hold that was admitted without the store."""

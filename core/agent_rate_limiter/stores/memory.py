@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from weakref import WeakValueDictionary
 
-from agent_rate_limiter.admission import Bucket, Refusal, admit, refuse
+from agent_rate_limiter.admission import Bucket, Refusal, refusal, take_all
 from agent_rate_limiter.engine.port import Hold
 from agent_rate_limiter.limits import Limit
 
@@ -27,19 +27,13 @@ class MemoryStore:
 
     def reserve(self, hold: Hold, now: int) -> Refusal | None:
         """Take the hold's amounts from all of its path, or nothing; then say what binds."""
-        path = hold.path
-        states = admit(path, hold.amounts, now)
-        if states is None:
-            return refuse(path, hold.amounts, now)
-        for bucket, state in zip(path, states):  # noqa: B905 - equal by construction, and this is the hot path
-            bucket.state = state
-        return None
+        return take_all(hold.path, hold.amounts, now)
 
     def settle(self, hold: Hold, used: Sequence[int], now: int) -> None:
         """Replace what the hold has taken by what was used."""
         at = hold.taken_at
         for bucket, taken, amount in zip(hold.path, hold.amounts, used):  # noqa: B905 - hot path
-            if taken or amount:
+            if taken != amount or (taken and bucket.holds):
                 bucket.state = bucket.settle(bucket.state, taken, amount, at, now)
 
     def correct(self, hold: Hold, changes: Sequence[int], now: int) -> None:
@@ -49,7 +43,7 @@ class MemoryStore:
 
     def refusal(self, hold: Hold, now: int) -> Refusal | None:
         """Say what would bind if the hold were reserved now."""
-        return refuse(hold.path, hold.amounts, now) if admit(hold.path, hold.amounts, now) is None else None
+        return refusal(hold.path, hold.amounts, now)
 
     def buckets(self) -> Iterable[Bucket]:
         """Every bucket there is, for reports."""

@@ -41,6 +41,14 @@ class Strategy(Protocol):
         """The most that one request may ever take."""
         ...
 
+    @property
+    def holds(self) -> bool:
+        """Whether what calls in flight have taken is kept apart from what is used for good.
+
+        If not, a call that used what it took changes nothing when it is settled.
+        """
+        ...
+
     def initial(self, now: int) -> Any:
         """Return the state of a limit that nobody has drawn on."""
         ...

@@ -12,6 +12,8 @@ class Concurrency:
 
     __slots__ = ("capacity",)
 
+    holds = True
+
     def __init__(self, amount: int) -> None:
         self.capacity = amount
 

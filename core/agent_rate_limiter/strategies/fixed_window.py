@@ -23,6 +23,8 @@ class FixedWindow:
 
     __slots__ = ("_most", "_per", "_timezone", "capacity")
 
+    holds = True
+
     def __init__(self, amount: int, per: float | str | None, timezone: str = "UTC", *, enforced: bool = True) -> None:
         self.capacity = amount
         self._most = amount if enforced else float("inf")

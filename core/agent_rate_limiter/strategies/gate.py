@@ -46,6 +46,10 @@ class State(NamedTuple):
     closed_at: int
 
 
+FREE = State(0, OPEN, 0, OPEN, 0, 0, 0)
+"""A gate that was never closed: this very object, so that calls need not look into it."""
+
+
 class Gate:
     """Closed for everybody until a time, then opened call by call.
 
@@ -54,6 +58,8 @@ class Gate:
     """
 
     __slots__ = ("_window", "capacity")
+
+    holds = True
 
     def __init__(self, window: int = OPEN) -> None:
         self.capacity = OPEN
@@ -66,7 +72,7 @@ class Gate:
 
     def initial(self, now: int) -> State:  # noqa: ARG002 - one shape for all strategies
         """Open, as wide as a fresh target is."""
-        return State(0, self._window, 0, OPEN, 0, 0, 0)
+        return FREE if self._window >= OPEN else FREE._replace(window=self._window)
 
     def take(self, state: State, amount: int, now: int) -> State | None:
         """Pass, if it is open and the window has room."""

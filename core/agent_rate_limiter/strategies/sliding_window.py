@@ -21,6 +21,8 @@ class SlidingWindow:
 
     __slots__ = ("_most", "_period", "_refunds", "_width", "capacity")
 
+    holds = True
+
     def __init__(self, amount: int, period: int, *, refunds: bool = False, enforced: bool = True) -> None:
         self.capacity = amount
         self._most = amount if enforced else float("inf")

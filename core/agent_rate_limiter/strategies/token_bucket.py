@@ -24,6 +24,8 @@ class TokenBucket:
 
     __slots__ = ("_ceiling", "_leak", "_unit", "capacity")
 
+    holds = False
+
     def __init__(self, amount: int, period: int, burst: int | None = None) -> None:
         shared = gcd(amount, period)
         self.capacity = amount if burst is None else burst
