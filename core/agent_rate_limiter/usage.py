@@ -50,7 +50,6 @@ class _OpenUsage(_Open):
     )
 
 
-
 @final
 @dataclass(frozen=True, init=False)
 class Estimate(_OpenEstimate):

@@ -1,4 +1,4 @@
-"""The life of a call: reserve, wait, settle. Shared by every limiter; sync and async differ in two lines."""
+"""How calls begin: they are admitted, or wait. Shared by every limiter; sync and async differ in a word."""
 
 # What users pass is checked, whatever its annotation promises.
 # pyright: reportUnnecessaryIsInstance=false
@@ -6,83 +6,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import cast
 
 from agent_rate_limiter.admission import Bucket, Refusal
 from agent_rate_limiter.calls import context
 from agent_rate_limiter.calls.attempts import Attempts
-from agent_rate_limiter.calls.choice import Chooser
+from agent_rate_limiter.calls.endings import Endings
 from agent_rate_limiter.calls.reservation import Reservation, Tracked
-from agent_rate_limiter.calls.routing import Declared, Route, Router
+from agent_rate_limiter.calls.routing import Route
 from agent_rate_limiter.calls.sizing import Fixed, RouteSizing
 from agent_rate_limiter.calls.standing import NEW, Standing
 from agent_rate_limiter.checks import check_estimate, check_priority, check_timeout
-from agent_rate_limiter.costs.accounts import ESTIMATED, FAILED, OK, REFUSED
 from agent_rate_limiter.decision import Decision
 from agent_rate_limiter.engine.drivers import wait_in_loop, wait_in_thread
-from agent_rate_limiter.engine.engine import Engine
 from agent_rate_limiter.engine.port import Hold
 from agent_rate_limiter.engine.queue import ADMITTED, Waiter
 from agent_rate_limiter.engine.waiting_room import hopeless
-from agent_rate_limiter.errors import LimiterClosed, ReservationError
-from agent_rate_limiter.events import Admitted, Events, Queued, Refused, Settled
-from agent_rate_limiter.learning.feedback import Feedback
-from agent_rate_limiter.learning.health import SICK
-from agent_rate_limiter.learning.sizes import Learned
-from agent_rate_limiter.limits import NANO_PER_DOLLAR, Priority, Resource, Target
-from agent_rate_limiter.providers.model import Failure, FailureKind, Quota
+from agent_rate_limiter.errors import LimiterClosed, LimitExceeded, ReservationError
+from agent_rate_limiter.events import Admitted, Queued, Refused
+from agent_rate_limiter.limits import Priority, Resource, Target
 from agent_rate_limiter.reports.holders import Holder, holders_of, in_flight
 from agent_rate_limiter.reports.verdict import decision_of, error_of
-from agent_rate_limiter.retry import RetryStrategy
 from agent_rate_limiter.strategies import GATE
-from agent_rate_limiter.strategies.gate import FREE, OPEN
-from agent_rate_limiter.usage import Estimate, Usage
-
-if TYPE_CHECKING:
-    from agent_rate_limiter.alerts import Alerts
-    from agent_rate_limiter.cost_tracker import CostTracker
-    from agent_rate_limiter.costs.quotes import Quotes
+from agent_rate_limiter.usage import Estimate
 
 
-class Calls:
-    """Takes calls through the engine.
+class Calls(Endings):
+    """Takes calls through the engine, from their beginning to their end.
 
-    Args:
-        engine: queues and reservations.
-        declared: what is known of a target.
-        costs: the books.
-        retry: what is tried again.
-        alerts: who is told of limits that run low.
-        quotes: who knows prices.
-        events: who is told of everything.
-        chooser: puts the targets that can serve a call in order.
+    Args: as Endings.
     """
-
-    def __init__(  # noqa: PLR0917 - the parts of a limiter
-        self,
-        engine: Engine,
-        declared: Callable[[Target], Declared],
-        costs: CostTracker,
-        retry: RetryStrategy,
-        alerts: Alerts,
-        quotes: Quotes,
-        events: Events,
-        chooser: Chooser,
-    ) -> None:
-        self.engine = engine
-        self.retry = retry
-        self.events = events
-        self.chooser = chooser
-        self._sick, self._timed = chooser.health.sick_ones, chooser.times_calls  # looked at on every call's way
-        self._alerts = alerts
-        self.learned = Learned(engine.recall, engine.store.remember)
-        self._router = Router(
-            declared, engine.store.bucket, costs, alerts, quotes, self.learned, passing=engine.passing
-        )
-        self._routes = self._router.routes  # read without a lock, and without a call, on the way of every call
-        self._feedback = Feedback(engine, self._router, events)
 
     # -- before --------------------------------------------------------------------------------------------
 
@@ -111,16 +65,8 @@ class Calls:
         standing: Standing = NEW,
     ) -> Reservation:
         """Admit now or after a wait that blocks the thread."""
-        patience = None if timeout is None else check_timeout(timeout)
-        route, hold, priority = self._prepare(target, estimate, priority)
-        refusal = self.engine.reserve(hold, priority)
-        if refusal is None:
-            call = Reservation(self, route, hold, estimate)
-            return self._admitted(call) if self.events.listening else call
-        waiter = self._waiter(route, hold, estimate, priority, patience, standing)
-        if self.events.listening and not standing.quiet and not hopeless(waiter, refusal, waiter.since):
-            self._queued(route, refusal)
-        return self._conclude(route, estimate, wait_in_thread(self.engine, waiter), quiet=standing.quiet)
+        found = self._ask(target, estimate, priority, timeout, standing)
+        return found if isinstance(found, Reservation) else self._conclude(wait_in_thread(self.engine, found))
 
     async def acquire_async(
         self,
@@ -131,6 +77,13 @@ class Calls:
         standing: Standing = NEW,
     ) -> Reservation:
         """Admit now or after a wait that lets the event loop run. As `acquire`."""
+        found = self._ask(target, estimate, priority, timeout, standing)
+        return found if isinstance(found, Reservation) else self._conclude(await wait_in_loop(self.engine, found))
+
+    def _ask(
+        self, target: Target, estimate: Estimate, priority: int | None, timeout: float | None, standing: Standing
+    ) -> Reservation | Waiter:
+        """Admit now, or say who has to wait."""
         patience = None if timeout is None else check_timeout(timeout)
         route, hold, priority = self._prepare(target, estimate, priority)
         refusal = self.engine.reserve(hold, priority)
@@ -140,7 +93,7 @@ class Calls:
         waiter = self._waiter(route, hold, estimate, priority, patience, standing)
         if self.events.listening and not standing.quiet and not hopeless(waiter, refusal, waiter.since):
             self._queued(route, refusal)
-        return self._conclude(route, estimate, await wait_in_loop(self.engine, waiter), quiet=standing.quiet)
+        return waiter
 
     def refused_everywhere(self, targets: Iterable[Target], estimate: Estimate) -> None:
         """A call was refused for good wherever it could go: tell those who watch a budget that is used up."""
@@ -224,92 +177,6 @@ class Calls:
                     return claimed
         return None
 
-    # -- after ---------------------------------------------------------------------------------------------
-
-    def settle(self, route: Route, hold: Hold, estimate: Estimate, usage: Usage, *, lost: bool = False) -> float:
-        """Charge what was used; return its dollars. A call that is `lost` has not gone through, as far as we know."""
-        account, at = route.account, hold.taken_at
-        nano = account.cost(usage, at)
-        used = route.used(estimate, usage, nano)
-        now = self.engine.settle(hold, used if usage.exact else charged(hold, used, usage))
-        gate = route.gate.state
-        if route.searching or (gate is not FREE and (gate[1] < OPEN or gate[5])):  # window, strikes
-            self._went_through(route, hold)
-        if route.watched:
-            self._watch(route, hold)
-        caller = route.caller
-        caller.skip -= 1
-        if caller.skip < 0 and usage.exact:
-            self.learned.learn(caller, estimate, usage, now)
-        if (self._sick or self._timed) and not lost:
-            self.chooser.answered(route.target, at, now)
-        if self.events.listening:
-            self._settled(route, hold, usage, nano, now)
-        return account.book(usage, nano, at, now - at, OK if usage.exact else ESTIMATED, hold.attempt, estimate)
-
-    def _went_through(self, route: Route, hold: Hold) -> None:
-        self._tell(route, lambda now: self._feedback.succeeded(route, hold, now))
-
-    def _watch(self, route: Route, hold: Hold) -> None:
-        for watch in route.watched:
-            if watch.level(watch.bucket.state) >= watch.due or hold.taken_at >= watch.look_at:
-                self._alerts.look(watch, self.engine.clock.now())
-
-    def _settled(self, route: Route, hold: Hold, usage: Usage, nano: int, now: int) -> None:
-        seconds, cost = (now - hold.taken_at) / 1000, nano / NANO_PER_DOLLAR
-        event = Settled(now / 1000, str(route.target), route.labels, usage=usage, cost=cost, seconds=seconds)
-        self.events.emit(event)
-
-    def refuse(self, route: Route, hold: Hold, estimate: Estimate, failure: Failure) -> float:
-        """The provider refused the call, or was never reached: charge that, and let everybody know."""
-        self.failed_at(route.target, failure)
-        sent = Usage(requests=estimate.requests if failure.sent else 0)
-        self._learn(route, lambda now: self._feedback.refused(route, hold, failure, now))  # before its place is taken
-        used = route.used(Estimate(requests=0), sent, 0) if failure.sent else hold.nothing
-        at, now = hold.taken_at, self.engine.settle(hold, used)
-        self._spread()
-        if self.events.listening:
-            self._settled(route, hold, sent, 0, now)
-        outcome = FAILED if failure.kind in _FAILED else REFUSED
-        return route.account.book(sent, 0, at, now - at, outcome, hold.attempt, estimate)
-
-    def observe(self, route: Route, hold: Hold, quotas: Iterable[Quota]) -> None:
-        """A response's headers say what is left."""
-        self._tell(route, lambda now: self._feedback.observe(route, hold, quotas, now))
-
-    def _tell(self, route: Route, learn: Callable[[int], None]) -> None:
-        self._learn(route, learn)
-        self._spread()
-
-    def _learn(self, route: Route, learn: Callable[[int], None]) -> None:  # noqa: ARG002 - what it may change
-        self.engine.read(learn)
-
-    def _spread(self) -> None:
-        """Limits have changed: tell whoever listens or waits."""
-        if self.events.listening:
-            self.events.flush()
-        if self.engine.waiting:
-            self.engine.advance(everybody=True)
-
-    def failed_at(self, target: Target, failure: Failure) -> None:
-        """Remember that a target failed by itself, for calls that can go elsewhere."""
-        if failure.kind in SICK:
-            self.chooser.health.failed(target, self.engine.clock.now())
-
-    def cancel(self, route: Route, hold: Hold) -> None:
-        """Give everything back."""
-        now = self.engine.settle(hold, hold.nothing)
-        if self.events.listening:
-            self._settled(route, hold, Usage(requests=0), 0, now)
-
-    def abandon(self, route: Route, hold: Hold, estimate: Estimate, usage: Usage) -> None:
-        """Charge a call that nobody will settle any more, as soon as may be. Safe in a finalizer."""
-        account = route.account
-        nano = account.known_cost(usage)  # if a limit on cost is on the path, its price is known
-        hold.final = charged(hold, route.used(estimate, usage, nano), usage)
-        account.book_later(usage, nano if account.priced else None, hold.taken_at, hold.attempt, estimate)
-        self.engine.abandon(hold)
-
     # -- how -----------------------------------------------------------------------------------------------
 
     def route(self, target: Target, scope: context.CallScope | None = None) -> Route:
@@ -333,7 +200,7 @@ class Calls:
 
     def _prepare(self, target: Target, estimate: Estimate, priority: int | None) -> tuple[Route, Hold, int]:
         if estimate.__class__ is not Estimate:
-            check_estimate(estimate)
+            check_estimate(estimate)  # type: ignore[unreachable]  # whatever the annotation promises
         scope = context.current_scope()
         route = self._routes.get((target, scope.key)) or self.route(target, scope)
         if priority is None:
@@ -345,14 +212,14 @@ class Calls:
     def _waiter(  # noqa: PLR0917 - what a call is made of
         self, route: Route, hold: Hold, estimate: Estimate, priority: int, patience: int | None, standing: Standing
     ) -> Waiter:
-        sizing = RouteSizing(route, estimate, nested=self._check_reentrancy(route, hold))
-        if not self.engine.passing or sizing.nested:  # else it is as prepared: a gate that others may close is asked
+        nested = self._check_reentrancy(route, hold)
+        sizing = RouteSizing(route, estimate, nested=nested, quiet=standing.quiet)
+        if not self.engine.passing or nested:  # else it is as prepared: a gate that others may close is asked
             hold.amounts = sizing.amounts()
         since = self.engine.clock.now()
         deadline = None if patience is None else since + patience
         given, expected, _ = route.expects(estimate)
         weight = given + expected or estimate.requests
-
         return Waiter(
             hold,
             priority=priority,
@@ -366,20 +233,26 @@ class Calls:
             place=standing.place,
         )
 
-    def _conclude(self, route: Route, estimate: Estimate, waiter: Waiter, *, quiet: bool) -> Reservation:
-        if waiter.outcome is ADMITTED:
+    def _conclude(self, waiter: Waiter) -> Reservation:
+        """Return the reservation of one who has waited, or raise why there is none."""
+        asked, outcome = cast("RouteSizing", waiter.sizing), waiter.outcome
+        if outcome is ADMITTED:
             waited = max(0, waiter.hold.taken_at - waiter.since) / 1000
-            call = Reservation(self, route, waiter.hold, estimate, waited=waited)
+            call = Reservation(self, asked.route, waiter.hold, asked.estimate, waited=waited)
             return self._admitted(call) if self.events.listening else call
-        if isinstance(waiter.outcome, Refusal):
-            now = self.engine.clock.now()
-            if not quiet:
-                self._alerts.refused(route.watched, waiter.outcome, now)
-            error = error_of(route.target, waiter.outcome, now, () if quiet else self._holders(waiter.outcome.bucket))
-            if self.events.listening and not quiet:
-                self.events.emit(Refused(now / 1000, str(route.target), route.labels, decision=error.decision))
-            raise error
-        raise self._undecided(str(waiter.outcome))
+        if not isinstance(outcome, Refusal):
+            raise self._undecided(str(outcome))
+        raise self._refused(asked.route, outcome, quiet=asked.quiet)
+
+    def _refused(self, route: Route, refusal: Refusal, *, quiet: bool) -> LimitExceeded:
+        now = self.engine.clock.now()
+        if quiet:
+            return error_of(route.target, refusal, now)
+        self._alerts.refused(route.watched, refusal, now)
+        error = error_of(route.target, refusal, now, self._holders(refusal.bucket))
+        if self.events.listening:
+            self.events.emit(Refused(now / 1000, str(route.target), route.labels, decision=error.decision))
+        return error
 
     def _undecided(self, why: str) -> Exception:
         """What a call ends with that was neither admitted nor refused."""
@@ -414,38 +287,5 @@ class Calls:
                     raise ReservationError(message)
         return any(route.gate in other.path for other in outer)
 
-    @staticmethod
-    def read_usage(response: object) -> Usage | None:
-        """Find the usage in whatever an SDK returned."""
-        from agent_rate_limiter.providers import read_usage
 
-        return read_usage(response)
-
-    def read_failure(self, error: BaseException, target: Target) -> Failure | None:
-        """Find out what an error says of the provider; None when it is not the provider's.
-
-        The user's own classification (`RetryStrategy(classify=…)`) goes first.
-        """
-        from agent_rate_limiter.providers import read_failure
-
-        failure = read_failure(error, None, self.engine.clock.now() / 1000, likely=self._router.kind(target))
-        judge = self.retry.classify if isinstance(error, Exception) else None  # a cancelled task is cancelled
-        kind = None if judge is None else judge(error)
-        if kind is None:
-            return failure
-        return Failure(kind, message=str(error)) if failure is None else replace(failure, kind=kind)
-
-    def read_refusal(self, result: object, target: Target) -> Failure | None:
-        """Find out whether a result is an error that nobody raised: a response with an error's status."""
-        from agent_rate_limiter.providers import read_refusal
-
-        return read_refusal(result, self.engine.clock.now() / 1000, likely=self._router.kind(target))
-
-
-def charged(hold: Hold, used: Sequence[int], usage: Usage) -> Sequence[int]:
-    """What is charged for a usage: a guess never refunds."""
-    return used if usage.exact else [max(taken, amount) for taken, amount in zip(hold.amounts, used, strict=False)]
-
-
-_FAILED = {FailureKind.TRANSIENT, FailureKind.FATAL}
 _NORMAL = int(Priority.NORMAL)

@@ -13,7 +13,7 @@ from agent_rate_limiter.calls.routing import Route
 from agent_rate_limiter.calls.standing import NEW, Standing
 from agent_rate_limiter.checks import check_timeout
 from agent_rate_limiter.decision import Decision
-from agent_rate_limiter.engine.drivers import wait_in_loop, wait_in_thread, work_in_background
+from agent_rate_limiter.engine.drivers import work_in_background
 from agent_rate_limiter.engine.engine import CLOSED
 from agent_rate_limiter.engine.port import Hold, Rule
 from agent_rate_limiter.engine.queue import Waiter
@@ -42,25 +42,10 @@ class SharedCalls(Calls):
         self, target: Target, estimate: Estimate, priority: int | None, standing: Standing = NEW
     ) -> Reservation | Decision:
         """Ask the store, and say what it answers. Blocks for one round trip."""
-        route, waiter = self._asking(target, estimate, priority, 0, standing)
-        wait_in_thread(self.engine, waiter)
         try:
-            return self._conclude(route, estimate, waiter, quiet=standing.quiet)
+            return self.acquire(target, estimate, priority, 0, standing)
         except LimitExceeded as refused:
             return refused.decision
-
-    def acquire(
-        self,
-        target: Target,
-        estimate: Estimate,
-        priority: int | None,
-        timeout: float | None,
-        standing: Standing = NEW,
-    ) -> Reservation:
-        """Admit when the store does, blocking the thread."""
-        patience = None if timeout is None else check_timeout(timeout)
-        route, waiter = self._asking(target, estimate, priority, patience, standing)
-        return self._conclude(route, estimate, wait_in_thread(self.engine, waiter), quiet=standing.quiet)
 
     async def acquire_async(
         self,
@@ -70,12 +55,10 @@ class SharedCalls(Calls):
         timeout: float | None,
         standing: Standing = NEW,
     ) -> Reservation:
-        """Admit when the store does, letting the event loop run."""
-        patience = None if timeout is None else check_timeout(timeout)
+        """As Calls; what is known of a target that is new here is recalled first, off the event loop."""
         if target not in self.learned.loaded:
             await work_in_background(self.engine, partial(self.learned.load, target))
-        route, waiter = self._asking(target, estimate, priority, patience, standing)
-        return self._conclude(route, estimate, await wait_in_loop(self.engine, waiter), quiet=standing.quiet)
+        return await super().acquire_async(target, estimate, priority, timeout, standing)
 
     def track(self, target: Target, estimate: Estimate) -> Reservation:
         """Follow a call that is made anyway: the store hears of it when it is settled."""
@@ -84,19 +67,16 @@ class SharedCalls(Calls):
         self.engine.track(hold)
         return Tracked(self, route, hold, estimate)
 
-    def _asking(
-        self,
-        target: Target,
-        estimate: Estimate,
-        priority: int | None,
-        patience: int | None,
-        standing: Standing,
-    ) -> tuple[Route, Waiter]:
+    def _ask(
+        self, target: Target, estimate: Estimate, priority: int | None, timeout: float | None, standing: Standing
+    ) -> Waiter:
+        """Everybody waits: for the store's answer at least."""
+        patience = None if timeout is None else check_timeout(timeout)
         route, hold, priority = self._prepare(target, estimate, priority)
         waiter = self._waiter(route, hold, estimate, priority, patience, standing)
         if self.events.listening and not standing.quiet:
             self.engine.hear_of(waiter, lambda refusal, now: self._has_to_wait(route, refusal, now))
-        return route, waiter
+        return waiter
 
     def _recall(self, target: Target) -> None:
         """In an event loop, others do it: whoever cannot await it, begins without."""

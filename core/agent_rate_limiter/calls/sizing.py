@@ -29,19 +29,20 @@ class RouteSizing:
     in it, and waits for this one.
     """
 
-    __slots__ = ("_estimate", "_route", "nested")
+    __slots__ = ("_nested", "estimate", "quiet", "route")
 
-    def __init__(self, route: Route, estimate: Estimate, *, nested: bool) -> None:
-        self._route = route
-        self._estimate = estimate
-        self.nested = nested
+    def __init__(self, route: Route, estimate: Estimate, *, nested: bool, quiet: bool) -> None:
+        self.route = route
+        self.estimate = estimate
+        self.quiet = quiet
+        self._nested = nested
 
     @property
     def path(self) -> Path:
         """The limits that the route has by now."""
-        return self._route.path
+        return self.route.path
 
     def amounts(self) -> Sequence[int]:
         """Units to take from each."""
-        asks_gate = 0 if self.nested else 1  # even an open one: it may be closed while the call waits
-        return (asks_gate, *self._route.reserved(self._estimate)[1:])
+        asks_gate = 0 if self._nested else 1  # even an open one: it may be closed while the call waits
+        return (asks_gate, *self.route.reserved(self.estimate)[1:])
