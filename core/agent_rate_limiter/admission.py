@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from agent_rate_limiter.limits import Limit
 from agent_rate_limiter.strategies import Strategy, strategy_for
@@ -22,6 +22,7 @@ class Bucket:
 
     __slots__ = (
         "__weakref__",
+        "before",
         "configured",
         "holds",
         "key",
@@ -49,6 +50,7 @@ class Bucket:
         self.rev = 0  # how often a store that is shared had the rule changed
         self.obey(limit, strategy or strategy_for(limit))
         self.state: Any = self.strategy.initial(now)
+        self.before: Any = None  # the state before the take that is under way
         self.queue: Any = None  # the engine's: who waits for this bucket
         self.pace: Any = None  # the forecast's: how fast it fills
 
@@ -88,18 +90,33 @@ class Refusal(NamedTuple):
 Path = tuple[Bucket, ...]
 
 
-def take_all(path: Path, amounts: Sequence[int], now: int) -> Refusal | None:
+class Taking(Protocol):
+    """What wants to take from a path: the engine's holds."""
+
+    path: Path
+    amounts: Sequence[int]
+
+
+def take_all(call: Taking, now: int) -> Refusal | None:
     """Take from every bucket; or change none, and say which limit binds."""
-    taken: list[tuple[Bucket, Any]] = []
-    for bucket, amount in zip(path, amounts):  # noqa: B905 - equal by construction, and this is the hot path
+    for bucket, amount in zip(call.path, call.amounts):  # noqa: B905 - the path may have grown; this is the hot path
         if amount:
-            state = bucket.take(bucket.state, amount, now)
+            bucket.before = state = bucket.state
+            state = bucket.take(state, amount, now)
             if state is None:
-                return refusal(path, amounts, now)
-            taken.append((bucket, state))
-    for bucket, state in taken:
-        bucket.state = state
+                _put_back(call, bucket)
+                return refusal(call.path, call.amounts, now)
+            bucket.state = state
     return None
+
+
+def _put_back(call: Taking, end: Bucket) -> None:
+    """Undo what was taken before a bucket refused."""
+    for bucket, amount in zip(call.path, call.amounts, strict=False):
+        if bucket is end:
+            return
+        if amount:
+            bucket.state = bucket.before
 
 
 def refusal(path: Path, amounts: Sequence[int], now: int) -> Refusal | None:

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
+from itertools import islice
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
@@ -170,7 +171,7 @@ class CostTracker:
             return
         with self.lock:
             late = self.late
-            notes = [late.popleft() for _ in range(len(late))]
+            notes = list(islice(iter(late.popleft, None), len(late)))  # what others add meanwhile stays
             if notes:
                 self._write(notes)
 

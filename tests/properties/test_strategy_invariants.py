@@ -11,6 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from agent_rate_limiter.admission import Bucket, refusal, take_all
+from agent_rate_limiter.engine.port import Hold
 from agent_rate_limiter.limits import Limit, Resource
 from agent_rate_limiter.strategies import Concurrency, FixedWindow, SlidingWindow, Strategy, TokenBucket
 from agent_rate_limiter.strategies.calendar import window
@@ -148,7 +149,7 @@ def test_admission_is_all_or_nothing_and_names_the_limit_that_frees_last(
         before = [bucket.state for bucket in path]
         refused = refusal(path, units, now)
         assert [bucket.state for bucket in path] == before
-        assert take_all(path, units, now) == refused
+        assert take_all(Hold(path, units), now) == refused
         if refused is not None:
             assert [bucket.state for bucket in path] == before
             waits = [b.strategy.wait(b.state, n, now) or 0 for b, n in zip(path, units, strict=True) if n]

@@ -84,7 +84,7 @@ class Loss:
         if self.policy == FAIL_OPEN:
             return None
         own = tuple(self._mine(bucket, now) for bucket in hold.path)
-        refusal = take_all(own, hold.amounts, now)
+        refusal = take_all(Hold(own, hold.amounts), now)
         return refusal and refusal._replace(bucket=hold.path[own.index(refusal.bucket)])
 
     def settle(self, hold: Hold, used: Sequence[int], now: int) -> None:

@@ -35,14 +35,12 @@ class MemoryLedger:
 
     def write(self, notes: Sequence[Note], now: int) -> None:  # noqa: ARG002 - nothing is dropped by its age here
         """Add calls."""
-        for note in notes:
-            account, usage, nano, at, *_ = note
-            place = account.place
-            hour = at // HOUR
-            if place is not None and place[0] == hour and place[1] == self._generation and usage.cost is None:
-                sums = place[2]
-            else:
-                sums = self._cell(account, usage, hour)
+        last, start, sums = None, 0, []
+        for account, usage, nano, at, _, _, _, _ in notes:
+            if account is not last or not start <= at < start + HOUR or usage.cost is not None:
+                last = account if usage.cost is None else None
+                start = at - at % HOUR
+                sums = self._sums(account, usage, start)
             sums[0] += usage.requests
             sums[1] += usage.input_tokens
             sums[2] += usage.output_tokens
@@ -50,12 +48,17 @@ class MemoryLedger:
             sums[4] += nano or 0
         self._rows.extend(notes)
 
-    def _cell(self, account: Account, usage: Usage, hour: int) -> Sums:
+    def _sums(self, account: Account, usage: Usage, start: int) -> Sums:
+        """Where a call of that hour is summed up; an account remembers where that was."""
+        place = account.place
+        if place is not None and place[0] == start and place[1] == self._generation and usage.cost is None:
+            found: Sums = place[2]
+            return found
         if self._cells >= CELLS:
             self._shrink()
-        sums = self._add(self._hours, hour * HOUR, key_of(account, usage))
+        sums = self._add(self._hours, start, key_of(account, usage))
         if usage.cost is None:
-            account.place = (hour, self._generation, sums)
+            account.place = (start, self._generation, sums)
         return sums
 
     def _add(self, period: dict[int, dict[Key, Sums]], start: int, key: Key) -> Sums:

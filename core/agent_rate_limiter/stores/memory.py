@@ -25,9 +25,7 @@ class MemoryStore:
             found = self._buckets[key] = Bucket(key, limit, scope, now)
         return found
 
-    def reserve(self, hold: Hold, now: int) -> Refusal | None:
-        """Take the hold's amounts from all of its path, or nothing; then say what binds."""
-        return take_all(hold.path, hold.amounts, now)
+    reserve = staticmethod(take_all)
 
     def settle(self, hold: Hold, used: Sequence[int], now: int) -> None:
         """Replace what the hold has taken by what was used."""
