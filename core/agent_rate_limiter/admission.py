@@ -97,22 +97,22 @@ class Taking(Protocol):
     amounts: Sequence[int]
 
 
-def take_all(call: Taking, now: int) -> Refusal | None:
+def take_all(hold: Taking, now: int) -> Refusal | None:
     """Take from every bucket; or change none, and say which limit binds."""
-    for bucket, amount in zip(call.path, call.amounts):  # noqa: B905 - the path may have grown; this is the hot path
+    for bucket, amount in zip(hold.path, hold.amounts):  # noqa: B905 - the path may have grown; this is the hot path
         if amount:
             bucket.before = state = bucket.state
             state = bucket.take(state, amount, now)
             if state is None:
-                _put_back(call, bucket)
-                return refusal(call.path, call.amounts, now)
+                _put_back(hold, bucket)
+                return refusal(hold.path, hold.amounts, now)
             bucket.state = state
     return None
 
 
-def _put_back(call: Taking, end: Bucket) -> None:
+def _put_back(hold: Taking, end: Bucket) -> None:
     """Undo what was taken before a bucket refused."""
-    for bucket, amount in zip(call.path, call.amounts, strict=False):
+    for bucket, amount in zip(hold.path, hold.amounts, strict=False):
         if bucket is end:
             return
         if amount:
