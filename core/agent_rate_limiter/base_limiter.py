@@ -283,11 +283,13 @@ class Limiter:
             options: the adapter's own, such as `priority` and `timeout`.
 
         Raises:
-            ConfigError: no adapter knows it.
+            ConfigError: no adapter knows it, or an option makes no sense.
         """
-        from agent_rate_limiter.wrapping import adapter_for
+        from agent_rate_limiter.wrapping import adapter_for, check_options
 
-        wrapped: T = adapter_for(client)(client, self, **options)
+        adapter = adapter_for(client)
+        check_options(adapter, options)
+        wrapped: T = adapter(client, self, **options)
         return wrapped
 
     def can_wrap(self, client: object) -> bool:

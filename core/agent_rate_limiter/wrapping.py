@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
+from difflib import get_close_matches
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
+from agent_rate_limiter.checks import check_priority, check_timeout
 from agent_rate_limiter.errors import ConfigError
 
 GROUP = "agent_rate_limiter.adapters"
@@ -33,6 +36,27 @@ def adapter_for(client: object) -> Adapter:
         "Decorate the function that makes the call with @limiter.limit(...) instead."
     )
     raise ConfigError(message)
+
+
+def check_options(adapter: Adapter, options: Mapping[str, Any]) -> None:
+    """Refuse what would only be noticed at the first call, or told as a bug of ours.
+
+    Raises:
+        ConfigError: an option that the adapter does not have, or a priority or a timeout that makes no sense.
+    """
+    if options.get("priority") is not None:
+        check_priority(options["priority"])
+    if options.get("timeout") is not None:
+        check_timeout(options["timeout"])
+    takes = inspect.signature(adapter).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in takes):
+        return  # it checks them itself
+    known = [parameter.name for parameter in takes if parameter.kind is parameter.KEYWORD_ONLY]
+    for name in options:
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it is one of {', '.join(known)}."
+            raise ConfigError(f"wrap: no option {name!r} for this client; {hint}")
 
 
 def find_adapter(client: object) -> EntryPoint | None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from openai import OpenAI
 
+from agent_rate_limiter import ConfigError
 from agent_rate_limiter.testing.simulated import Fault, SimulatedProvider
 from agent_rate_limiter_adapters.openai import adapter
 from tests.adapters.openai_sdk import SDK_LIBRARIES, ask, both, client_of
@@ -108,3 +109,18 @@ def test_a_http_client_of_the_users_keeps_its_hooks_mounts_and_timeouts(
     assert len(requests) == len(mounted) == 2
     assert booked(limiter) == accounted(provider)
     assert booked(limiter)[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"timeout": "3"}, "timeout is '3': give seconds"),
+        ({"priority": "high"}, "priority is 'high': give a whole number"),
+        ({"fallback": []}, "no option 'fallback' for this client; did you mean 'fallbacks'?"),
+        ({"speed": 3}, "no option 'speed' for this client; it is one of provider, fallbacks, priority, timeout,"),
+    ],
+)
+def test_an_option_that_makes_no_sense_is_refused_when_the_client_is_wrapped(options: Any, message: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        roomy().wrap(OpenAI(api_key="sk-test"), **options)
+    assert message in str(refused.value)

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from agent_rate_limiter import MultiProviderLimiter, Provider
+from agent_rate_limiter import MultiProviderLimiter, Provider, RequestTooLarge, Reservation, Resource
 from agent_rate_limiter.limits import Target
+from agent_rate_limiter.providers import Failure, FailureKind
 from agent_rate_limiter.testing import ManualClock, run_virtual
 from tests.core.virtual_provider import VirtualProvider
 
@@ -160,3 +161,38 @@ def test_a_configured_limit_that_was_lowered_is_tried_again(manual_clock: Manual
         busy(provider, limiter, agents=50, seconds=600)
     assert [limit.name for limit in limiter.snapshot().limits] == ["600 requests/minute"]
     assert len(provider.refused) <= 0.05 * len(provider.admitted)
+
+
+# ---------------------------------------------------------------- waits that are told too short
+
+
+@pytest.mark.parametrize("models", [{}, {"gpt-4": {"rpm": 6_000, "tpm": 1_000_000}}], ids=["unknown", "known"])
+@pytest.mark.parametrize("exact", [True, False])
+@pytest.mark.parametrize("told", [0, 0.012, 0.5])
+@pytest.mark.parametrize("calls", [1, 50])
+def test_refused_again_and_again_for_ten_seconds_nobody_dies(
+    manual_clock: ManualClock, told: float, exact: bool, models: Any, calls: int
+) -> None:
+    """`Retry-After: 0`, or the share of others who take what is free: eight attempts must not be over in a moment."""
+    provider = VirtualProvider(manual_clock, rpm=10**6, headers=False)
+    until = manual_clock.now() + 10_000
+    requested = {"resource": Resource.TOKENS, "period": "minute", "requested": 20} if exact else {}
+    refusal = Failure(FailureKind.WAIT, told, status=429, **requested)  # type: ignore[arg-type]
+    provider.failing = lambda now: refusal if now < until else None
+    limiter = MultiProviderLimiter([Provider("openai", models)] if models else [], clock=manual_clock)
+    assert storm(provider, limiter, calls) <= 20
+    assert len(provider.refused) <= 7 * (1 if calls == 1 else 20)
+
+
+def test_a_guess_makes_no_call_too_large(manual_clock: ManualClock) -> None:
+    """A rate that is searched for falls with every wave of refusals; how much fits at once is no part of the guess."""
+    limiter = known(manual_clock, tpm=1_000)
+    for _ in range(30):
+        while not isinstance(call := limiter.try_acquire(GPT, input_tokens=20), Reservation):
+            manual_clock.advance(1)
+        call.fail(Failure(FailureKind.WAIT, 0.01, Resource.TOKENS, "minute", status=429))
+    (limit,) = [limit for limit in limiter.snapshot().limits if limit.resource == "tokens"]
+    assert limit.amount < 500
+    assert limiter.explain(GPT, input_tokens=900).decision.retry_after is not None
+    with pytest.raises(RequestTooLarge):  # that is the user's own limit
+        limiter.acquire(GPT, input_tokens=1_001)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _LEARNABLE = frozenset({Resource.REQUESTS, Resource.INPUT_TOKENS, Resource.OUTPUT_TOKENS, Resource.TOKENS})
 _FIRST_COOLDOWN, _LAST_COOLDOWN = 2_000, 60_000
 """Milliseconds that a gate stays closed when nobody told how long; doubled with each closing in a row."""
+_AGAIN = 250
+"""Milliseconds that a second refusal in a row waits at least, however soon it may be tried again; doubled, too."""
 _ON_THE_WAY = 250
 """Milliseconds by which calls may overtake each other on their way to a provider: cold connections take that long."""
 _MOST = 10**9
@@ -137,16 +139,19 @@ class Feedback:
         told = _told_ms(failure, route.gate.state)
         binding = _binding(route.path, failure)
         searched = binding is None or self._searched(route, binding, hold, now)
+        later = binding is not None and hold.taken_at > binding.refused_at  # than the last wave of refusals
         if binding is None:
             self._search_downwards(route, hold, now)
         elif not searched:
             _empty(binding, hold, failure.requested, told, now)
         elif hold.taken_at > binding.merged_at:  # else sent before the rate was changed
             binding.merged_at = now
-            _follow(binding, max(1, int(binding.limit.amount) * 4 // 5), now)
+            _follow(binding, max(1, int(binding.limit.amount) * 4 // 5), now, guessed=True)
             _empty(binding, hold, failure.requested, told, now)
-        if searched or failure.requested is None:  # else it is exact: smaller calls need not wait as long
-            self._close(route, hold, told, now)
+        if searched or failure.requested is None or not _taken(hold, binding):
+            self._close(route, hold, told, now)  # else it is exact: smaller calls need not wait as long
+        elif later:
+            route.gate.state = gate.struck(route.gate.state)
 
     def _searched(self, route: Route, binding: Bucket, hold: Hold, now: int) -> bool:
         """Whether a limit's rate is searched for: a learned one, or a configured one that was refused again and again.
@@ -156,7 +161,7 @@ class Feedback:
         if binding is self._router.adaptive.get(route.target):
             return True
         again = 0 < binding.refused_at < hold.taken_at and now - binding.refused_at < _pause_ms(binding.limit)
-        if binding.learned or binding.merged_at or not again:
+        if binding.learned or binding.merged_at or not again or not _may_be_guessed(binding.limit):
             return False
         self._router.search(route.target, binding)
         return True
@@ -178,7 +183,7 @@ class Feedback:
         if tried < pause // 5 * 2 or (found and refused < pause):
             return
         if adaptive.strategy.available(adaptive.state, now) < max(1, _taken(hold, adaptive)):
-            _follow(adaptive, min(_MOST, int(adaptive.limit.amount * (1.05 if found else 1.25)) + 1), now)
+            _follow(adaptive, min(_MOST, int(adaptive.limit.amount * (1.05 if found else 1.25)) + 1), now, guessed=True)
             adaptive.merged_at = now
             if adaptive.limit is adaptive.configured and not adaptive.learned:
                 adaptive.merged_at = adaptive.refused_at = 0
@@ -224,7 +229,12 @@ def _period_of(quota: Quota) -> float | str:
     return "minute"
 
 
-def _follow(bucket: Bucket, amount: int, now: int) -> None:
+def _may_be_guessed(limit: Limit) -> bool:
+    """Whether a guess at its rate refuses no call for good: each fits, or what fits at once is no part of the guess."""
+    return limit.resource is Resource.REQUESTS or limit.strategy == "token_bucket"
+
+
+def _follow(bucket: Bucket, amount: int, now: int, *, guessed: bool = False) -> None:
     """Obey the amount that the provider enforces: lowered ones at once, and back up to what was configured."""
     limit = bucket.limit
     configured = amount if bucket.learned else int(bucket.configured.amount)
@@ -232,6 +242,8 @@ def _follow(bucket: Bucket, amount: int, now: int) -> None:
     if amount == int(limit.amount):
         return
     burst = None if limit.burst is None else min(limit.burst, amount)
+    if guessed and limit.resource is not Resource.REQUESTS:  # a guess must not make a call too large
+        burst = bucket.configured.burst or bucket.configured.amount
     suffix = (
         limit.name[limit.name.rfind(" (") :] if bucket.learned else f" (lowered from {bucket.configured.amount:,.0f})"
     )
@@ -274,14 +286,14 @@ def _binding(path: Sequence[Bucket], failure: Failure) -> Bucket | None:
     return None
 
 
-def _taken(hold: Hold, bucket: Bucket) -> int:
+def _taken(hold: Hold, bucket: Bucket | None) -> int:
     return max((n for b, n in zip(hold.path, hold.amounts, strict=False) if b is bucket), default=0)
 
 
 def _told_ms(failure: Failure, state: gate.State) -> int:
-    if failure.retry_after is not None:
-        return max(1, round(failure.retry_after * 1000))
-    return int(min(_LAST_COOLDOWN, _FIRST_COOLDOWN << min(state.strikes, 10)))
+    """How long to wait: as told, but longer each time that a call is refused all the same."""
+    first = _FIRST_COOLDOWN if failure.retry_after is None else _AGAIN // 2 if state.strikes else 0
+    return max(1, round((failure.retry_after or 0) * 1000), min(_LAST_COOLDOWN, first << min(state.strikes, 10)))
 
 
 def _parked_ms(provider: str, failure: Failure, now: int) -> int:
