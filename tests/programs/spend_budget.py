@@ -16,7 +16,7 @@ from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
-from agent_rate_limiter import BudgetExceeded, MultiProviderLimiter, Provider, Reservation, Usage
+from agent_rate_limiter import Budget, BudgetExceeded, MultiProviderLimiter, Provider, Reservation, Usage
 
 BUDGET = 1.00
 SENT, MOST = 200, 1_000
@@ -53,11 +53,9 @@ class Count:
 
 
 def make_limiter(**options: Any) -> MultiProviderLimiter:
-    """One dollar in total; `options` are the limiter's."""
+    """One dollar in total, or `budgets`; `options` are the limiter's."""
     model = {"input_per_1m": IN, "output_per_1m": OUT, "rpm": 10**9}
-    return MultiProviderLimiter(
-        [Provider("p", {"m": model})], **{"budget_limit": BUDGET, "budget_period": "total", **options}
-    )
+    return MultiProviderLimiter([Provider("p", {"m": model})], **{"budgets": [Budget(BUDGET, "total")], **options})
 
 
 def plans(calls: int, seed: int) -> list[tuple[int, float]]:

@@ -74,7 +74,7 @@ def test_a_thousand_calls_in_four_processes(kind: str, tmp_path: Path) -> None:
     ids=lambda budget: budget.as_limit().name,
 )
 def test_a_thousand_tasks_in_virtual_time(budget: Budget, manual_clock: ManualClock) -> None:
-    limiter = make_limiter(budget_limit=None, budgets=[budget], clock=manual_clock)
+    limiter = make_limiter(budgets=[budget], clock=manual_clock)
     count = Count()
     run_virtual(in_tasks(limiter, count, CALLS, 7), manual_clock)
     (status,) = [limit for limit in limiter.snapshot().limits if limit.owner == "budget"]
@@ -88,7 +88,6 @@ def test_what_is_spent_survives_a_restart_and_nobody_is_told_twice(tmp_path: Pat
     def run(dollars: float, budget: float = 1.0, *, rolling: bool = False) -> float:
         """A program that spends, says what is left, and ends."""
         limiter = make_limiter(
-            budget_limit=None,
             budgets=[Budget(budget, "day", timezone="Asia/Tokyo", rolling=rolling)],
             store=f"sqlite:///{tmp_path}/limits.db",
             clock=manual_clock,
