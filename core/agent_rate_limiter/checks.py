@@ -102,3 +102,9 @@ def check_seconds(field: str, seconds: object) -> None:
     number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
     if not number or not 0 <= seconds < float("inf"):  # type: ignore[operator]
         raise ConfigError(f"{field} is {seconds!r}: give seconds as a finite number of at least 0.")
+
+
+def check_clock(clock: object) -> None:
+    """Raise a ConfigError unless it tells the time."""
+    if not callable(getattr(clock, "now", None)):
+        raise ConfigError(f"clock is {clock!r}: give an object with now() -> epoch milliseconds, or None.")

@@ -13,17 +13,18 @@ from datetime import datetime
 from functools import partial
 from itertools import islice
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from weakref import WeakSet
 
+from agent_rate_limiter.checks import check_clock
 from agent_rate_limiter.costs.accounts import Account
+from agent_rate_limiter.costs.given import milliseconds, prices_of, span_of, took, usage_of
 from agent_rate_limiter.costs.quotes import Quote, Quotes
 from agent_rate_limiter.costs.report import CostReport, make_report, make_rows
 from agent_rate_limiter.errors import ConfigError, StoreUnavailable
 from agent_rate_limiter.ledger import Keep, Note, open_ledger
 from agent_rate_limiter.limits import NANO_PER_DOLLAR, Target, label_texts
 from agent_rate_limiter.pricing import Price
-from agent_rate_limiter.usage import Usage
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -39,6 +40,7 @@ _UNWRITTEN = 100_000
 _RETRY = 5_000
 """Milliseconds after which calls try again to write a ledger that cannot be written: each try may wait for its file."""
 _ACCOUNTS = 4_096
+_ROWS = 1 << 40
 _log = logging.getLogger("agent_rate_limiter")
 
 
@@ -83,9 +85,10 @@ class CostTracker:
             from agent_rate_limiter.clock import SystemClock
 
             clock = SystemClock()
+        check_clock(clock)
         self._now = clock.now
         self._quotes = Quotes(on_unknown_price, clock.now)
-        self._prices = {Target.parse(target): _price(target, price) for target, price in (prices or {}).items()}
+        self._prices = prices_of(prices)
         self._ledger = open_ledger(ledger, Keep.checked(keep_rows, keep_hours, passing_labels), synchronous=synchronous)
         self._accounts: dict[tuple[Target, tuple[tuple[str, str], ...]], Account] = {}
         self._failing = False
@@ -134,13 +137,13 @@ class CostTracker:
         Raises:
             ConfigError: a value makes no sense, the response states no usage, or there is no price and "block" is set.
         """
-        found, named = _usage(usage, service_tier), label_texts(labels)
-        moment = _milliseconds("at", at)
+        found, named = usage_of(usage, service_tier), label_texts(labels)
+        moment = milliseconds("at", at)
         if moment is None:
             account, moment = self._account(Target.parse(target), tuple(sorted(named.items()))), self._now()
         else:
             account = self.account(Target.parse(target), named)  # its own, with the price of that time
-        return account.book(found, account.cost(found, moment), moment, _took(latency))
+        return account.book(found, account.cost(found, moment), moment, took(latency))
 
     def account(
         self,
@@ -219,7 +222,7 @@ class CostTracker:
         Args:
             by: the labels to group by; also "price", where prices are from.
             since: epoch seconds or a datetime; the hour it lies in is included (the day, where hours are rolled up).
-            until: the same.
+            until: the same; an hour (or day) that begins then is not, so months and days add up.
             every: "hour", "day", "week" or "month": a row for each such period, too.
             timezone: where days, weeks and months begin, as an IANA name; days that are rolled up begin in UTC.
 
@@ -227,9 +230,9 @@ class CostTracker:
             ConfigError: a value makes no sense.
         """
         self.add_up()
-        first, last = _milliseconds("since", since), _milliseconds("until", until)
+        span = span_of(since, until)
         with self.lock:
-            return make_report(self._ledger, by, (first, last), every, timezone)
+            return make_report(self._ledger, by, span, every, timezone)
 
     def rows(
         self, last: int = 1_000, *, since: float | datetime | None = None, until: float | datetime | None = None
@@ -239,14 +242,17 @@ class CostTracker:
         Args:
             last: no more than so many.
             since: epoch seconds or a datetime.
-            until: the same.
+            until: the same; what was admitted then is not included.
+
+        Raises:
+            ConfigError: a value makes no sense.
         """
         if not isinstance(last, int) or isinstance(last, bool) or last < 1:
             raise ConfigError(f"last is {last!r}: give a whole number of at least 1.")
         self.add_up()
-        first, end = _milliseconds("since", since), _milliseconds("until", until)
+        first, end = span_of(since, until)
         with self.lock:
-            return make_rows(self._ledger.rows(first, end, last))
+            return make_rows(self._ledger.rows(first, end, min(last, _ROWS)))
 
     @property
     def total(self) -> float:
@@ -290,42 +296,6 @@ class CostTracker:
 def _priced(note: Note) -> Note:
     account, usage, _, at = note[:4]
     return (account, usage, account.cost(usage, at), *note[3:])
-
-
-def _price(target: object, price: object) -> Price:
-    if not isinstance(price, Price):
-        raise ConfigError(f"prices[{str(target)!r}] is {price!r}: give a Price(input_per_1m, output_per_1m).")
-    return price
-
-
-def _usage(given: object, service_tier: str) -> Usage:
-    from agent_rate_limiter.providers import read_usage
-
-    usage = read_usage(given)
-    if usage is None:
-        raise ConfigError(f"No usage found in a {type(given).__name__}: pass an SDK's response, or a Usage(...).")
-    if service_tier:
-        from dataclasses import replace
-
-        return replace(usage, service_tier=service_tier)
-    return usage
-
-
-def _took(latency: object) -> int:
-    number = isinstance(latency, (int, float)) and not isinstance(latency, bool)
-    if not number or not 0 <= latency < 1e9:  # type: ignore[operator]  # noqa: PLR2004
-        raise ConfigError(f"latency is {latency!r}: give seconds as a finite number of at least 0.")
-    return round(latency * 1000)  # type: ignore[operator]
-
-
-def _milliseconds(field: str, moment: float | datetime | None) -> int | None:
-    if moment is None:
-        return None
-    seconds: Any = moment.timestamp() if isinstance(moment, datetime) else moment
-    number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
-    if not number or not -1e12 < seconds < 1e12:  # noqa: PLR2004 - some 30,000 years
-        raise ConfigError(f"{field} is {moment!r}: give epoch seconds or a datetime.")
-    return int(seconds * 1000)
 
 
 _trackers: WeakSet[CostTracker] = WeakSet()

@@ -13,6 +13,7 @@ from enum import Enum
 from typing import NamedTuple, NoReturn
 
 from agent_rate_limiter.errors import ConfigError
+from agent_rate_limiter.redaction import one_line
 from agent_rate_limiter.thresholds import check_thresholds
 
 NANO_PER_DOLLAR = 1_000_000_000
@@ -135,8 +136,10 @@ def label_texts(labels: Mapping[str, object]) -> dict[str, str]:
 
 
 def _escaped(value: str) -> str:
-    """Keep apart what labels separate: no value may look like two."""
-    return value.replace("\\", "\\\\").replace(",", "\\,").replace("=", "\\=") if _MARKS.intersection(value) else value
+    """Keep apart what labels separate, no value may look like two; and on one line what messages repeat."""
+    if _MARKS.intersection(value):
+        value = value.replace("\\", "\\\\").replace(",", "\\,").replace("=", "\\=")
+    return one_line(value)
 
 
 _MARKS = frozenset(",=\\")

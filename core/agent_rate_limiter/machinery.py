@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import cast
 
 from agent_rate_limiter.calls.life import Calls
+from agent_rate_limiter.checks import check_clock
 from agent_rate_limiter.clock import SystemClock
 from agent_rate_limiter.engine.engine import Engine
 from agent_rate_limiter.engine.port import Clock, SharedStore, Store
@@ -35,8 +36,8 @@ def make_engine(
     Raises:
         ConfigError: a value makes no sense.
     """
-    if clock is not None and not hasattr(clock, "now"):
-        raise ConfigError(f"clock is {clock!r}: give an object with now() -> epoch milliseconds, or None.")
+    if clock is not None:
+        check_clock(clock)
     if on_store_error not in ON_STORE_ERROR:
         raise ConfigError(f"on_store_error is {on_store_error!r}: it is one of {', '.join(ON_STORE_ERROR)}.")
     opened = open_store(store)

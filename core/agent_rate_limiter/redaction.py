@@ -1,4 +1,4 @@
-"""Take secrets out of what providers and SDKs say, before anybody repeats it."""
+"""Make texts of others harmless before anybody repeats them: no secrets, no lines or colours of their own."""
 
 from __future__ import annotations
 
@@ -23,3 +23,10 @@ def harmless(text: object) -> str:
     if not isinstance(text, str):
         return ""
     return re.sub(_SECRETS, "***", " ".join(text[: 4 * _LENGTH].split()))[:_LENGTH]
+
+
+def one_line(text: str, most: int | None = None) -> str:
+    """Write control characters out, so that a text can break no line, table or terminal; cut what is too long."""
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return text if most is None or len(text) <= most else f"{text[: most - 1]}…"

@@ -99,7 +99,7 @@ def test_no_calls_no_rows() -> None:
     assert CostTracker().report().to_dicts() == []
     assert (
         str(CostTracker().report(("agent",)))
-        == "agent  requests  input_tokens  output_tokens  cached_input_tokens  cost"
+        == "agent  requests  input_tokens  output_tokens  cached_input_tokens  cost\nNo calls."
     )
     assert CostTracker().total == 0
 
@@ -117,8 +117,10 @@ def at(hour: float) -> datetime:
         (None, None, 31),
         (at(1), None, 30),
         (at(1.9), None, 30),  # the hour that it lies in is included
-        (None, at(1), 3),
-        (at(2), at(2), 12),
+        (None, at(1), 1),  # the hour that begins then is not
+        (None, at(1.1), 3),
+        (at(2), at(2), None),
+        (at(2), at(3), 12),
         (at(9), None, None),
     ],
 )
@@ -139,7 +141,7 @@ def test_a_call_counts_when_it_was_admitted(manual_clock: ManualClock) -> None:
     call = limiter.acquire("p:a")
     manual_clock.advance(3_600)
     call.settle(Usage(cost=0.05))
-    assert cents(limiter.costs.report((), until=at(0))) == {(): 5}
+    assert cents(limiter.costs.report((), until=at(1))) == {(): 5}
     assert limiter.costs.report((), since=at(1)).to_dicts() == []
 
 

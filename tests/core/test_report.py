@@ -114,8 +114,8 @@ def test_a_snapshot_in_words(limiter: MultiProviderLimiter) -> None:
         limiter.acquire("p:m").settle(Usage(1, 3_000))
     assert str(limiter.snapshot()).splitlines() == [
         "0 in flight, 0 waiting, $3.0000 spent",
-        "  budget                   budget $10.00/day                ███         30% used, 7 free",
-        "  budget                   per agent (agent=a)              ██████      60% used, 2 free",
+        "  budget                   budget $10.00/day                ███         30% used, $7.00 free",
+        "  budget                   per agent (agent=a)              ██████      60% used, $2.00 free",
         "  p                        1,000 requests/day                            0% used, 999 free",
         "  p:m                      2 at once                                     0% used, 2 free",
         "  p:m                      6,000 tokens/minute              █████       50% used, 3,000 free",
@@ -127,7 +127,7 @@ def test_debt_and_small_money_in_words() -> None:
     debt = LimitStatus("p:m", "tokens", "", "tokens", 100, -50, 1.5, 0, 1.0)
     assert str(debt) == f"{'p:m':<24} {'tokens':<32} ██████████ 150% used, -50 free"
     refunded = LimitStatus("p:m", "money", "", "cost", 1, 1.25, -0.25, 2, None)
-    assert str(refunded) == f"{'p:m':<24} {'money':<32} {'':<10} -25% used, 1.25 free, 2 waiting"
+    assert str(refunded) == f"{'p:m':<24} {'money':<32} {'':<10} -25% used, $1.25 free, 2 waiting"
 
 
 def test_what_is_idle_says_so(manual_clock: ManualClock) -> None:

@@ -28,7 +28,7 @@ def cli() -> None:
     """Keep AI agents running at the edge of their rate limits and budgets."""
 
 
-@cli.command()
+@cli.command(short_help="Agents share one limit, without and with the limiter.")
 @click.option("--agents", type=click.IntRange(1, 500), default=20, show_default=True, help="How many share the limit.")
 @click.option("--seconds", type=click.FloatRange(1, 3600), help="About how long it all takes.  [default: 32]")
 @click.option("--quick", is_flag=True, help="The same with less work: about 20 seconds.")
@@ -62,7 +62,7 @@ def demo(
     raise SystemExit(run_demo(plan, as_json=as_json))
 
 
-@cli.command()
+@cli.command(short_help="Run a simulated LLM provider on this machine.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 is any free one.")
 @click.option("--model", "models", multiple=True, help="Serve this model; again for more. Any, unless said.")
@@ -73,12 +73,18 @@ def demo(
 @click.option("--otpm", type=click.IntRange(0), help="Output tokens a minute.")
 @click.option("--concurrency", type=click.IntRange(0), help="Calls at once.")
 @click.option(
-    "--dialect", type=click.Choice(["openai", "azure", "groq"]), help="Who answers on OpenAI's routes.  [openai]"
+    "--dialect",
+    type=click.Choice(["openai", "azure", "groq"]),
+    help="Who answers on OpenAI's routes.  [default: openai]",
 )
-@click.option("--speed", type=click.FloatRange(0, min_open=True), default=1, help="How fast its time passes.  [1]")
-@click.option("--latency", callback=_span, default="0", help="Seconds before an answer: 0.5, or 0.2-2.  [0]")
+@click.option(
+    "--speed", type=click.FloatRange(0, min_open=True), default=1, show_default=True, help="How fast its time passes."
+)
+@click.option(
+    "--latency", callback=_span, default="0", show_default=True, help="Seconds before an answer: 0.5, or 0.2-2."
+)
 @click.option("--tokens-per-second", type=click.FloatRange(0, min_open=True), help="How fast answers are written.")
-@click.option("--seed", type=int, default=0, help="Changes all answers.  [0]")
+@click.option("--seed", type=int, default=0, show_default=True, help="Changes all answers.")
 def simulate(
     *,
     host: str,
@@ -107,7 +113,7 @@ def simulate(
     serve(Served(host, port, models, given, dialect, speed, latency, tokens_per_second, seed))
 
 
-@cli.command()
+@cli.command(short_help="Check a configuration file.")
 @click.argument("config", type=click.Path())
 def check(config: str) -> None:
     """Check a configuration file, and show what it sets. Exit code 2 if something in it makes no sense."""
@@ -116,7 +122,7 @@ def check(config: str) -> None:
     raise SystemExit(check_config(config))
 
 
-@cli.command()
+@cli.command(short_help="Say how long a workload takes, and what it costs.")
 @click.option("--config", required=True, type=click.Path(), help="The limits: a .yaml or .json file.")
 @click.option(
     "--workload", required=True, help="What is to be done: '200 agents x 10 calls, 2k in, 500 out', or a .jsonl trace."
@@ -136,11 +142,13 @@ def plan(*, config: str, workload: str, factor: float, plot: str | None, as_json
     raise SystemExit(show_plan(config, workload, factor, plot=plot, as_json=as_json))
 
 
-@cli.command()
+@cli.command(short_help="Show what was spent, by a ledger's file.")
 @click.argument("file", type=click.Path())
-@click.option("--by", multiple=True, help="provider, model, price or a label; again for more.  [provider, model]")
+@click.option(
+    "--by", multiple=True, help="provider, model, price or a label; again for more.  [default: provider, model]"
+)
 @click.option("--since", metavar="WHEN", help="A date (2026-11-20, 2026-11-20T14:00), or how long ago: 24h, 7d, 4w.")
-@click.option("--until", metavar="WHEN", help="The same.")
+@click.option("--until", metavar="WHEN", help="The same; not included.")
 @click.option("--every", type=click.Choice(["hour", "day", "week", "month"]), help="A row for each, too.")
 @click.option("--timezone", "zone", default="UTC", show_default=True, help="Where days begin.")
 @click.option("--calls", type=click.IntRange(1), metavar="N", help="The last N calls instead, one by one.")
@@ -164,7 +172,7 @@ def costs(
     raise SystemExit(show_costs(file, Asked(labels, since, until, every, zone, calls), form or "table"))
 
 
-@cli.command()
+@cli.command(short_help="Show the limits that providers publish.")
 @click.argument("name", required=False)
 @click.option("--tier", help="One of its tiers; the smallest, unless said.")
 def presets(name: str | None, tier: str | None) -> None:

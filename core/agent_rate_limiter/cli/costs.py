@@ -21,7 +21,7 @@ class Asked(NamedTuple):
     Args:
         by: labels to group by.
         since: a date, or how long ago ("24h", "7d"); None for all.
-        until: the same.
+        until: the same; not included.
         every: a row for each "hour", "day", "week" or "month", too.
         zone: where days begin.
         calls: so many single calls instead.
@@ -63,11 +63,11 @@ def _moment(option: str, text: str | None) -> datetime | None:
     """Read a date with or without a time (UTC unless it says), or how long ago."""
     if text is None:
         return None
-    if text[-1:] in _UNITS and text[:-1].isdigit():
-        return datetime.now(timezone.utc) - timedelta(seconds=int(text[:-1]) * _UNITS[text[-1]])
     try:
+        if text[-1:] in _UNITS and text[:-1].isdigit():
+            return datetime.now(timezone.utc) - timedelta(seconds=int(text[:-1]) * _UNITS[text[-1]])
         moment = datetime.fromisoformat(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise click.BadParameter(
             f"{text!r}: give a date such as 2026-11-20, or 24h, 7d, 4w ago.", param_hint=option
         ) from None

@@ -28,12 +28,12 @@ def show_preset(name: str, tier: str | None) -> None:
     """Print a preset's limits, model by model: those of the provider that it makes.
 
     Raises:
-        click.ClickException: there is no such preset or tier.
+        click.UsageError: there is no such preset or tier.
     """
     try:
         provider = Provider.preset(name, tier)
     except ConfigError as error:
-        raise click.ClickException(str(error)) from None
+        raise click.UsageError(str(error)) from None
     about = next(each for each in presets() if each.name == provider.name)
     click.echo(f"{about.name}, {tier or about.tiers[0]} (of {', '.join(about.tiers)})")
     click.echo(f"{_origin(about)}\n")

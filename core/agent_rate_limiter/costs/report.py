@@ -11,10 +11,12 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
+from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
+from agent_rate_limiter.costs.cells import cell, exported, iso, text_table
 from agent_rate_limiter.costs.quotes import UNPRICED
 from agent_rate_limiter.errors import ConfigError
 from agent_rate_limiter.ledger import COLUMNS, Key, Ledger, Sums
@@ -22,12 +24,13 @@ from agent_rate_limiter.ledger import Row as Call
 from agent_rate_limiter.limits import NANO_PER_DOLLAR
 
 if TYPE_CHECKING:
+    from zoneinfo import ZoneInfo
+
     from matplotlib.axes import Axes
 
 Row = dict[str, object]
 
 PERIODS = ("hour", "day", "week", "month")
-_MONEY = ("cost", "estimate")
 _CALL_COLUMNS = (
     "requests",
     "input_tokens",
@@ -76,16 +79,20 @@ class CostReport:
         return [dict(row) for row in self.rows]
 
     def to_csv(self, path: str | Path | None = None) -> str:
-        """Return the rows as CSV text with a header, and write it to a file if one is named."""
+        """Return the rows as CSV text with a header, and write it to a file if one is named.
+
+        A text that a spreadsheet would take for a formula ("=…", "+…", "-…", "@…") gets an apostrophe before it; in
+        JSON and pandas all texts are as they were given.
+        """
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow([*self.by, *self.columns])
-        writer.writerows([_plain(row[name]) for name in (*self.by, *self.columns)] for row in self.rows)
+        writer.writerows([exported(row[name]) for name in (*self.by, *self.columns)] for row in self.rows)
         return _written(out.getvalue(), path)
 
     def to_json(self, path: str | Path | None = None) -> str:
         """Return the rows as a JSON list, and write it to a file if one is named."""
-        return _written(json.dumps(self.to_dicts(), default=_iso, ensure_ascii=False, indent=1) + "\n", path)
+        return _written(json.dumps(self.to_dicts(), default=iso, ensure_ascii=False, indent=1) + "\n", path)
 
     def to_pandas(self) -> Any:
         """Return the rows as a pandas DataFrame.
@@ -128,16 +135,7 @@ class CostReport:
     def to_text(self, *, total: bool = False) -> str:
         """Return a table for a terminal, with a line for the total if it is wanted and there are several rows."""
         names, texts = self._texts(total=total)
-        lines = [names, *texts]
-        widths = [max(len(line[column]) for line in lines) for column in range(len(names))]
-        table = [
-            "  ".join(
-                text.ljust(width) if place < len(self.by) else text.rjust(width)
-                for place, (text, width) in enumerate(zip(line, widths, strict=True))
-            ).rstrip()
-            for line in lines
-        ]
-        return "\n".join([*table, *self._notes()])
+        return "\n".join([*text_table([names, *texts], len(self.by)), *self._notes()])
 
     def _repr_html_(self) -> str:
         """As a table for a notebook."""
@@ -148,9 +146,9 @@ class CostReport:
     def _texts(self, *, total: bool) -> tuple[list[str], list[list[str]]]:
         """The head and the cells of a table; kinds of token that no row has are left out."""
         names = [name for name in self.columns if name not in _RARE or any(row[name] for row in self.rows)]
-        cells = [[_cell(name, row[name]) for name in (*self.by, *names)] for row in self.rows]
+        cells = [[cell(name, row[name]) for name in (*self.by, *names)] for row in self.rows]
         if total and len(self.rows) > 1 and self.by:
-            sums = [_cell(name, self._sum(name)) if name in COLUMNS else "" for name in names]
+            sums = [cell(name, self._sum(name)) if name in COLUMNS else "" for name in names]
             cells.append(["total", *[""] * (len(self.by) - 1), *sums])
         return [*self.by, *names], cells
 
@@ -158,6 +156,8 @@ class CostReport:
         return self.total if column == "cost" else sum(int(str(row[column])) for row in self.rows)
 
     def _notes(self) -> list[str]:
+        if not self.rows:
+            return ["No calls."]
         if not self.unpriced:
             return []
         who = (
@@ -179,10 +179,10 @@ def make_report(
     Raises:
         ConfigError: the labels, the period or the time zone make no sense.
     """
-    labels = _check_labels(by)
+    labels, place = _check_labels(by), _zone(zone)
     if every is None:
         return _grouped(labels, ledger.sums(*span), dated=False)
-    return _grouped(labels, ledger.sums(*span, _period(every, zone)), dated=True)
+    return _grouped(labels, ledger.sums(*span, _period(every, place)), dated=True)
 
 
 def _grouped(labels: tuple[str, ...], parts: Iterable[tuple[str, Key, Sums]], *, dated: bool) -> CostReport:
@@ -233,34 +233,39 @@ def _call_row(call: Call) -> Row:
 
 
 def _check_labels(by: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(by, str) or not isinstance(by, Iterable) or not all(isinstance(label, str) for label in by):
+    given: tuple[object, ...] = (None,) if isinstance(by, str) or not isinstance(by, Iterable) else tuple(by)
+    labels = tuple(dict.fromkeys(label for label in given if isinstance(label, str)))
+    if not all(isinstance(label, str) for label in given):
         example = by if isinstance(by, str) else "agent"
         raise ConfigError(f"by is {by!r}: give a sequence of labels, for example ({example!r},).")
-    for label in by:
+    for label in labels:
         if label in COLUMNS:
             raise ConfigError(f"by holds {label!r}: that is a column of every report; name the label differently.")
         if label == "period":
             raise ConfigError("by holds 'period': give every='day' instead; name a label differently.")
-    return tuple(by)
+    return labels
 
 
-def _period(every: str, zone: str) -> Callable[[int], str]:
-    """Make the function that names the period of a moment, in epoch milliseconds."""
-    from functools import cache
+def _zone(name: str) -> ZoneInfo:
     from zoneinfo import ZoneInfo
 
+    try:
+        return ZoneInfo(name)
+    except Exception:  # noqa: BLE001 - it raises many kinds
+        raise ConfigError(f"timezone is {name!r}: give an IANA name, such as 'Europe/Berlin'.") from None
+
+
+def _period(every: str, zone: ZoneInfo) -> Callable[[int], str]:
+    """Make the function that names the period of a moment, in epoch milliseconds."""
     if every not in PERIODS:
         raise ConfigError(f"every is {every!r}: give one of {', '.join(PERIODS)}.")
-    try:
-        place = ZoneInfo(zone)
-    except Exception:  # noqa: BLE001 - it raises many kinds
-        raise ConfigError(f"timezone is {zone!r}: give an IANA name, such as 'Europe/Berlin'.") from None
 
     @cache
     def name(start: int) -> str:
-        moment = datetime.fromtimestamp(start / 1000, place)
+        moment = datetime.fromtimestamp(start / 1000, zone)
         if every == "hour":
-            return f"{moment:%Y-%m-%d %H:%M}"
+            twice = moment.utcoffset() != moment.replace(fold=1 - moment.fold).utcoffset()
+            return f"{moment:%Y-%m-%d %H:%M %Z}" if twice else f"{moment:%Y-%m-%d %H:%M}"
         if every == "month":
             return f"{moment:%Y-%m}"
         day = moment - timedelta(days=moment.weekday()) if every == "week" else moment
@@ -270,30 +275,6 @@ def _period(every: str, zone: str) -> Callable[[int], str]:
 
 
 # -- writing them ----------------------------------------------------------------------------------------------
-
-
-def _cell(name: str, value: object) -> str:
-    if name in _MONEY:
-        return f"${value:,.4f}"
-    if name == "latency":
-        return f"{value:,.3f}"
-    if isinstance(value, datetime):
-        return f"{value:%Y-%m-%d %H:%M:%S}"
-    if isinstance(value, dict):
-        return " ".join(f"{label}={text}" for label, text in cast("dict[str, str]", value).items())
-    return f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, float):
-        return f"{value:.9f}".rstrip("0").removesuffix(".")
-    if isinstance(value, dict):
-        return json.dumps(value, ensure_ascii=False) if value else ""
-    return _iso(value) if isinstance(value, datetime) else value
-
-
-def _iso(value: object) -> str:
-    return value.isoformat(timespec="milliseconds") if isinstance(value, datetime) else str(value)
 
 
 def _written(text: str, path: str | Path | None) -> str:

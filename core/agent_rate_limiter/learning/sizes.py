@@ -17,6 +17,7 @@ from typing import Any, cast
 
 from agent_rate_limiter.learning.tallies import ENOUGH, MEMORY, Counted, Mean, Sizes
 from agent_rate_limiter.limits import Target
+from agent_rate_limiter.redaction import one_line
 from agent_rate_limiter.usage import Estimate, Usage
 
 _dice = Random()  # noqa: S311 - no secrets; our own, so that a program that seeds the module keeps its numbers
@@ -60,12 +61,13 @@ class EstimateStatus:
 
     def __str__(self) -> str:
         """On one line."""
-        who = f" ({self.agent})" if self.agent else ""
+        who = f" ({one_line(self.agent)})" if self.agent else ""
+        calls = f"{self.calls:,} call{'' if self.calls == 1 else 's'}"
         given = "" if self.input_ratio is None else f", input {self.input_ratio:.2f} x guessed ±{self.input_error:.0%}"
         produced = (
             "" if self.output_tokens is None else f", output {self.output_tokens:,} ({self.output_within:.0%} fit)"
         )
-        return f"{self.target}{who}: {self.calls:,} calls{given}{produced}"
+        return f"{self.target}{who}: {calls}{given}{produced}"
 
 
 class Caller:

@@ -129,6 +129,8 @@ class Keep(NamedTuple):
             number = isinstance(days, (int, float)) and not isinstance(days, bool)
             if not number or not 0 <= days <= 1e6:  # noqa: PLR2004 - longer than anybody lives
                 raise ConfigError(f"{name} is {days!r}: give a number of days of at least 0.")
+        if not isinstance(passing, Iterable):
+            raise ConfigError(f"passing_labels is {passing!r}: give a list of labels' names.")
         return cls(rows, hours, (passing,) if isinstance(passing, str) else tuple(passing))
 
     def rows_end(self, now: int) -> int:
@@ -181,7 +183,7 @@ def open_ledger(uri: str, keep: Keep, *, synchronous: str = "normal") -> Ledger:
         ConfigError: it names none.
         StoreUnavailable: its file cannot be used; the message says why.
     """
-    if uri in {"memory", "memory:", "memory://"}:
+    if isinstance(uri, str) and uri in {"memory", "memory:", "memory://"}:
         from agent_rate_limiter.ledger.memory import MemoryLedger
 
         return MemoryLedger(keep)
@@ -189,6 +191,6 @@ def open_ledger(uri: str, keep: Keep, *, synchronous: str = "normal") -> Ledger:
         from agent_rate_limiter.ledger.sqlite import SqliteLedger
 
         return SqliteLedger(uri.removeprefix("sqlite:///"), keep, synchronous=synchronous)
-    scheme, marks, _ = str(uri).partition("://")
+    scheme, marks, _ = uri.partition("://") if isinstance(uri, str) else ("", "", "")
     shown = f"{scheme}://…" if marks else uri  # what follows may hold a password
     raise ConfigError(f"ledger is {shown!r}: give 'memory://', or 'sqlite:///costs.db' for a file.")

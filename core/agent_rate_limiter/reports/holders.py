@@ -7,6 +7,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from agent_rate_limiter.limits import NANO_PER_DOLLAR, Resource
+from agent_rate_limiter.redaction import one_line
 
 if TYPE_CHECKING:
     from agent_rate_limiter.admission import Bucket
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 _MOST_HOLDS = 1_000
 _NAMED = 3
+_SHOWN = 40
+"""Characters of a name."""
 _RECENT = 3_600.0
 _COLUMNS: Mapping[Resource, tuple[str, ...]] = {
     Resource.REQUESTS: ("requests",),
@@ -84,7 +87,7 @@ def holders_text(holders: tuple[Holder, ...]) -> str:
     """Return "researcher 70%, writer 20%, 2 others 10%"; empty when no agent is named."""
     if not any(holder.agent for holder in holders):
         return ""
-    shown = [f"{holder.agent or 'others'} {holder.share:.0%}" for holder in holders[:_NAMED]]
+    shown = [f"{one_line(holder.agent, _SHOWN) or 'others'} {holder.share:.0%}" for holder in holders[:_NAMED]]
     rest = holders[_NAMED:]
     if rest:
         shown.append(f"{len(rest)} more {sum(holder.share for holder in rest):.0%}")

@@ -12,7 +12,7 @@ from agent_rate_limiter.learning.sizes import EstimateStatus
 from agent_rate_limiter.limits import from_units
 from agent_rate_limiter.reports.forecast import gone_in
 from agent_rate_limiter.reports.holders import Holder, holders_text
-from agent_rate_limiter.reports.verdict import duration_text
+from agent_rate_limiter.reports.verdict import dollars_text, duration_text
 from agent_rate_limiter.strategies.gate import Gate
 
 
@@ -63,7 +63,7 @@ class LimitStatus:
         who = f" ({self.scope})" if self.scope else ""
         waiting = f", {self.waiting} waiting" if self.waiting else ""
         gone = "" if not self.exhausted_in else f", gone in {duration_text(self.exhausted_in)}"
-        free = f"{self.available:,.4g}" if self.resource == "cost" else f"{self.available:,.0f}"
+        free = dollars_text(self.available) if self.resource == "cost" else f"{self.available:,.0f}"
         return (
             f"{self.owner:<24} {self.name + who:<32} {bar:<10} {self.used_share:>4.0%} used, {free} free{gone}{waiting}"
         )

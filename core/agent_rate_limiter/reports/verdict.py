@@ -132,6 +132,14 @@ def amount_text(resource: Resource, units: int) -> str:
     return f"{units:,} {word.removesuffix('s') if units == 1 else word}"
 
 
+def dollars_text(dollars: float) -> str:
+    """Return "$1,250.00", "$9.9375", "$0.000012" or "-$1.25": to the cent, and finer where little is left."""
+    amount = abs(dollars)
+    exact = round(amount, 2) == round(amount, 6)
+    digits = 2 if amount >= 10 or exact else 4 if amount >= 0.01 else 6  # noqa: PLR2004
+    return f"{'-' if dollars < 0 else ''}${amount:,.{digits}f}"
+
+
 def duration_text(seconds: float) -> str:
     """Return "0.25 s", "12 s", "4 min 5 s", "3 h 20 min" or "2 d 4 h"."""
     if seconds < 10:  # noqa: PLR2004 - below, tenths matter

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +134,8 @@ def test_the_last_rows_of_a_span(costs: CostTracker, manual_clock: ManualClock) 
     assert tokens() == [4, 3, 2, 1, 0]
     assert tokens(last=2) == [4, 3]
     assert tokens(since=start + 60) == [4, 3, 2, 1]
-    assert tokens(since=start + 60, until=datetime.fromtimestamp(start + 180, timezone.utc)) == [3, 2, 1]
+    assert tokens(since=start + 60, until=datetime.fromtimestamp(start + 180, timezone.utc)) == [2, 1]
+    assert tokens(last=10**30) == [4, 3, 2, 1, 0]
 
 
 def test_calls_of_another_time(costs: CostTracker) -> None:
@@ -176,9 +178,30 @@ def test_days_of_another_zone(month: CostTracker) -> None:
 
 def test_a_window(month: CostTracker) -> None:
     start = datetime(2026, 1, 10, 6, tzinfo=timezone.utc)
-    assert dollars(month, since=start, until=start + timedelta(hours=5)) == {(): 6}  # both hours included
-    assert dollars(month, since=start, until=start + timedelta(hours=5), every="day") == {("2026-01-10",): 6}
-    assert dollars(month, since=start + timedelta(minutes=59), until=start + timedelta(hours=1)) == {(): 2}
+    assert dollars(month, since=start, until=start + timedelta(hours=5)) == {(): 5}
+    assert dollars(month, since=start, until=start + timedelta(hours=5), every="day") == {("2026-01-10",): 5}
+    assert dollars(month, since=start + timedelta(minutes=59), until=start + timedelta(hours=1, minutes=1)) == {(): 2}
+
+
+def test_windows_that_follow_one_another_add_up(month: CostTracker) -> None:
+    """No hour is in two months, and none in neither; of rows the same."""
+    begins = [datetime(2026, 1, 1, tzinfo=timezone.utc) + timedelta(days=days) for days in (0, 13, 31, 32, 40)]
+    windows = list(pairwise(begins))
+    assert [dollars(month, since=a, until=b)[()] for a, b in windows] == [13 * 24, 18 * 24, 24, 8 * 24]
+    rows = [len(month.rows(10_000, since=a, until=b)) for a, b in windows]
+    assert sum(rows) == len(month.rows(10_000, since=begins[0]))
+
+
+def test_the_hour_that_comes_twice_is_told_apart(costs: CostTracker) -> None:
+    """When summer time ends in Berlin, at 01:00 UTC on 2026-10-25."""
+    for hour in range(3):
+        costs.record("p:a", Usage(input_tokens=10**6), at=datetime(2026, 10, 25, hour, tzinfo=timezone.utc))
+    assert dollars(costs, every="hour", timezone="Europe/Berlin") == {
+        ("2026-10-25 02:00 CEST",): 1,
+        ("2026-10-25 02:00 CET",): 1,
+        ("2026-10-25 03:00",): 1,
+    }
+    assert dollars(costs, every="day", timezone="Europe/Berlin") == {("2026-10-25",): 3}
 
 
 @pytest.mark.parametrize(
