@@ -26,6 +26,7 @@ from agent_rate_limiter.checks import (
     check_queue,
     check_span,
     check_timeout,
+    listed,
     make_estimate,
 )
 from agent_rate_limiter.cost_tracker import CostTracker
@@ -264,9 +265,7 @@ class Limiter:
         Raises:
             ConfigError: a fallback is not configured.
         """
-        if isinstance(fallbacks, str):
-            raise ConfigError(f"fallbacks is {fallbacks!r}: give a list of targets.")
-        others = [self._checked(fallback) for fallback in fallbacks]
+        others = [self._checked(fallback) for fallback in listed("fallbacks", fallbacks, "targets")]
         return self._calls.attempts(target, estimate, priority, timeout, fallbacks=others, serves=serves)
 
     def _checked(self, target: str | Target) -> Target:

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 from agent_rate_limiter.errors import ConfigError
@@ -100,8 +100,19 @@ def check_queue(max_queue: object) -> dict[int | None, int]:
 def check_seconds(field: str, seconds: object) -> None:
     """Raise a ConfigError unless it is a finite number of seconds, 0 at least."""
     number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
-    if not number or not 0 <= seconds < float("inf"):  # type: ignore[operator]
+    if not number or not 0 <= seconds <= _LONGEST:  # type: ignore[operator]
         raise ConfigError(f"{field} is {seconds!r}: give seconds as a finite number of at least 0.")
+
+
+def listed(field: str, given: Any, what: str) -> tuple[Any, ...]:
+    """Return what a list holds; the field's name and what belongs into it are for the message.
+
+    Raises:
+        ConfigError: it is no list.
+    """
+    if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable):
+        raise ConfigError(f"{field} is {given!r}: give a list of {what}.")
+    return tuple(given)
 
 
 def check_clock(clock: object) -> None:

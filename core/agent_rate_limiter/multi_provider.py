@@ -20,7 +20,7 @@ from agent_rate_limiter.calls.fallback import Limited
 from agent_rate_limiter.calls.pending import Pending
 from agent_rate_limiter.calls.reservation import Reservation
 from agent_rate_limiter.calls.routing import unknown_target
-from agent_rate_limiter.checks import check_seconds, make_estimate
+from agent_rate_limiter.checks import check_seconds, listed, make_estimate
 from agent_rate_limiter.cost_tracker import CostTracker
 from agent_rate_limiter.decision import Decision
 from agent_rate_limiter.declared import (
@@ -282,7 +282,7 @@ class MultiProviderLimiter(Limiter):
             ConfigError: the target is missing or not configured, or the function cannot be told of a fallback.
         """
         where = self._target(one_target(target, provider, model))
-        others = tuple(self._target(fallback) for fallback in fallbacks)
+        others = tuple(map(self._target, listed("fallbacks", fallbacks, "targets")))
         terms = make_terms(self._calls, where, estimate, priority, timeout, counts, others)
         return lambda function: limited(function, terms, self._target)
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from agent_rate_limiter._environment import expand
+from agent_rate_limiter.checks import listed
 from agent_rate_limiter.errors import ConfigError
 from agent_rate_limiter.limits import Limit, Target
 
@@ -61,8 +62,8 @@ class Model:
     def __post_init__(self) -> None:
         """Refuse what makes no sense; targets may be text."""
         fill = object.__setattr__  # frozen: this is the only place that writes
-        fill(self, "limits", tuple(self.limits))
-        fill(self, "fallbacks", tuple(Target.parse(target) for target in self.fallbacks))
+        fill(self, "limits", listed("limits", self.limits, "limits"))
+        fill(self, "fallbacks", tuple(map(Target.parse, listed("fallbacks", self.fallbacks, "targets"))))
         fill(self, "degrade_to", None if self.degrade_to is None else Target.parse(self.degrade_to))
         _check_limits(self.limits)
         _check_share(self.degrade_at)
@@ -98,11 +99,12 @@ class Pool:
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense."""
-        if not self.models or isinstance(cast("object", self.models), str):
-            raise ConfigError(f"models is {self.models!r}: list the models that share the limits, at least one.")
+        models = listed("models", self.models, "the models that share the limits")
+        if not models or not all(isinstance(model, str) and model for model in models):
+            raise ConfigError(f"models is {self.models!r}: list the names of the models that share the limits.")
         fill = object.__setattr__  # frozen: this is the only place that writes
-        fill(self, "models", tuple(self.models))
-        fill(self, "limits", tuple(self.limits))
+        fill(self, "models", models)
+        fill(self, "limits", listed("limits", self.limits, "limits"))
         _check_limits(self.limits)
 
     def holds(self, model: str) -> bool:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,7 @@ JITTERS = ("full", "none")
 _RETRIED = frozenset({FailureKind.WAIT, FailureKind.PARKED, FailureKind.OVERLOADED, FailureKind.TRANSIENT})
 _AT_THE_GATE = frozenset({FailureKind.WAIT, FailureKind.PARKED})
 _BUDGET_WINDOW = 10_000
+_MOST = 1e15
 
 
 class RetryBudget:
@@ -215,7 +215,7 @@ def _state(attempt: int, elapsed: float, error: BaseException | None) -> RetryCa
 
 def _at_least(field: str, value: object, least: float) -> None:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or value < least:  # type: ignore[arg-type,operator]
+    if not number or not least <= value <= _MOST:  # type: ignore[operator]
         raise ConfigError(f"{field} is {value!r}: give a finite number of at least {least:g}.")
 
 

@@ -10,6 +10,8 @@ from agent_rate_limiter.errors import ConfigError
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+_MOST = 10**15
+
 
 class _Open:
     """What is being made: it is filled like any object, and then becomes frozen by changing its class.
@@ -98,7 +100,7 @@ class Estimate(_OpenEstimate):
         made.exact = exact
         made.__class__ = cls
         try:
-            sound = (requests | input_tokens | output_tokens | max_output_tokens) >= 0
+            sound = 0 <= (requests | input_tokens | output_tokens | max_output_tokens) <= _MOST
         except TypeError:
             sound = False
         if not sound or cost is not None:
@@ -228,6 +230,8 @@ def _check(made: Any) -> None:
                 _refuse(kind, name, value, "give dollars as a finite number of at least 0, or None")
         elif not isinstance(value, int) or value < 0:
             _refuse(kind, name, value, "give a whole number of at least 0")
+        elif kind == "Estimate" and value > _MOST:  # what was used is taken as it comes
+            _refuse(kind, name, value, "give a number of at most 1e15")
 
 
 def _refuse(kind: str, field: str, value: object, fix: str) -> NoReturn:

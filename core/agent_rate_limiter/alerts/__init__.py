@@ -11,6 +11,7 @@ from agent_rate_limiter.alerts.alert import Alert
 from agent_rate_limiter.alerts.outbox import Outbox, Sink, Sinks, sinks_of
 from agent_rate_limiter.alerts.watch import Watch
 from agent_rate_limiter.alerts.webhook import Webhook
+from agent_rate_limiter.checks import check_seconds
 from agent_rate_limiter.engine.port import Store
 from agent_rate_limiter.limits import Resource
 from agent_rate_limiter.strategies import Gate
@@ -80,7 +81,11 @@ class Alerts:
 
         Args:
             timeout: seconds.
+
+        Raises:
+            ConfigError: that is no finite number of at least 0.
         """
+        check_seconds("timeout", timeout)
         return self._outbox.flush(timeout)
 
     @property

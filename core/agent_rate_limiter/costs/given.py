@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 from numbers import Real
-from typing import Any
+from typing import Any, cast
 
 from agent_rate_limiter.errors import ConfigError
 from agent_rate_limiter.limits import Target
@@ -82,6 +82,6 @@ def milliseconds(field: str, moment: float | datetime | None) -> int | None:
         return None
     seconds: Any = moment.timestamp() if isinstance(moment, datetime) else moment
     number = isinstance(seconds, Real) and not isinstance(seconds, bool)  # NumPy's are, too
-    if not number or not -1e12 < seconds < 1e12:  # noqa: PLR2004 - some 30,000 years
+    if not number or not -1e12 < cast("Any", seconds) < 1e12:  # noqa: PLR2004 - some 30,000 years
         raise ConfigError(f"{field} is {moment!r}: give epoch seconds or a datetime.")
     return round(float(seconds) * 1000)
