@@ -336,4 +336,6 @@ def make_terms(  # noqa: PLR0917 - the decorator's own
     if callable(estimate) and counts:
         raise ConfigError(f"{next(iter(counts))} is given beside a function for the estimate: let that count it.")
     size = estimate if callable(estimate) else make_estimate(estimate, counts)
+    if not callable(size):
+        check_estimate(size)
     return Terms(calls, target, size, priority, timeout, fallbacks)

@@ -54,6 +54,8 @@ class Budget:
         if self.action not in ACTIONS:
             message = f"action is {self.action!r}: it is one of {', '.join(ACTIONS)}."
             raise ConfigError(message)
+        if not isinstance(self.name, str):
+            raise ConfigError(f"budget name is {self.name!r}: give text.")
         if not isinstance(self.rolling, bool):
             raise ConfigError(f"rolling is {self.rolling!r}: give True or False.")
         if self.thresholds is not None:

@@ -112,7 +112,7 @@ def listed(field: str, given: Any, what: str) -> tuple[Any, ...]:
     """
     if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable):
         raise ConfigError(f"{field} is {given!r}: give a list of {what}.")
-    return tuple(given)
+    return tuple(cast("Iterable[object]", given))
 
 
 def check_clock(clock: object) -> None:

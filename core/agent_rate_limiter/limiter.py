@@ -71,6 +71,10 @@ class RateLimiter(Limiter):
         parsed = _limits(limits)
         parsed += [shorthand(name, amount) for name, amount in shorthands.items()]
         self.limits = tuple(parsed)
+        if price is not None:
+            from agent_rate_limiter.pricing import check_price
+
+            check_price("price", price)
         self.price = price
         kind = None if self.target == _NOBODY else self.target.provider
         known = _Known(tuple((str(self.target), limit) for limit in self.limits), price, kind)

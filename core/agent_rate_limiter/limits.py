@@ -5,10 +5,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from decimal import Decimal
 from enum import Enum
 from typing import NamedTuple, NoReturn
 
@@ -199,18 +197,24 @@ class Limit:
             _refuse("amount", self.amount, "give at least a billionth of a dollar")
         _one_of("counts", self.counts, COUNTS)
         _timezone(self.timezone)
-        if not isinstance(self.scope, Scope):
-            _refuse("scope", self.scope, "give a Scope, such as Scope(agent='each')")
+        self._check_kinds()
         if not self.enforced and self.strategy not in {"fixed_window", "sliding_window"}:
             _refuse("enforced", self.enforced, "only a fixed or a sliding window can count without refusing")
         if self.thresholds is not None:
             fill(self, "thresholds", check_thresholds(self.thresholds, "thresholds"))
-        if not isinstance(self.name, str):
-            _refuse("name", self.name, "give text")
         if not self.name:
             fill(self, "name", self._describe())
         if not self.key:
             fill(self, "key", self.name)
+
+    def _check_kinds(self) -> None:
+        if not isinstance(self.scope, Scope):
+            _refuse("scope", self.scope, "give a Scope, such as Scope(agent='each')")
+        if not isinstance(self.enforced, bool):
+            _refuse("enforced", self.enforced, "give True or False")
+        for field, value in (("name", self.name), ("key", self.key)):
+            if not isinstance(value, str):
+                _refuse(field, value, "give text")
 
     def _default_strategy(self) -> str:
         if self.resource is Resource.CONCURRENCY:
@@ -270,13 +274,9 @@ class Limit:
         Raises:
             ConfigError: the text is none of these.
         """
-        found = _LIMIT_TEXT.fullmatch(text.strip().removesuffix(" in total")) if isinstance(text, str) else None
-        if found is None:
-            _refuse("limit", text, "write it like '40 requests/week', '1M tokens/day', '$5/day' or '10 concurrent'")
-        number = Decimal(found["amount"].replace(",", "").replace("_", "")) * _SUFFIX[(found["suffix"] or "").upper()]
-        amount = int(number) if number == int(number) else float(number)
-        resource = _resource_word(text, found["dollar"], found["resource"])
-        return cls(resource, amount, None if found["period"] is None else _period_word(text, found))
+        from agent_rate_limiter.limit_text import read_limit
+
+        return cls(*read_limit(text))
 
 
 def to_units(resource: Resource, amount: float) -> int:
@@ -307,43 +307,6 @@ def shorthand(name: str, amount: float, *, counts: str = "actual", strategy: str
 
 _MOST = 10**15
 _LONGEST = 1e10
-_SUFFIX = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "G": 10**9}
-_LIMIT_TEXT = re.compile(
-    r"(?P<dollar>\$)?\s*(?P<amount>\d+(?:[,_]\d{3})*(?:\.\d+)?)\s*(?P<suffix>[kKmMbBgG](?![a-zA-Z]))?"
-    r"\s*(?P<resource>at once|[a-zA-Z_]+(?: tokens?)?)?"
-    r"(?:\s*(?:/|\bper\b)\s*(?P<every>\d+(?:\.\d+)?)?\s*(?P<period>[a-zA-Z]+))?"
-)
-_RESOURCE_WORDS = {
-    "request": Resource.REQUESTS,
-    "call": Resource.REQUESTS,
-    "token": Resource.TOKENS,
-    "input token": Resource.INPUT_TOKENS,
-    "output token": Resource.OUTPUT_TOKENS,
-    "dollar": Resource.COST,
-    "usd": Resource.COST,
-    "cost": Resource.COST,
-    "at once": Resource.CONCURRENCY,
-    "concurrent": Resource.CONCURRENCY,
-    "concurrency": Resource.CONCURRENCY,
-}
-_PERIOD_WORDS = {"s": "second", "sec": "second", "m": "minute", "min": "minute", "h": "hour", "hr": "hour", "d": "day"}
-
-
-def _resource_word(text: str, dollar: str | None, word: str | None) -> Resource:
-    if dollar and not word:
-        return Resource.COST
-    singular = (word or "").lower().replace("_", " ").removesuffix("s")
-    if singular not in _RESOURCE_WORDS or (dollar and _RESOURCE_WORDS[singular] is not Resource.COST):
-        _refuse("limit", text, "count requests, tokens, input tokens, output tokens, dollars ('$5/day') or concurrent")
-    return _RESOURCE_WORDS[singular]
-
-
-def _period_word(text: str, found: re.Match[str]) -> float | str:
-    word = found["period"].lower()
-    word = _PERIOD_WORDS.get(word, word.removesuffix("s"))
-    if word not in PERIOD_SECONDS:
-        _refuse("limit", text, f"the time is one of {', '.join(PERIOD_SECONDS)}, or a number of them ('/30 seconds')")
-    return word if found["every"] is None else float(found["every"]) * PERIOD_SECONDS[word]
 
 
 def _member(resource: Resource | str) -> Resource:

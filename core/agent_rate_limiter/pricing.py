@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from agent_rate_limiter.usage import Usage
 
 _MILLION = 1_000_000
+_MOST = 1e15
 _parts_of = attrgetter(
     "cached_input_tokens",
     "cache_write_tokens",
@@ -192,9 +193,15 @@ def _nano(dollars: float) -> int:
 
 
 def _checked(name: str, dollars: object) -> float:
-    if isinstance(dollars, (int, float)) and not isinstance(dollars, bool) and 0 <= dollars < float("inf"):
+    if isinstance(dollars, (int, float)) and not isinstance(dollars, bool) and 0 <= dollars <= _MOST:
         return dollars
     raise ConfigError(f"{name} is {dollars!r}: give dollars as a finite number of at least 0.")
+
+
+def check_price(name: str, price: object) -> None:
+    """Raise a ConfigError unless it is a Price."""
+    if not isinstance(price, Price):
+        raise ConfigError(f"{name} is {price!r}: give a Price(input_per_1m, output_per_1m).")
 
 
 def _check_tiers(tiers: object) -> None:

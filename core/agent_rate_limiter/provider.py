@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from agent_rate_limiter._environment import expand
 from agent_rate_limiter.checks import listed
@@ -61,18 +61,28 @@ class Model:
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense; targets may be text."""
+        _check_name(self.name)
         fill = object.__setattr__  # frozen: this is the only place that writes
         fill(self, "limits", listed("limits", self.limits, "limits"))
         fill(self, "fallbacks", tuple(map(Target.parse, listed("fallbacks", self.fallbacks, "targets"))))
         fill(self, "degrade_to", None if self.degrade_to is None else Target.parse(self.degrade_to))
         _check_limits(self.limits)
         _check_share(self.degrade_at)
+        if self.price is not None:
+            from agent_rate_limiter.pricing import check_price
+
+            check_price("price", self.price)
 
 
 def _check_limits(limits: tuple[Limit, ...]) -> None:
     for place, limit in enumerate(limits):
         if not isinstance(limit, Limit):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigError(f"limits[{place}] is {limit!r}: give a Limit(...) or Limit.parse(...).")
+
+
+def _check_name(name: object) -> None:
+    if not isinstance(name, str) or not name:
+        raise ConfigError(f"name is {name!r}: give text.")
 
 
 def _check_share(share: object) -> None:
@@ -99,9 +109,13 @@ class Pool:
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense."""
-        models = listed("models", self.models, "the models that share the limits")
+        _check_name(self.name)
+        given: Any = self.models
+        models = (
+            () if isinstance(given, str) or not isinstance(given, Iterable) else tuple(cast("Iterable[object]", given))
+        )
         if not models or not all(isinstance(model, str) and model for model in models):
-            raise ConfigError(f"models is {self.models!r}: list the names of the models that share the limits.")
+            raise ConfigError(f"models is {self.models!r}: list the models that share the limits, at least one.")
         fill = object.__setattr__  # frozen: this is the only place that writes
         fill(self, "models", models)
         fill(self, "limits", listed("limits", self.limits, "limits"))

@@ -109,6 +109,11 @@ class RetryStrategy:
         _one_of("jitter", jitter, JITTERS)
         _at_least("base", base, 0)
         _at_least("cap", cap, 0)
+        if budget is not None and not isinstance(budget, RetryBudget):
+            raise ConfigError(f"budget is {budget!r}: give a RetryBudget(ratio, minimum), or None.")
+        for field, given in (("classify", classify), ("wait", wait), ("stop", stop)):
+            if given is not None and not callable(given):
+                raise ConfigError(f"{field} is {given!r}: give a function or a tenacity object, or None.")
         self.max_attempts = max_attempts
         self.max_time = max_time
         self.backoff = backoff

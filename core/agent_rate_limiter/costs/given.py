@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from agent_rate_limiter.errors import ConfigError
 from agent_rate_limiter.limits import Target
-from agent_rate_limiter.pricing import Price
+from agent_rate_limiter.pricing import Price, check_price
 from agent_rate_limiter.usage import Usage
 
 
@@ -26,8 +26,7 @@ def prices_of(given: Mapping[Any, Price] | None) -> dict[Target, Price]:
         raise ConfigError(f"prices is {given!r}: give a mapping of a target to a Price(input_per_1m, output_per_1m).")
     prices: dict[Target, Price] = {}
     for target, price in (given or {}).items():
-        if not isinstance(price, Price):
-            raise ConfigError(f"prices[{str(target)!r}] is {price!r}: give a Price(input_per_1m, output_per_1m).")
+        check_price(f"prices[{str(target)!r}]", price)
         prices[Target.parse(target)] = price
     return prices
 

@@ -183,6 +183,8 @@ def open_ledger(uri: str, keep: Keep, *, synchronous: str = "normal") -> Ledger:
         ConfigError: it names none.
         StoreUnavailable: its file cannot be used; the message says why.
     """
+    if synchronous not in ("normal", "full"):
+        raise ConfigError(f"synchronous is {synchronous!r}: give 'normal' or 'full'.")
     if isinstance(uri, str) and uri in {"memory", "memory:", "memory://"}:
         from agent_rate_limiter.ledger.memory import MemoryLedger
 

@@ -70,6 +70,8 @@ def test_single_calls(command: Callable[..., Done], file: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (["--since", "99999999w"], "'99999999w': give a date such as 2026-11-20, or 24h, 7d, 4w ago."),
+        (["--timezone", "Mars"], "timezone is 'Mars'"),
         (["--since", "yesterday"], "'yesterday': give a date such as 2026-11-20, or 24h, 7d, 4w ago."),
         (["--by", "cost"], "by holds 'cost': that is a column of every report"),
         (["--every", "day", "--timezone", "Mars"], "timezone is 'Mars'"),

@@ -79,5 +79,5 @@ def test_what_is_shown_is_what_a_provider_is_given(show: Show) -> None:
 )
 def test_what_does_not_exist(arguments: list[str], problem: str, command: Command) -> None:
     done = command("presets", *arguments)
-    assert (done.code, done.stdout) == (1, "")
-    assert done.stderr.startswith(problem)
+    assert (done.code, done.stdout) == (2, "")  # as of every other mistake
+    assert f"\n{problem}" in done.stderr
