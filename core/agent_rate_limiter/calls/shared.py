@@ -89,7 +89,7 @@ class SharedCalls(Calls):
         self.events.later(Queued(now / 1000, str(route.target), route.labels, decision=decision))
 
     def _watch(self, route: Route, hold: Hold) -> None:
-        self._tell(route, lambda _: super(SharedCalls, self)._watch(route, hold))
+        self.engine.look(route.path, partial(super()._watch, route, hold))
 
     def _learn(self, route: Route, learn: Callable[[int], None]) -> None:
         self.engine.change(route, learn)

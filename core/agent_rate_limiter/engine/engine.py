@@ -313,9 +313,11 @@ class Engine:
 
     def _rearm(self) -> None:
         if self._wakers:
-            at = self.next_event()
-            for waker in list(self._wakers.values()):
-                waker.arm(at)
+            self._arm(self.next_event())
+
+    def _arm(self, at: int | None) -> None:
+        for waker in list(self._wakers.values()):
+            waker.arm(at)
 
 
 _engines: WeakSet[Engine] = WeakSet()

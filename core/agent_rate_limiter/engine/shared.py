@@ -53,8 +53,10 @@ class SharedEngine(Upkeep):
             self._room.place(waiter, now)
             if waiter.outcome is not None:
                 self._listeners.pop(waiter, None)
-            if waiter.deadline is not None or waiter.queue is not None or self.clock_wakes:  # else the answer does
+            if waiter.queue is not None or self.clock_wakes:
                 self._rearm()
+            elif waiter.deadline is not None:  # of all else the answer reminds
+                self._arm(waiter.deadline)
         self.deliver()
 
     def hear_of(self, waiter: Waiter, listener: Callable[[Refusal, int], None]) -> None:
@@ -127,6 +129,15 @@ class SharedEngine(Upkeep):
                 lambda _, now: self._learn(route, next(once, None), now),
                 lambda now: self._learn(route, next(once, None), now, keep=False),
             )
+        self.deliver(urgent=False)
+
+    def look(self, path: Path, see: Callable[[], object]) -> None:
+        """Call `see` under the lock, once the states of these limits are as fresh as can be."""
+        with self._lock:
+            if self.loss.since is not None:
+                see()
+                return
+            self._outbox.read(path, lambda _, now: see(), lambda now: bool(see()))  # noqa: ARG005
         self.deliver(urgent=False)
 
     # -- drivers -------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ the store's line as well, and asks again when it was told to, or when something 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from heapq import heappush
+from heapq import heapify, heappush
 from typing import NamedTuple
 
 from agent_rate_limiter.admission import Bucket, Refusal
@@ -20,7 +20,7 @@ _PATIENCE = 5_000
 """Milliseconds after which a head asks again, however long it was told to wait: others may have given back."""
 _UNTOLD = 1_000
 """The same where nobody knows when something comes back; news of it comes sooner."""
-SLOW = "The store did not answer in time."
+SLOW = "The store did not answer within the call's timeout: it is slow, or this machine is; or give more time."
 _ANSWER = 5_000
 """Milliseconds after which a call that does not wait gives up on the store's answer."""
 _GRACE = 2_000
@@ -101,10 +101,9 @@ class SharedRoom(WaitingRoom):
             self._park(waiter, busy, now)
             return
         if waiter.deadline is not None:
-            heappush(
-                self._deadlines,
-                (max(waiter.deadline, now + _ANSWER if waiter.deadline <= now else 0), waiter.sequence, waiter),
-            )
+            ends = now + _ANSWER if waiter.deadline <= now else waiter.deadline
+            heappush(self._deadlines, (ends, waiter.sequence, waiter))
+            self._tidy()
         self._ask(waiter, now)
 
     def answered(self, waiter: Waiter, refusal: Refusal | None, ahead: int, now: int) -> None:
@@ -207,6 +206,15 @@ class SharedRoom(WaitingRoom):
         self._told[queue] = Told(waiter, now + wait, ahead)
         self._retry_at(queue, now + wait)
         self._wishes.stand(waiter, queue, queue.rank(waiter, now), wait + _GRACE)
+
+    def _left(self, waiter: Waiter) -> bool:
+        return waiter.queue is None and waiter not in self._asked
+
+    def _tidy(self) -> None:
+        """Forget the deadlines of those who have left, when they become the most of them."""
+        if len(self._deadlines) > 64 and len(self._deadlines) > 2 * (self.waiting + len(self._asked)):  # noqa: PLR2004
+            self._deadlines = [entry for entry in self._deadlines if not self._left(entry[2])]
+            heapify(self._deadlines)
 
     def _turn_away(self, waiter: Waiter, refusal: Refusal) -> None:
         super()._turn_away(waiter, refusal)

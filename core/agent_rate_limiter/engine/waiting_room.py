@@ -95,9 +95,13 @@ class WaitingRoom:
         """Epoch milliseconds at which `due` has something to do; None: time alone changes nothing."""
         while self._retries and self._retries[0][2].retry_at != self._retries[0][0]:
             heappop(self._retries)
-        while self._deadlines and self._deadlines[0][2].queue is None:
+        while self._deadlines and self._left(self._deadlines[0][2]):
             heappop(self._deadlines)
         return min((heap[0][0] for heap in (self._retries, self._deadlines) if heap), default=None)
+
+    def _left(self, waiter: Waiter) -> bool:
+        """Whether a call waits no more."""
+        return waiter.queue is None
 
     def behind(self, hold: Hold, priority: int, now: int) -> Refusal | None:
         """Say whom a newcomer would overtake if it were admitted now."""

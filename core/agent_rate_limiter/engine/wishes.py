@@ -37,22 +37,14 @@ class Wish(Protocol):
         ...
 
 
-class Noted:
-    """Any command, as functions; without them, nobody hears the answer, and nobody misses it."""
+class _Heard:
+    """Without functions, nobody hears the answer, and nobody misses it."""
 
-    __slots__ = ("_hear", "_lost", "_make")
-    asks = True
+    __slots__ = ("_hear", "_lost")
 
-    def __init__(
-        self, make: Callable[[PlaceOf], Command | None], hear: Hear | None, lost: Callable[[int], bool] | None
-    ) -> None:
-        self._make = make
+    def __init__(self, hear: Hear | None, lost: Callable[[int], bool] | None) -> None:
         self._hear = hear
         self._lost = lost
-
-    def make(self, place: PlaceOf) -> Command | None:
-        """As Wish."""
-        return self._make(place)
 
     def hear(self, found: Any, now: int) -> object:
         """As Wish."""
@@ -63,18 +55,37 @@ class Noted:
         return self._lost is not None and self._lost(now)
 
 
-class Read(Noted):
+class Noted(_Heard):
+    """Any command."""
+
+    __slots__ = ("_make",)
+    asks = True
+
+    def __init__(
+        self, make: Callable[[PlaceOf], Command | None], hear: Hear | None, lost: Callable[[int], bool] | None
+    ) -> None:
+        super().__init__(hear, lost)
+        self._make = make
+
+    def make(self, place: PlaceOf) -> Command | None:
+        """As Wish."""
+        return self._make(place)
+
+
+class Read(_Heard):
     """Limits that are to be read."""
 
-    __slots__ = ()
+    __slots__ = ("_buckets",)
     asks = False
 
     def __init__(self, buckets: Iterable[Bucket], hear: Hear, lost: Callable[[int], bool] | None) -> None:
-        def number(place: PlaceOf) -> None:
-            for bucket in buckets:
-                place(bucket)
+        super().__init__(hear, lost)
+        self._buckets = buckets
 
-        super().__init__(number, hear, lost)
+    def make(self, place: PlaceOf) -> None:
+        """As Wish."""
+        for bucket in self._buckets:
+            place(bucket)
 
 
 class Asker(Protocol):

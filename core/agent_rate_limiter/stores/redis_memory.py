@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Any
 
 from agent_rate_limiter.engine.port import Answer, Batch, Place, Reserve, Rule, Settle
@@ -16,13 +17,18 @@ from agent_rate_limiter.strategies.numbers import lost_with_its_member, pack
 _MOST = 10_000
 """Limits that are remembered: those that were drawn on last."""
 
+_Amounts = Sequence[tuple[int, int]]
+_States = Sequence[tuple[int, Any]]
+_Hold = tuple[int, _Amounts, Sequence[Place], _States]
+"""When it was taken, units of each place, the places of its batch, and their states after it."""
+
 
 class RedisMemory:
     """The states of the limits that this process drew on last, its own holds, and what was learned."""
 
     def __init__(self) -> None:
         self._places: OrderedDict[str, tuple[Place, int, Any]] = OrderedDict()
-        self._holds: dict[int, tuple[int, list[tuple[str, str, int]]]] = {}
+        self._holds: dict[int, _Hold] = {}
         self._rules: dict[str, Rule] = {}
 
     def note(self, batch: Batch, answer: Answer) -> None:
@@ -38,11 +44,11 @@ class RedisMemory:
             if isinstance(command, Settle) and command.kept:
                 self._holds.pop(command.hold, None)
             elif isinstance(command, Reserve) and result is True:
-                self._holds[command.hold] = (answer.now, self._shares(batch, command, answer))
+                self._holds[command.hold] = (answer.now, command.amounts, batch.places, answer.states)
 
     @staticmethod
-    def _shares(batch: Batch, wish: Reserve, answer: Answer) -> list[tuple[str, str, int]]:
-        rows = ((batch.places[place], amount, answer.states[place][1]) for place, amount in wish.amounts)
+    def _shares(_: int, amounts: _Amounts, places: Sequence[Place], states: _States) -> list[tuple[str, str, int]]:
+        rows = ((places[place], amount, states[place][1]) for place, amount in amounts)
         return [
             (place.key, kind_of(place.strategy), amount)
             for place, amount, state in rows
@@ -56,7 +62,7 @@ class RedisMemory:
 
     def as_text(self, member: str, version: int, now: int) -> str:
         """Return all of it as `restore.lua` reads it."""
-        holds = [[number, at, shares] for number, (at, shares) in self._holds.items()]
+        holds = [[number, kept[0], self._shares(*kept)] for number, kept in self._holds.items()]
         rules = {key: rule_text(rule) for key, rule in self._rules.items()}
         buckets = [self._bucket(*known, now) for known in self._places.values()]
         return json.dumps([member, version, buckets, holds, rules])

@@ -246,7 +246,7 @@ local function lasting(slot)  -- whether the member's death would hold something
   return kind == 'c' or kind == 'f' or (kind == 's' and slot.p[4] == 1) or (kind == 'g' and slot.state[2] < OPEN)
 end
 
-local C = {}
+local C, records = {}, {}  -- records of holds: nobody settles one in the batch that takes it
 
 function C.reserve(hold, rank, standing, wanted)
   local fits, units, states = true, {}, {}
@@ -266,8 +266,8 @@ function C.reserve(hold, rank, standing, wanted)
   end
   if standing >= 0 then out(slots[standing + 1], true) end
   if #shares == 0 then return 0 end
-  redis.call('HSET', HOLDS, string.format('%.0f', hold), cmsgpack.pack({ now, shares }))
-  redis.call('PEXPIRE', HOLDS, WEEK)
+  records[#records + 1] = string.format('%.0f', hold)
+  records[#records + 1] = cmsgpack.pack({ now, shares })
   return 1
 end
 
@@ -386,6 +386,10 @@ end
 local results = {}
 for place, command in ipairs(commands) do
   results[place] = C[verbs[place]](unpack(command))
+end
+if #records > 0 then
+  redis.call('HSET', HOLDS, unpack(records))
+  redis.call('PEXPIRE', HOLDS, WEEK)
 end
 
 local function wake(slot)  -- the first in line whose turn has come, unless it is our own, which looks by itself

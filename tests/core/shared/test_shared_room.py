@@ -7,7 +7,7 @@ from typing import Any
 from agent_rate_limiter.admission import Bucket, Refusal
 from agent_rate_limiter.engine.port import Hold
 from agent_rate_limiter.engine.queue import Waiter
-from agent_rate_limiter.engine.shared_room import SharedRoom, Wishes
+from agent_rate_limiter.engine.shared_room import SLOW, SharedRoom, Wishes
 from agent_rate_limiter.limits import Limit, Resource
 from agent_rate_limiter.stores.memory import MemoryStore
 
@@ -57,3 +57,40 @@ def test_who_stood_behind_a_head_that_goes_on_to_another_limit_comes_next() -> N
     room.due(NOW + 2)
     room.answered(second, None, 0, NOW + 2)
     assert asked[3:] == [second, third]
+
+
+def empty_room() -> SharedRoom:
+    nothing: Any = lambda *_: None  # noqa: E731
+    return SharedRoom(MemoryStore(), 1_000, Wishes(nothing, nothing, nothing, nothing, nothing, nothing), {})
+
+
+def arrival(room: SharedRoom, deadline: int) -> Waiter:
+    sizing = Sized(Bucket("gate", Limit(Resource.CONCURRENCY, 9), "", NOW))
+    hold = Hold(sizing.path, sizing.amounts())
+    waiter = Waiter(hold, priority=5, flow="", weight=1, since=NOW, deadline=deadline, sizing=sizing)
+    waiter.ring = lambda _: True
+    room.place(waiter, NOW)
+    return waiter
+
+
+def test_a_call_gives_up_on_an_answer_at_its_deadline() -> None:
+    room = empty_room()
+    early, late = arrival(room, NOW + 50), arrival(room, NOW + 60)
+    assert room.next_time() == NOW + 50
+    room.due(NOW + 50)
+    assert (early.outcome, late.outcome, room.next_time()) == (SLOW, None, NOW + 60)
+
+
+def test_a_call_that_does_not_wait_gives_the_store_some_seconds() -> None:
+    room = empty_room()
+    arrival(room, NOW)
+    assert room.next_time() == NOW + 5_000
+
+
+def test_deadlines_of_calls_that_are_over_are_forgotten() -> None:
+    room = empty_room()
+    arrival(room, NOW + 1)
+    for _ in range(1_000):
+        room.answered(arrival(room, NOW + 30_000), None, 0, NOW)
+    assert room.next_time() == NOW + 1
+    assert len(room._deadlines) < 100
