@@ -17,7 +17,8 @@ FRAMEWORK_NOTEBOOKS := $(foreach name,langchain crewai llamaindex,notebooks/$(na
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv frameworks demo test test-oldest lint format notebooks bench check constraints clean
+.PHONY: help venv frameworks demo test tested tested-frameworks test-oldest lint typed typed-frameworks \
+	format notebooks bench check constraints clean
 
 help:  ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -27,10 +28,15 @@ demo: venv  ## twenty agents share one limit, without and with the limiter (ARGS
 
 test: venv frameworks  ## all tests; fails under 95 % branch coverage (PYTHON=python3.12 for another Python)
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest
-	$(if $(FRAMEWORK_TESTS),$(FRAMEWORKS)/bin/coverage run -m pytest -c frameworks.ini $(FRAMEWORK_TESTS))
+	$(MAKE) --no-print-directory tested tested-frameworks
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+
+tested:
+	$(BIN)/coverage run -m pytest
+
+tested-frameworks:
+	$(if $(FRAMEWORK_TESTS),$(FRAMEWORKS)/bin/coverage run -m pytest -c frameworks.ini $(FRAMEWORK_TESTS))
 
 test-oldest:  ## the same tests with the oldest dependencies that pyproject.toml allows
 	$(MAKE) venv frameworks VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt \
@@ -41,11 +47,17 @@ test-oldest:  ## the same tests with the oldest dependencies that pyproject.toml
 lint: venv frameworks  ## style, types and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(MAKE) --no-print-directory typed typed-frameworks
+	$(BIN)/lint-imports --no-logo
+
+typed:
 	$(BIN)/mypy
 	$(BIN)/pyright --pythonpath $(BIN)/python
-	$(if $(FRAMEWORK_CODE),$(BIN)/mypy --follow-imports silent --python-executable $(FRAMEWORKS)/bin/python $(FRAMEWORK_CODE))
+
+typed-frameworks:
+	$(if $(FRAMEWORK_CODE),$(BIN)/mypy --follow-imports silent --cache-dir .mypy_cache/frameworks \
+		--python-executable $(FRAMEWORKS)/bin/python $(FRAMEWORK_CODE))
 	$(if $(FRAMEWORK_CODE),$(BIN)/pyright --project frameworks.pyright.json --pythonpath $(FRAMEWORKS)/bin/python)
-	$(BIN)/lint-imports --no-logo
 
 format: venv  ## let ruff mend what it can
 	$(BIN)/ruff check --fix .

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from agent_rate_limiter.admission import Refusal
+from agent_rate_limiter.admission import Refusal, Taking
 from agent_rate_limiter.engine.outbox import Outbox
 from agent_rate_limiter.engine.port import Answer, Command, Correct, Hold, Reserve, Settle, SharedStore, Stand
 from agent_rate_limiter.engine.verdicts import obey, refusal_of
@@ -23,7 +23,8 @@ class Direct(KnownStore):
         self.kept: set[int] = set()
         self.numbers = 0
 
-    def reserve(self, hold: Hold, now: int) -> Refusal | None:
+    def reserve(self, hold: Taking, now: int) -> Refusal | None:
+        assert isinstance(hold, Hold)
         self.numbers += 1
         found = self.ask(hold, now)
         if isinstance(found, bool):
