@@ -48,14 +48,14 @@ def check_estimate(estimate: object) -> None:
         )
 
 
-def make_estimate(estimate: Estimate | None, counts: Mapping[str, int]) -> Estimate:
+def make_estimate(estimate: Estimate | None, counts: Mapping[str, Any]) -> Estimate:
     """Return the estimate, or the one that keyword counts stand for.
 
     Raises:
         ConfigError: both are given.
     """
     if estimate is None:
-        return Estimate(**cast("Any", counts)) if counts else ONE_REQUEST
+        return Estimate(**counts) if counts else ONE_REQUEST
     if counts:
         message = f"{next(iter(counts))} is given beside an Estimate: put it into the Estimate."
         raise ConfigError(message)

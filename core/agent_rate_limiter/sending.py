@@ -9,7 +9,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, aclosing, closing, nullcontext
 from dataclasses import replace
 from inspect import isawaitable
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar, cast
+from types import GeneratorType
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeGuard, TypeVar, cast
 
 from agent_rate_limiter.checks import check_priority, check_timeout
 from agent_rate_limiter.errors import ConfigError
@@ -95,7 +96,7 @@ def send(attempts: Attempts, make: Callable[[Reservation], R], read: Read, *, jo
             if not attempts.failed(call, error):
                 raise
         else:
-            if isawaitable(result):
+            if _is_awaited(result):
                 return cast("R", _send_on(attempts, make, read, call, result))
             if _ended(attempts, call, result, read):
                 return result
@@ -122,7 +123,7 @@ async def _send_on(
         try:
             with call.offered():
                 result = make(call) if begun is None else begun
-                if isawaitable(result):  # of a plain function's fallback it need not be
+                if _is_awaited(result):  # of a plain function's fallback it need not be
                     result = await result
         except BaseException as error:
             if not attempts.failed(call, error):
@@ -229,6 +230,12 @@ class _Tap(Generic[T]):
         if self._began and usage is not None:
             _settle(self._call, usage)
         return self._attempts.failed(self._call, error, resend=not self._began)
+
+
+def _is_awaited(result: object) -> TypeGuard[Awaitable[Any]]:
+    """As inspect.isawaitable, which takes ten times as long for what is none."""
+    kind = type(result)
+    return hasattr(kind, "__await__") or (kind is GeneratorType and isawaitable(result))
 
 
 def _ended(attempts: Attempts, call: Reservation, result: object, read: Read) -> bool:

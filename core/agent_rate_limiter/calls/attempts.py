@@ -59,6 +59,7 @@ class Attempts:
         "_priority",
         "_since",
         "_target",
+        "_ways",
     )
 
     def __init__(
@@ -80,6 +81,7 @@ class Attempts:
         self._attempt = 0
         self._backoff = 0.0
         self._since = 0
+        self._ways: Ways | None = None
         self._candidates = Candidates(calls, target, fallbacks, degrade=degrade) if fallbacks or degrade else None
 
     @property
@@ -103,25 +105,20 @@ class Attempts:
             LimitExceeded: it can never be admitted, or not within the timeout.
             AllTargetsFailed: so it is, or failed, at every target.
         """
-        self._begin()
-        ways = self._ways()
-        way = next(ways)
+        way = self._first_way()
         while True:
             try:
                 if way.backoff:
                     self._calls.pause(way.backoff)
-                terms = way.target, self._estimate, self._priority, way.timeout, way.standing
-                call = self._calls.acquire(*terms)
+                call = self._calls.acquire(way.target, self._estimate, self._priority, way.timeout, way.standing)
             except (LimitExceeded, ReservationError) as refusal:  # noqa: PERF203 - that is the loop
-                way = ways.send(refusal)
+                way = self._next_way(refusal)
             else:
                 return self._taken(way.target, call)
 
     async def acquire_async(self) -> Reservation:
         """Wait, letting the event loop run, until the next attempt may be sent. As `acquire`."""
-        self._begin()
-        ways = self._ways()
-        way = next(ways)
+        way = self._first_way()
         while True:
             try:
                 if way.backoff:
@@ -129,7 +126,7 @@ class Attempts:
                 terms = way.target, self._estimate, self._priority, way.timeout, way.standing
                 call = await self._calls.acquire_async(*terms)
             except (LimitExceeded, ReservationError) as refusal:  # noqa: PERF203 - as above
-                way = ways.send(refusal)
+                way = self._next_way(refusal)
             else:
                 return self._taken(way.target, call)
 
@@ -202,13 +199,17 @@ class Attempts:
         if self._attempt == 1 and (self._calls.retry.max_attempts > 1 or self._deadline is not None):
             self._since = self._calls.engine.clock.now()
 
-    def _ways(self) -> Ways:
-        if self._candidates is not None:
-            return self._candidates.ways(self._estimate, self._remaining)
-        return self._one_way()
+    def _first_way(self) -> Way:
+        self._begin()
+        if self._candidates is None:
+            return Way(self._target, self._remaining(), AGAIN if self._attempt > 1 else NEW, self._backoff)
+        self._ways = self._candidates.ways(self._estimate, self._remaining)
+        return next(self._ways)
 
-    def _one_way(self) -> Ways:
-        raise (yield Way(self._target, self._remaining(), AGAIN if self._attempt > 1 else NEW, self._backoff))
+    def _next_way(self, refusal: LimitExceeded | ReservationError) -> Way:
+        if self._ways is None:
+            raise refusal
+        return self._ways.send(refusal)
 
     def _remaining(self) -> float | None:
         """Seconds that the call may still wait."""

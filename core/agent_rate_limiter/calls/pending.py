@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from types import TracebackType
 
 from agent_rate_limiter.calls.attempts import Attempts
@@ -39,13 +38,17 @@ class Pending:
 
     def __enter__(self) -> Reservation:
         """Wait until the call is admitted."""
-        with self._entering():
+        self._enter()
+        try:
             if self._begin is not None:
-                reservation = self._begin().acquire()
+                call = self._begin().acquire()
             else:
-                reservation = self._calls.acquire(self._target, self._estimate, self._priority, self._timeout)
-        self._reservation = reservation
-        return reservation.__enter__()
+                call = self._calls.acquire(self._target, self._estimate, self._priority, self._timeout)
+        except BaseException:
+            self._entered = False
+            raise
+        self._reservation = call
+        return call.__enter__()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -56,14 +59,17 @@ class Pending:
 
     async def __aenter__(self) -> Reservation:
         """Wait until the call is admitted."""
-        with self._entering():
+        self._enter()
+        try:
             if self._begin is not None:
-                reservation = await self._begin().acquire_async()
+                call = await self._begin().acquire_async()
             else:
-                terms = self._target, self._estimate, self._priority, self._timeout
-                reservation = await self._calls.acquire_async(*terms)
-        self._reservation = reservation
-        return reservation.__enter__()
+                call = await self._calls.acquire_async(self._target, self._estimate, self._priority, self._timeout)
+        except BaseException:
+            self._entered = False
+            raise
+        self._reservation = call
+        return call.__enter__()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -71,18 +77,12 @@ class Pending:
         """End the call, if the block has not."""
         self.__exit__(kind, error, trace)
 
-    @contextmanager
-    def _entering(self) -> Generator[None]:
+    def _enter(self) -> None:
         """Let it be entered once; again only after a refusal."""
         if self._entered:
             message = f"This reserve() for {self._target} was entered before. Call reserve() anew for each call."
             raise ReservationError(message)
         self._entered = True
-        try:
-            yield
-        except BaseException:
-            self._entered = False
-            raise
 
     def __repr__(self) -> str:
         """State the target."""

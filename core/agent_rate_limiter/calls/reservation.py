@@ -167,7 +167,7 @@ class Reservation:
         For adapters: unlike `with reservation:`, leaving the block does not end the call. A generator enters it
         anew around each `next`, for while it is suspended, what its consumer calls is another call.
         """
-        return context.holding(self)
+        return context.Holding(self)
 
     def offer(self) -> None:
         """Let inner layers find it until it has ended; for adapters whose hooks only see a call begin and end."""
