@@ -172,6 +172,8 @@ class Endings:
 
     def read_refusal(self, result: object, target: Target) -> Failure | None:
         """Find out whether a result is an error that nobody raised: a response with an error's status."""
+        if result is None or isinstance(result, (str, bytes, int, float, list, tuple)):
+            return None
         from agent_rate_limiter.providers import read_refusal
 
         return read_refusal(result, self.engine.clock.now() / 1000, likely=self._router.kind(target))

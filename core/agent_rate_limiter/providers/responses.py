@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from agent_rate_limiter.providers.shapes import get, is_list, listed, parsed
+from agent_rate_limiter.providers.shapes import get, is_list, listed, parsed, plain
 from agent_rate_limiter.usage import Usage
 
 _MOST = 10**15
@@ -147,7 +147,8 @@ def find_usage(response: object) -> object | None:
         found: object = _at(response, place)
         if found is not None and _states_usage(found):
             return found
-    return response if _states_usage(response) else None
+    whole = plain(response)
+    return whole if _states_usage(whole) else None
 
 
 def served(response: object) -> str:
@@ -198,7 +199,7 @@ def _at(thing: object, place: tuple[str, ...]) -> Any:
         thing = get(thing, name)
         if thing is None:
             return None
-    return thing
+    return plain(thing)
 
 
 def _states_usage(usage: object) -> bool:
@@ -238,7 +239,7 @@ def _reasoning_apart(usage: object, prompt: int, produced: int, reasoning: int) 
 
 def _audio(usage: object, details: tuple[str, ...]) -> int:
     for name in details:
-        detail = get(usage, name)
+        detail = plain(get(usage, name))
         if is_list(detail):  # Gemini lists tokens by modality
             return sum(_count(part, _LISTED_COUNT) or 0 for part in listed(detail) if _is_audio(part))
         stated = _count(detail, _AUDIO)

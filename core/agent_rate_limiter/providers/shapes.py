@@ -34,13 +34,23 @@ def mappings(value: object) -> list[Mapping[str, Any]]:
 
 def get(thing: object, name: str) -> Any:
     """A field of a mapping (written in snake or in camel case) or of an object; None when it has none."""
-    if is_mapping(thing):
+    if isinstance(thing, dict) or is_mapping(thing):  # spares a call: it is asked a hundred times per response
         value = thing.get(name)
         return thing.get(_CAMEL[name]) if value is None and "_" in name else value
     try:
         return getattr(thing, name, None)
     except Exception:  # noqa: BLE001 - a property of someone else's object
         return None
+
+
+def plain(thing: Any) -> Any:
+    """A pydantic model as the mapping of its fields: one that it lacks takes it a microsecond to look for."""
+    if not hasattr(type(thing), "__pydantic_fields_set__"):
+        return thing
+    try:
+        return {**thing.__dict__, **(thing.__pydantic_extra__ or {})}
+    except Exception:  # noqa: BLE001 - someone else's object
+        return thing
 
 
 def fields(thing: object) -> Mapping[str, Any]:
