@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from operator import itemgetter
 from typing import Protocol
 
@@ -246,9 +246,10 @@ class Router:
         self._quotes = quotes
         self._alerts = alerts
         self._costs = costs
-        self._declared = declared
+        self._declared = lru_cache(_ROUTES)(declared)
         self._bucket = bucket
         self.routes: dict[tuple[Target, ScopeKey], Route] = {}
+        self._through: dict[str, list[tuple[Target, ScopeKey]]] = {}  # a scope's limit → the routes that it is on
         self._crowd = _ROUTES
         self._learned: dict[Target, list[Bucket]] = {}
         self.adaptive: dict[Target, Bucket] = {}
@@ -296,6 +297,8 @@ class Router:
             unstated=partial(self._quotes.unstated, target),
         )
         self.routes[target, scope.key] = route
+        for scoped in scope.limits:
+            self._through.setdefault(scoped.name, []).append((target, scope.key))
         return route
 
     def kind(self, target: Target) -> str:
@@ -333,8 +336,8 @@ class Router:
 
     def forget_scope(self, name: str) -> None:
         """Drop the routes that lead through a scope's own limit. The engine's lock must be held."""
-        for key in [key for key in self.routes if name in key[1][1]]:
-            del self.routes[key]
+        for key in self._through.pop(name, ()):
+            self.routes.pop(key, None)
 
     def _forget_idle(self, now: int) -> None:
         """Drop routes whose limits are as good as fresh; of shared ones these are copies, that may go at any time."""
