@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from agent_rate_limiter.calls.routing import Declared, Route, Router
+from agent_rate_limiter.calls.route import Route
+from agent_rate_limiter.calls.routing import Declared, Router
 from agent_rate_limiter.costs.accounts import ESTIMATED, FAILED, OK, REFUSED
 from agent_rate_limiter.engine.engine import Engine
 from agent_rate_limiter.engine.port import Hold

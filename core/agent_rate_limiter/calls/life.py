@@ -14,7 +14,7 @@ from agent_rate_limiter.calls import context
 from agent_rate_limiter.calls.attempts import Attempts
 from agent_rate_limiter.calls.endings import Endings
 from agent_rate_limiter.calls.reservation import Reservation, Tracked
-from agent_rate_limiter.calls.routing import Route
+from agent_rate_limiter.calls.route import Route
 from agent_rate_limiter.calls.sizing import Fixed, RouteSizing
 from agent_rate_limiter.calls.standing import NEW, Standing
 from agent_rate_limiter.checks import check_estimate, check_priority, check_timeout

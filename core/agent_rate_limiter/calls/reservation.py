@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from agent_rate_limiter.calls.life import Calls
-    from agent_rate_limiter.calls.routing import Route
+    from agent_rate_limiter.calls.route import Route
 
 _log = logging.getLogger("agent_rate_limiter")
 

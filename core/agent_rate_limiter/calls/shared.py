@@ -9,7 +9,7 @@ from typing import Any
 from agent_rate_limiter.admission import Bucket, Refusal
 from agent_rate_limiter.calls.life import Calls
 from agent_rate_limiter.calls.reservation import Reservation, Tracked
-from agent_rate_limiter.calls.routing import Route
+from agent_rate_limiter.calls.route import Route
 from agent_rate_limiter.calls.standing import NEW, Standing
 from agent_rate_limiter.checks import check_timeout
 from agent_rate_limiter.decision import Decision

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from agent_rate_limiter.admission import Path
-from agent_rate_limiter.calls.routing import Route
+from agent_rate_limiter.calls.route import Route
 from agent_rate_limiter.usage import Estimate
 
 

@@ -15,7 +15,8 @@ from agent_rate_limiter.strategies.calendar import window
 
 if TYPE_CHECKING:
     from agent_rate_limiter.admission import Bucket
-    from agent_rate_limiter.calls.routing import Route, Router
+    from agent_rate_limiter.calls.route import Route
+    from agent_rate_limiter.calls.routing import Router
     from agent_rate_limiter.engine.engine import Engine
     from agent_rate_limiter.engine.port import Hold
 
