@@ -143,7 +143,7 @@ class Watched:
         self.port = free_port()
         file = Path(tempfile.mkdtemp(prefix="sentinel-"), "sentinel.conf")
         watch = f"sentinel monitor main 127.0.0.1 {self.primary.port} 1"
-        times = ["sentinel down-after-milliseconds main 300", "sentinel failover-timeout main 1000"]
+        times = ["sentinel down-after-milliseconds main 800", "sentinel failover-timeout main 1000"]
         lines = [f"port {self.port}", "bind 127.0.0.1", watch, *times, f'requirepass "{password}"']
         file.write_text("\n".join(lines), encoding="utf-8")
         command = [binary, str(file), "--sentinel"]
@@ -173,7 +173,7 @@ class Cluster:
 
     def __init__(self, binary: str, key: str) -> None:
         self._buses = [free_port() for _ in range(4)]
-        about = "--cluster-enabled yes --cluster-node-timeout 500 --cluster-port"
+        about = "--cluster-enabled yes --cluster-node-timeout 800 --cluster-port"
         self.nodes = [Server(binary, f"{about} {bus}") for bus in self._buses]
         clients = [node.client() for node in self.nodes]
         for client, slots in zip(clients, _SLOTS, strict=False):
