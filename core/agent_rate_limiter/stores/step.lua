@@ -200,6 +200,8 @@ for place, wanted in ipairs(places) do
   slots[place] = slot
 end
 
+local rules = newer and redis.call('HGETALL', RULES) or {}
+
 local function put(slot, state)
   if state == slot.state then return end  -- an open gate
   slot.state, slot.changed, slot.fresh = state, true, false
@@ -327,6 +329,7 @@ function C.write(place, expected, rev, p, state, rule)
   put(slot, state)
   if rule ~= '' then
     slot.rev, slot.override = rev, p
+    if slot.kind == 'b' then slot.p = p else slot.p[1] = p[1] end
     version = version + 1
     redis.call('HSET', META, 'rules', version)
     redis.call('HSET', RULES, slot.key, rule)
@@ -425,7 +428,6 @@ for place, slot in ipairs(slots) do
 end
 
 redis.call('ZADD', MEMBERS, string.format('%.0f', now + lease), member)
-local rules = newer and redis.call('HGETALL', RULES) or {}
 local answer = { now, redis.call('ZCARD', MEMBERS), version, born, results, states, rules }
 redis.call('SET', LAST, cmsgpack.pack({ number, answer }), 'PX', MINUTE)
 return answer
