@@ -37,7 +37,7 @@ from agent_rate_limiter.strategies import GATE, gate, strategy_for
 from tests.contract.opened import SHARED, server
 
 NOW = 1_795_667_123_457
-LEASE = 10_000
+LEASE = 100_000
 LIMITS = [
     GATE,
     Limit(Resource.REQUESTS, 7, 3.1, burst=5),
@@ -78,7 +78,7 @@ _MOVE = st.builds(
     st.integers(0, 3),
     st.integers(0, 6),
 )
-_AFTER = st.sampled_from([0, 0, 1, 40, 700, 3_001, LEASE + 1])  # the last: who is silent as long is dead
+_AFTER = st.sampled_from([0, 0, 1, 40, 700, 3_001, LEASE + 1_001])  # the last: nobody is alive any more
 _STEPS = st.lists(st.builds(Step, _AFTER, st.integers(0, 2), st.lists(_MOVE, max_size=4)), max_size=25)
 
 
@@ -99,6 +99,11 @@ class Member:
 
     def step(self, moves: list[Move], now: int) -> None:
         """Send a batch to each store; their answers are the same."""
+        if any(move.kind in {"learn", "close"} for move in moves):
+            self._send([], now)  # who writes has read before
+        self._send(moves, now)
+
+    def _send(self, moves: list[Move], now: int) -> None:
         self.learned = False
         commands = [command for move in moves if (command := self._command(move, now)) is not None]
         commands.sort(key=lambda command: not isinstance(command, Write))  # they are made of what was seen before
@@ -114,13 +119,11 @@ class Member:
 
     def _as_seen(self, batch: Batch, seen: list[Any]) -> Batch:
         """Stores keep idle states in different words; who writes says what it has read there."""
-        commands = [
-            command._replace(before=translated(seen[command.place], self.known[command.place][1], command.strategy))
-            if isinstance(command, Write)
-            else command
-            for command in batch.commands
-        ]
-        return batch._replace(commands=commands)
+
+        def read(write: Write) -> Write:
+            return write._replace(before=translated(seen[write.place], self.known[write.place][1], write.strategy))
+
+        return batch._replace(commands=[read(c) if isinstance(c, Write) else c for c in batch.commands])
 
     def _comparable(self, answer: Answer) -> Any:
         results = [tuple(found) if isinstance(found, (list, tuple)) else (found or 0) for found in answer.results]
@@ -183,7 +186,13 @@ class Member:
         strategy = strategy_for(limit)
         before = translated(before, old, strategy)
         self.known[1] = (rev, strategy, before)  # who has learned it counts so from here on
-        return Write(1, before, (move.three, now), strategy, Rule(rev + 1, limit, "openai:gpt", move.three > 3))
+        return Write(
+            1,
+            before if move.two else None,
+            (move.three, now),
+            strategy,
+            Rule(rev + 1, limit, "openai:gpt", move.three > 3),
+        )
 
 
 _examples = count()

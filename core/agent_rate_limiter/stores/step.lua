@@ -184,10 +184,11 @@ for place, wanted in ipairs(places) do
     if theirs > rev then  -- a rule was learned that this member does not know yet
       newer, slot.rev = true, theirs
       if kind == 'b' then slot.p = override else slot.p[1] = override[1] end
-    elseif kind == 'b' and state[1] ~= p[1] then  -- the amount was configured anew
-      state = { p[1], up(state[2] * p[1], state[1]), state[3] }
     end
-    slot.state, slot.override = state, theirs > 0 and slot.p or false
+    if kind == 'b' and state[1] ~= slot.p[1] then  -- the amount was configured anew, or is being learned
+      state = { slot.p[1], up(state[2] * slot.p[1], state[1]), state[3] }
+    end
+    slot.state, slot.override = state, rev > theirs and p or override  -- what one has not had confirmed binds nobody
   else
     slot.state, slot.override = slot.how.initial(slot.p), rev > 0 and p or false
   end
