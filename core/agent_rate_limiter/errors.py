@@ -85,15 +85,18 @@ class AllTargetsFailed(RateLimiterError):
     """
 
     def __init__(self, causes: Mapping[str, BaseException]) -> None:
-        lines = "; ".join(
-            f"{target}: {harmless(str(cause)) or type(cause).__name__}" for target, cause in causes.items()
-        )
+        lines = "; ".join(f"{target}: {_said(cause, target)}" for target, cause in causes.items())
         super().__init__(f"No target could serve the call. {lines}")
         self.causes = dict(causes)
 
     def __reduce__(self) -> tuple[type[AllTargetsFailed], tuple[dict[str, BaseException]]]:
         """Errors cross process boundaries whole; an SDK's, which may not, as what it says."""
         return type(self), ({target: _portable(cause) for target, cause in self.causes.items()},)
+
+
+def _said(cause: BaseException, target: str) -> str:
+    """What a cause says, its target's name not said again."""
+    return harmless(str(cause)).removeprefix(f"{target} ") or type(cause).__name__
 
 
 def _portable(cause: BaseException) -> BaseException:

@@ -19,7 +19,9 @@ from agent_rate_limiter import (
     Usage,
 )
 from agent_rate_limiter.calls.context import current_reservations
+from agent_rate_limiter.providers import Failure, FailureKind
 from agent_rate_limiter.sending import send_async
+from agent_rate_limiter.strategies.gate import SLOW_START
 from agent_rate_limiter.testing import ManualClock, run_virtual
 
 # ---------------------------------------------------------------- one call is counted once
@@ -217,3 +219,40 @@ def test_a_call_within_a_call_waits_for_others(manual_clock: ManualClock) -> Non
         outer.settle()  # it is no longer in the way
         with limiter.reserve(), limiter.reserve():
             pass
+
+
+@pytest.mark.parametrize("store", ["memory://", "sqlite://"])
+def test_a_call_within_a_call_keeps_out_of_a_closed_target(
+    manual_clock: ManualClock, store: str, tmp_path: Any
+) -> None:
+    where = store if store == "memory://" else f"sqlite:///{tmp_path}/limits.db"
+    limiter = MultiProviderLimiter([Provider("p", {"m": {"concurrency": 50}})], clock=manual_clock, store=where)
+
+    async def main() -> float:
+        async with limiter.reserve("p:m"):
+            refused = await limiter.acquire_async("p:m")
+            refused.fail(Failure(FailureKind.WAIT, 30, status=429))
+            call = await limiter.acquire_async("p:m")
+            call.settle()
+            return call.waited
+
+    assert run_virtual(main(), manual_clock) == 30
+    limiter.close()
+
+
+def test_a_crowd_within_a_call_starts_slowly_where_nothing_is_known(manual_clock: ManualClock) -> None:
+    limiter = MultiProviderLimiter(clock=manual_clock)
+    seen: list[int] = []
+
+    async def one() -> None:
+        async with limiter.reserve("p:m") as call:
+            seen.append(limiter.snapshot().in_flight - 1)  # the outer one waits
+            await asyncio.sleep(1)
+            call.settle(Usage())
+
+    async def main() -> None:
+        async with limiter.reserve("p:m"):
+            await asyncio.gather(*(one() for _ in range(24)))
+
+    run_virtual(main(), manual_clock)
+    assert max(seen) == SLOW_START

@@ -212,9 +212,10 @@ class Calls(Endings):
     def _waiter(  # noqa: PLR0917 - what a call is made of
         self, route: Route, hold: Hold, estimate: Estimate, priority: int, patience: int | None, standing: Standing
     ) -> Waiter:
-        nested = self._check_reentrancy(route, hold)
-        sizing = RouteSizing(route, estimate, nested=nested, quiet=standing.quiet)
-        if not self.engine.passing or nested:  # else it is as prepared: a gate that others may close is asked
+        if around := context.current_reservations():
+            self._look_around(route, hold, around)
+        sizing = RouteSizing(route, estimate, quiet=standing.quiet)
+        if not self.engine.passing:  # else it is as prepared: a gate that others may close is asked
             hold.amounts = sizing.amounts()
         since = self.engine.clock.now()
         deadline = None if patience is None else since + patience
@@ -263,17 +264,16 @@ class Calls(Endings):
         engine = self.engine
         return engine.read(lambda _: holders_of(in_flight(bucket, engine.newest_first())))
 
-    def _check_reentrancy(self, route: Route, hold: Hold) -> bool:
-        """Refuse to wait for a slot whose every holder is the caller itself: it would wait for ever.
+    def _look_around(self, route: Route, hold: Hold, around: Iterable[Reservation]) -> None:
+        """Let the calls that this one is made from not stand in its way.
 
-        A task that was started in another call's block may wait: that call can end without it. If it does not, as
-        it awaits the task, the slot comes back with its lease.
+        Those at the same target give their places in its gate back: they wait for this one, and are not on their way.
+        A task that was started in another call's block may wait for its slot: that call can end without it. If it
+        does not, as it awaits the task, the slot comes back with its lease.
 
-        Returns True for a call made from within another to the same target.
+        Raises:
+            ReservationError: it would wait for a slot whose every holder is the caller itself: for ever.
         """
-        around = context.current_reservations()
-        if not around:  # the usual case
-            return False
         holds = {reservation.held_by(self) for reservation in around}
         outer = [hold for hold in holds if hold is not None and hold.open]
         for bucket, amount in zip(hold.path, hold.amounts, strict=False) if outer else ():
@@ -285,7 +285,17 @@ class Calls(Endings):
                         "that it is made from. Settle the outer call first, or raise the concurrency."
                     )
                     raise ReservationError(message)
-        return any(route.gate in other.path for other in outer)
+        standing = [other for other in outer if other.path[0] is route.gate and other.amounts[0]]
+        if standing:
+            self._learn(route, partial(leave_gate, standing))
+
+
+def leave_gate(holds: Iterable[Hold], now: int) -> None:
+    """Give back the places in a gate, the first limit of their path, of calls that go on. Under the engine's lock."""
+    for hold in holds:
+        gate, taken = hold.path[0], hold.amounts[0]
+        gate.state = gate.strategy.settle(gate.state, taken, 0, hold.taken_at, now)
+        hold.amounts = (0, *hold.amounts[1:])
 
 
 _NORMAL = int(Priority.NORMAL)

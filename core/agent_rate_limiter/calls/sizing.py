@@ -23,19 +23,14 @@ class Fixed:
 
 
 class RouteSizing:
-    """What a waiting call takes, by the limits that are known when it is tried.
+    """What a waiting call takes, by the limits that are known when it is tried."""
 
-    A call made from within another to the same target passes its gate uncounted: the outer one already stands
-    in it, and waits for this one.
-    """
+    __slots__ = ("estimate", "quiet", "route")
 
-    __slots__ = ("_nested", "estimate", "quiet", "route")
-
-    def __init__(self, route: Route, estimate: Estimate, *, nested: bool, quiet: bool) -> None:
+    def __init__(self, route: Route, estimate: Estimate, *, quiet: bool) -> None:
         self.route = route
         self.estimate = estimate
         self.quiet = quiet
-        self._nested = nested
 
     @property
     def path(self) -> Path:
@@ -44,5 +39,4 @@ class RouteSizing:
 
     def amounts(self) -> Sequence[int]:
         """Units to take from each."""
-        asks_gate = 0 if self._nested else 1  # even an open one: it may be closed while the call waits
-        return (asks_gate, *self.route.reserved(self.estimate)[1:])
+        return (1, *self.route.reserved(self.estimate)[1:])  # the gate, even an open one: it may be closed meanwhile
