@@ -186,6 +186,20 @@ def test_when_all_fail_each_is_named(provider: SimulatedProvider) -> None:
     assert list(failed.value.causes) == [f"openai:{GPT}", f"openai:{MINI}"]
 
 
+@pytest.mark.parametrize("refused_last", [True, False])
+def test_what_our_limits_refused_does_not_hide_the_others(provider: SimulatedProvider, refused_last: bool) -> None:
+    """The SDKs' twins take a limiter's error out of what SDKs make of it: the whole of it."""
+    limiter = MultiProviderLimiter([Provider("openai", {GPT: {"rpm": 1}, MINI: {"rpm": 100}})], retry=ONCE)
+    limiter.acquire(f"openai:{GPT}").settle()
+    own, other = (GPT, MINI) if refused_last else (MINI, GPT)
+    client = limiter.wrap(openai_of(provider.openai_url), fallbacks=[f"openai:{other}"], timeout=0.2)
+    provider.inject(Fault("authentication", model=MINI))
+    with pytest.raises(AllTargetsFailed) as failed:
+        client.chat.completions.create(model=own, messages=QUESTION)
+    assert set(failed.value.causes) == {f"openai:{GPT}", f"openai:{MINI}"}
+    assert str(failed.value).count(f"openai:{GPT}") == 1  # each is named once
+
+
 @pytest.mark.parametrize(
     ("fallbacks", "message"),
     [

@@ -67,6 +67,8 @@ def _no_retries(options: Any) -> Generator[None, None, None]:
     options.max_retries = 0
     try:
         yield
+    except RateLimiterError:
+        raise  # as newer ones let it through: what caused it is no error of its own
     except Exception as error:
         ours = error.__cause__
         if isinstance(ours, RateLimiterError):
