@@ -96,7 +96,7 @@ class AllTargetsFailed(RateLimiterError):
 
 def _said(cause: BaseException, target: str) -> str:
     """What a cause says, its target's name not said again."""
-    return harmless(str(cause)).removeprefix(f"{target} ") or type(cause).__name__
+    return harmless(str(cause)).removeprefix(f"{target} ").removesuffix(".") or type(cause).__name__
 
 
 def _portable(cause: BaseException) -> BaseException:

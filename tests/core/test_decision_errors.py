@@ -92,7 +92,7 @@ class Unpicklable(Exception):
 def test_all_targets_failed_names_each_cause_in_order_and_survives_pickling() -> None:
     error = AllTargetsFailed({"a:m": LimitExceeded(DECISION), "b:m": ConnectionError("refused")})
     for twin in (error, pickle.loads(pickle.dumps(error))):  # noqa: S301 - our own
-        assert str(twin) == "No target could serve the call. a:m: It is full.; b:m: refused"
+        assert str(twin) == "No target could serve the call. a:m: It is full; b:m: refused"
         assert list(twin.causes) == ["a:m", "b:m"]
         assert pickle.dumps(twin.causes["a:m"]) == pickle.dumps(error.causes["a:m"])
     sdks = pickle.loads(pickle.dumps(AllTargetsFailed({"a:m": Unpicklable(503, "busy")})))  # noqa: S301 - our own
