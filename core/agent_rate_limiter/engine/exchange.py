@@ -11,7 +11,7 @@ import os
 import secrets
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from threading import Lock, RLock
+from threading import Event, Lock, RLock
 from typing import Any, Protocol
 from weakref import ReferenceType, ref
 
@@ -27,6 +27,8 @@ from agent_rate_limiter.errors import StoreUnavailable
 
 _MOST_READ = 500
 """Limits that a report asks the store about."""
+_PATIENCE = 5.0
+"""Seconds that a report waits for the store."""
 _NEVER = 1 << 62
 _TURNS = 4
 """Batches that a thread sends, for others as well, before it looks after itself, and the courier goes on."""
@@ -154,11 +156,20 @@ class Exchange(Engine):
 
     def refresh(self, buckets: Callable[[], Iterable[Bucket]]) -> None:
         """Ask the store how these limits stand. Blocks for one round trip; while the store is lost, not at all."""
+        heard = Event()
+
+        def hear(*_: object) -> bool:
+            heard.set()
+            return False
+
         with self._lock:
             if self.loss.since is not None:
                 return
-            self._outbox.read(list(buckets())[:_MOST_READ], lambda _, now: None)  # noqa: ARG005
+            self._outbox.read(list(buckets())[:_MOST_READ], hear, hear)
         self.pump()
+        if not heard.is_set() and not self.clock_wakes:  # somebody else was sending
+            self._call_courier(urgent=True)
+            heard.wait(_PATIENCE)
 
     def deliver(self, *, urgent: bool = True) -> None:
         """See that the outbox is emptied: here, where nobody else is held up by that, or by the courier.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
@@ -70,6 +71,19 @@ def test_a_thread_sends_for_others_a_few_times_and_no_more(store: Watched, limit
     assert all_sent.wait(10)
     assert store.senders.count(threading.current_thread().name) <= _TURNS
     assert store.senders[-1] == COURIER
+
+
+def test_a_report_waits_its_turn(store: Watched, limiter: RateLimiter) -> None:
+    store.began.clear()
+    store.go.clear()
+    with ThreadPoolExecutor() as threads:
+        call = threads.submit(limiter.acquire, input_tokens=600)
+        assert store.began.wait(10)
+        report = threads.submit(limiter.snapshot)
+        store.go.set()
+        left = {limit.resource: limit.available for limit in report.result(10).limits}
+        call.result(10).cancel()
+    assert left["tokens"] < 500
 
 
 def test_a_slow_answer_is_waited_for_until_the_calls_timeout(store: Watched, limiter: RateLimiter) -> None:
