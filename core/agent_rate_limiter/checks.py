@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
@@ -11,6 +12,9 @@ from agent_rate_limiter.errors import ConfigError
 from agent_rate_limiter.usage import Estimate
 
 ONE_REQUEST = Estimate()
+_COUNTS = ("requests", "input_tokens", "output_tokens", "max_output_tokens", "cost", "exact")
+"""In the order of an Estimate's fields."""
+_KNOWN = f"it is one of {', '.join(_COUNTS[:4])}."
 _LONGEST = 1e10
 """Seconds; three hundred years are as good as for ever."""
 
@@ -40,6 +44,12 @@ def check_timeout(timeout: float) -> int:
     raise ConfigError(message)
 
 
+def is_plain(function: object) -> bool:
+    """Whether it can be called, and is done when it returns: no coroutine function, nor an object that is one."""
+    called = getattr(function, "__call__", None)  # noqa: B004 - what it does, not whether
+    return callable(function) and not (inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(called))
+
+
 def check_estimate(estimate: object) -> None:
     """Raise a ConfigError unless it is an Estimate."""
     if not isinstance(estimate, Estimate):
@@ -48,14 +58,24 @@ def check_estimate(estimate: object) -> None:
         )
 
 
+def _unknown_count(name: str) -> ConfigError:
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, _COUNTS, n=1)
+    return ConfigError(f"{name}: no such count; " + (f"did you mean {near[0]!r}?" if near else _KNOWN))
+
+
 def make_estimate(estimate: Estimate | None, counts: Mapping[str, Any]) -> Estimate:
     """Return the estimate, or the one that keyword counts stand for.
 
     Raises:
-        ConfigError: both are given.
+        ConfigError: both are given, or a count that there is not.
     """
     if estimate is None:
-        return Estimate(**counts) if counts else ONE_REQUEST
+        try:
+            return Estimate(**counts) if counts else ONE_REQUEST
+        except TypeError:
+            raise _unknown_count(next(name for name in counts if name not in _COUNTS)) from None
     if counts:
         message = f"{next(iter(counts))} is given beside an Estimate: put it into the Estimate."
         raise ConfigError(message)

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -13,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from agent_rate_limiter.alerts import Alert
+from agent_rate_limiter.checks import is_plain
 from agent_rate_limiter.decision import Decision
 from agent_rate_limiter.errors import ConfigError
 from agent_rate_limiter.limits import Limit
@@ -207,7 +207,7 @@ class Events:
         Raises:
             ConfigError: the listener is no plain function, or a kind is no event class.
         """
-        if not callable(listener) or inspect.iscoroutinefunction(listener):
+        if not is_plain(listener):
             raise ConfigError(f"listener is {listener!r}: give a plain function that takes an Event.")
         for kind in kinds:
             if not (isinstance(kind, type) and issubclass(kind, Event)):

@@ -5,9 +5,12 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from agent_rate_limiter.checks import is_plain
 from agent_rate_limiter.errors import ConfigError
 from agent_rate_limiter.providers.model import Failure, FailureKind
 
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
     from tenacity.stop import stop_base
     from tenacity.wait import wait_base
 
+_log = logging.getLogger("agent_rate_limiter")
 BACKOFFS = ("exponential", "linear", "fixed")
 JITTERS = ("full", "none")
 _RETRIED = frozenset({FailureKind.WAIT, FailureKind.PARKED, FailureKind.OVERLOADED, FailureKind.TRANSIENT})
@@ -112,8 +116,8 @@ class RetryStrategy:
         if budget is not None and not isinstance(budget, RetryBudget):
             raise ConfigError(f"budget is {budget!r}: give a RetryBudget(ratio, minimum), or None.")
         for field, given in (("classify", classify), ("wait", wait), ("stop", stop)):
-            if given is not None and not callable(given):
-                raise ConfigError(f"{field} is {given!r}: give a function or a tenacity object, or None.")
+            if given is not None and not is_plain(given):
+                raise ConfigError(f"{field} is {given!r}: give a plain function or a tenacity object, or None.")
         self.max_attempts = max_attempts
         self.max_time = max_time
         self.backoff = backoff
@@ -149,6 +153,17 @@ class RetryStrategy:
             raise ConfigError(f"retry.budget is {options['budget']!r}: give a mapping with 'ratio' and 'minimum'.")
         return cls(**options)
 
+    def judged(self, error: BaseException) -> FailureKind | None:
+        """Return what the user says that an error is; None leaves it to the provider's dialect."""
+        if self.classify is None or not isinstance(error, Exception):  # a cancelled task is cancelled
+            return None
+        try:
+            kind = self.classify(error)
+            return None if kind is None else FailureKind(kind)
+        except Exception:  # noqa: BLE001 - a user's code: it may do anything, but not break the call
+            _log.exception("classify failed at a %s, which is left to the provider's dialect", type(error).__name__)
+            return None
+
     def after(self, failure: Failure, attempt: int, elapsed: float, error: BaseException | None) -> float | None:
         """Return the seconds to back off before the next attempt, or None to give up.
 
@@ -162,6 +177,13 @@ class RetryStrategy:
             return None
         if self.max_time is not None and elapsed >= self.max_time:
             return None
+        try:
+            return self._told(failure, attempt, elapsed, error)
+        except Exception:  # noqa: BLE001 - as above: the wait and stop objects are the user's
+            _log.exception("A retry strategy's stop or wait failed: the call is not tried again")
+            return None
+
+    def _told(self, failure: Failure, attempt: int, elapsed: float, error: BaseException | None) -> float | None:
         state = None
         if self._stop is not None or self._wait is not None:
             state = _state(attempt, elapsed, error)
@@ -174,7 +196,11 @@ class RetryStrategy:
     def _backoff(self, state: RetryCallState) -> float:
         if self._wait is None:
             self._wait = self._make_wait()
-        return float(self._wait(state))
+        seconds = float(self._wait(state))
+        if not math.isfinite(seconds):
+            message = f"a wait of {seconds} seconds"
+            raise ValueError(message)
+        return seconds
 
     def _make_wait(self) -> wait_base:
         import tenacity  # 20 ms: only failures pay for it

@@ -198,3 +198,30 @@ def test_a_fallback_that_is_not_configured_is_refused_at_once(limiter: MultiProv
     decorated = limiter.limit(target="a:m")(functions(failing())[0])
     with pytest.raises(ConfigError, match="target is 'd:m'"):
         decorated.fallback("d:m")(functions(failing())[0])
+
+
+# ---------------------------------------------------------------- what cannot be decorated, or misbehaves
+
+
+def test_a_builtin_tells_no_parameters_and_works(manual_clock: ManualClock) -> None:
+    limiter = MultiProviderLimiter([Provider("p", {"m": {"rpm": 100}})], clock=manual_clock)
+    assert limiter.limit(target="p:m")(int)("5") == 5
+
+
+@pytest.mark.parametrize(
+    ("decorate", "message"),
+    [
+        (lambda limiter: limiter.limit(target="p:m")(5), "5 is decorated: decorate a function"),
+        (lambda limiter: limiter.limit(target="p:m")(len).fallback("p:m")(len), "The fallback of p:m is p:m itself"),
+        (lambda limiter: limiter.limit(target="p:m")(len).fallback("p:n")(5), "5 is decorated: decorate a function"),
+        (lambda limiter: limiter.limit(target="p:m", input_token=5), "input_token: no such count; did you mean 'inp"),
+        (lambda limiter: limiter.acquire("p:m", words=5), "words: no such count; it is one of requests, input_tokens"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(
+    manual_clock: ManualClock, decorate: Callable[[Any], object], message: str
+) -> None:
+    limiter = MultiProviderLimiter([Provider("p", {"m": {"rpm": 100}, "n": {}})], clock=manual_clock)
+    with pytest.raises(ConfigError) as refused:
+        decorate(limiter)
+    assert message in str(refused.value)

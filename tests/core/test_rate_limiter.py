@@ -324,7 +324,7 @@ def test_a_response_without_usage_is_charged_the_estimate_and_logged(
     with caplog.at_level(logging.WARNING, logger="agent_rate_limiter"):
         limiter.acquire(SIZE).settle("some text")
     assert caplog.messages == [
-        "default:default: no usage found in a str; its estimate is charged. Pass a Usage(...) to settle()."
+        "default:default: no usage found in the str given; the estimate is charged. Pass a Usage(...) to settle()."
     ]
     assert free(limiter) == CHARGED
 

@@ -165,3 +165,49 @@ def test_storms_of_retries_end_with_the_budget(manual_clock: ManualClock) -> Non
     limiter = RateLimiter(rpm=6_000, retry=RetryStrategy(budget=RetryBudget(0, 3)), clock=manual_clock)
     tries = [limiter.attempts(limiter.target, Estimate()) for _ in range(5)]
     assert [one.failed(one.acquire(), BROKEN) for one in tries] == [True, True, True, False, False]
+
+
+def _broken(*_: object) -> Any:
+    message = "a bug"
+    raise RuntimeError(message)
+
+
+@pytest.mark.parametrize(
+    ("options", "tries", "told"),
+    [
+        ({"classify": _broken}, 3, "classify failed at a ConnectionRefusedError"),
+        ({"classify": lambda _: "no kind"}, 3, "classify failed at a ConnectionRefusedError"),
+        ({"classify": lambda _: "fatal"}, 1, ""),
+        ({"stop": _broken}, 1, "stop or wait failed"),
+        ({"wait": _broken}, 1, "stop or wait failed"),
+        ({"wait": lambda _: float("inf")}, 1, "stop or wait failed"),
+        ({"wait": lambda _: "soon"}, 1, "stop or wait failed"),
+        ({"wait": lambda _: -5}, 3, ""),
+    ],
+)
+def test_a_users_part_that_fails_hides_no_error_and_holds_no_slot(
+    options: Any, tries: int, told: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    limiter = RateLimiter(concurrency=1, retry=RetryStrategy(**{"base": 0, "max_attempts": 3, **options}))
+    tried: list[int] = []
+
+    @limiter.limit()
+    def ask() -> None:
+        tried.append(1)
+        raise ConnectionRefusedError
+
+    with pytest.raises(ConnectionRefusedError):
+        ask()
+    assert len(tried) == tries
+    assert limiter.snapshot().in_flight == 0
+    assert told in "".join(caplog.messages)
+    assert bool(told) == bool(caplog.messages)
+
+
+async def _later(_: object) -> None: ...
+
+
+@pytest.mark.parametrize("field", ["classify", "wait", "stop"])
+def test_a_coroutine_function_is_no_part_of_a_strategy(field: str) -> None:
+    with pytest.raises(ConfigError, match=f"{field} is .*: give a plain function"):
+        RetryStrategy(**{field: _later})  # type: ignore[arg-type]

@@ -9,7 +9,16 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from agent_rate_limiter.calls.attempts import Attempts
-from agent_rate_limiter.calls.fallback import INJECTED, Limited, check_kind, check_servable, kind_of, servable
+from agent_rate_limiter.calls.fallback import (
+    INJECTED,
+    Limited,
+    check_kind,
+    check_servable,
+    kind_of,
+    parameters_of,
+    servable,
+)
+from agent_rate_limiter.errors import ConfigError
 from agent_rate_limiter.limits import Target
 from agent_rate_limiter.sending import send, send_async, stream, stream_async
 from agent_rate_limiter.usage import Estimate, Usage
@@ -87,6 +96,8 @@ class Call:
 
     def also(self, target: Target, function: Callable[..., Any]) -> None:
         """Let another function make the call at a target."""
+        if target == self._terms.target:
+            raise ConfigError(f"The fallback of {target} is {target} itself: name another target.")
         check_kind(self.function, function)
         self._elsewhere[target] = _prepared(function)
         self._others = (*self._others, target)
@@ -207,10 +218,10 @@ class _Last:
 
 def _prepared(function: Callable[..., Any]) -> Start:
     """A parameter named target, model or provider is given the one chosen."""
-    signature = inspect.signature(function)
-    wanted = [name for name in INJECTED if name in signature.parameters]
+    wanted = [name for name in INJECTED if name in parameters_of(function)]
     if not wanted:
         return lambda _, args, kwargs: function(*args, **kwargs)
+    signature = inspect.signature(function)
 
     def start(call: Reservation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         chosen = {"target": str(call.target), "model": call.model, "provider": call.provider}

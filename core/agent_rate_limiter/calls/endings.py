@@ -17,6 +17,7 @@ from agent_rate_limiter.learning.health import SICK
 from agent_rate_limiter.learning.sizes import Learned
 from agent_rate_limiter.limits import NANO_PER_DOLLAR, Target
 from agent_rate_limiter.providers.model import Failure, FailureKind, Quota
+from agent_rate_limiter.redaction import harmless
 from agent_rate_limiter.retry import RetryStrategy
 from agent_rate_limiter.strategies.gate import FREE, OPEN
 from agent_rate_limiter.usage import Estimate, Usage
@@ -165,11 +166,10 @@ class Endings:
         from agent_rate_limiter.providers import read_failure
 
         failure = read_failure(error, None, self.engine.clock.now() / 1000, likely=self._router.kind(target))
-        judge = self.retry.classify if isinstance(error, Exception) else None  # a cancelled task is cancelled
-        kind = None if judge is None else judge(error)
+        kind = self.retry.judged(error)
         if kind is None:
             return failure
-        return Failure(kind, message=str(error)) if failure is None else replace(failure, kind=kind)
+        return Failure(kind, message=harmless(str(error))) if failure is None else replace(failure, kind=kind)
 
     def read_refusal(self, result: object, target: Target) -> Failure | None:
         """Find out whether a result is an error that nobody raised: a response with an error's status."""

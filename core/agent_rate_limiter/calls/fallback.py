@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
 from agent_rate_limiter.errors import ConfigError
@@ -47,9 +47,23 @@ INJECTED = ("target", "model", "provider")
 """Parameters by which a function is told where to send its call."""
 
 
+def parameters_of(function: Callable[..., Any]) -> Collection[str]:
+    """Return the names of a function's parameters; of one that does not tell, none.
+
+    Raises:
+        ConfigError: it is no function.
+    """
+    if not callable(function):
+        raise ConfigError(f"{function!r} is decorated: decorate a function, a method or a generator.")
+    try:
+        return inspect.signature(function).parameters
+    except ValueError:  # builtins
+        return ()
+
+
 def servable(function: Callable[..., Any], target: Target) -> Callable[[Target], bool] | None:
     """Tell which other targets a function can be told to call: any, those of its provider, or (None) none."""
-    told = set(INJECTED) & set(inspect.signature(function).parameters)
+    told = set(INJECTED) & set(parameters_of(function))
     if "target" in told or {"provider", "model"} <= told:
         return lambda _: True
     return (lambda other: other.provider == target.provider) if "model" in told else None
@@ -77,6 +91,7 @@ def check_kind(function: Callable[..., Any], other: Callable[..., Any]) -> None:
     Raises:
         ConfigError: one is a coroutine function or a generator, and the other is not.
     """
+    parameters_of(other)
     ours, theirs = kind_of(function), kind_of(other)
     if ours != theirs:
         raise ConfigError(f"The fallback {_name(other)} is a {theirs}, but {_name(function)} is a {ours}: make it one.")

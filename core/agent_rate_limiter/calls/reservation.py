@@ -215,7 +215,7 @@ class Reservation:
     def _unstated(self, response: object) -> Usage:
         if response is not None:
             _log.warning(
-                "%s: no usage found in a %s; its estimate is charged. Pass a Usage(...) to settle().",
+                "%s: no usage found in the %s given; the estimate is charged. Pass a Usage(...) to settle().",
                 self.target,
                 type(response).__name__,
             )
