@@ -132,12 +132,10 @@ class SharedEngine(Upkeep):
         self.deliver(urgent=False)
 
     def look(self, path: Path, see: Callable[[], object]) -> None:
-        """Call `see` under the lock, once the states of these limits are as fresh as can be."""
+        """Call `see` under the lock, once the states of these limits are fresh; not while the store is lost."""
         with self._lock:
-            if self.loss.since is not None:
-                see()
-                return
-            self._outbox.read(path, lambda _, now: see(), lambda now: bool(see()))  # noqa: ARG005
+            if self.loss.since is None:
+                self._outbox.read(path, lambda _, now: see())  # noqa: ARG005
         self.deliver(urgent=False)
 
     # -- drivers -------------------------------------------------------------------------------------------

@@ -78,6 +78,26 @@ def test_one_budget_for_all(stores: Callable[[], Any], manual_clock: ManualClock
     assert sum("it is exhausted" in alert for alert in alerts) == 1
 
 
+def test_what_was_spent_without_the_store_is_told_when_it_is_back(
+    stores: Callable[[], Any], manual_clock: ManualClock
+) -> None:
+    alerts: list[str] = []
+    store = stores()
+    options: Any = {"on_store_error": "fail_open", "on_alert": lambda alert: alerts.append(str(alert))}
+    one = providers(lambda: store, manual_clock, budget_limit=1, **options)
+    one.acquire("openai:gpt", input_tokens=100).settle(Usage(input_tokens=100))
+    store.lost = True
+    one.acquire("openai:gpt", input_tokens=800).settle(Usage(input_tokens=800))
+    assert one.alerts.flush(5)
+    assert not alerts
+    store.lost = False
+    manual_clock.advance(10)
+    one.acquire("openai:gpt", input_tokens=50).settle(Usage(input_tokens=50))
+    assert one.alerts.flush(5)
+    assert len(alerts) == 1, alerts
+    assert "$0.95 of $1.00 is used, past 80%" in alerts[0]
+
+
 def test_scopes_of_different_processes_are_different(stores: Callable[[], Any], manual_clock: ManualClock) -> None:
     one, other = providers(stores, manual_clock), providers(stores, manual_clock)
     with one.scope(budget=0.5):
