@@ -67,6 +67,7 @@ class Limiter:
         ageing: seconds after which a priority that was passed over counts as one level more urgent.
         retry: what is tried again, where the limiter makes the calls (decorator, wrapped clients).
         max_queue: how many calls may wait for one limit: a number, or priority → a number for each.
+        lease_tokens: with a shared store, the tokens that this process may take at once, to serve calls from memory.
         alerts: who is told of limits that run low.
         on_unknown_price: what to do about a target without a price: "warn", "block" or "zero".
         ledger: where the books are kept: a URI such as "sqlite:///costs.db", or a `CostTracker`; unless given, in
@@ -93,6 +94,7 @@ class Limiter:
         on_unknown_price: str = "warn",
         chooser: Chooser | None = None,
         ledger: str | CostTracker | None = None,
+        lease_tokens: int | None = None,
     ) -> None:
         engine = make_engine(
             store,
@@ -101,6 +103,7 @@ class Limiter:
             ageing=check_span("ageing", ageing),
             bounds=check_queue(max_queue),
             on_store_error=on_store_error,
+            lease_tokens=lease_tokens,
         )
         self.alerts = alerts or Alerts()
         self.alerts.keep_in(engine.store)

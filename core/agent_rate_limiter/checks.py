@@ -17,6 +17,7 @@ _COUNTS = ("requests", "input_tokens", "output_tokens", "max_output_tokens", "co
 _KNOWN = f"it is one of {', '.join(_COUNTS[:4])}."
 _LONGEST = 1e10
 """Seconds; three hundred years are as good as for ever."""
+_MOST_TOKENS = 10**9
 
 
 def check_priority(priority: int) -> int:
@@ -115,6 +116,14 @@ def check_queue(max_queue: object) -> dict[int | None, int]:
             fix = "give a whole number of at least 0, or {priority: number}"
             raise ConfigError(f"max_queue is {max_queue!r}: {fix}.")
     return {None if priority is None else int(priority): most for priority, most in bounds.items()}
+
+
+def check_lease_tokens(lease_tokens: object) -> None:
+    """Raise a ConfigError unless it is a number of tokens that calls can be served from."""
+    number = isinstance(lease_tokens, int) and not isinstance(lease_tokens, bool)
+    if not number or not 0 < lease_tokens <= _MOST_TOKENS:  # type: ignore[operator]
+        fix = "give tokens as a whole number above 0 and up to a billion, several times what a call uses, or None"
+        raise ConfigError(f"lease_tokens is {lease_tokens!r}: {fix}.")
 
 
 def check_seconds(field: str, seconds: object) -> None:

@@ -42,6 +42,7 @@ class RateLimiter(Limiter):
         alert_threshold: the share of a limit at which to alert, or several; none unless given.
         on_alert: who is told, see MultiProviderLimiter.
         max_queue: how many calls may wait for one limit: a number, or priority → a number for each.
+        lease_tokens: see MultiProviderLimiter.
         shorthands: rpm, rps, rpd, tpm, tpd, itpm, otpm, concurrency.
 
     Raises:
@@ -65,6 +66,7 @@ class RateLimiter(Limiter):
         on_alert: Sinks = None,
         max_queue: int | Mapping[int, int] | None = None,
         ledger: str | CostTracker | None = None,
+        lease_tokens: int | None = None,
         **shorthands: float,
     ) -> None:
         self.target = Target.parse(target)
@@ -91,6 +93,7 @@ class RateLimiter(Limiter):
             on_unknown_price=on_unknown_price,
             max_queue=max_queue,
             ledger=ledger,
+            lease_tokens=lease_tokens,
         )
 
     def acquire(

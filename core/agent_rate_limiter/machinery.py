@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import cast
 
 from agent_rate_limiter.calls.life import Calls
-from agent_rate_limiter.checks import check_clock
+from agent_rate_limiter.checks import check_clock, check_lease_tokens
 from agent_rate_limiter.clock import SystemClock
 from agent_rate_limiter.engine.engine import Engine
 from agent_rate_limiter.engine.port import Clock, SharedStore, Store
@@ -22,6 +23,7 @@ def make_engine(
     ageing: int,
     bounds: Mapping[int | None, int],
     on_store_error: str,
+    lease_tokens: int | None = None,
 ) -> Engine:
     """Return the engine for a store.
 
@@ -32,6 +34,7 @@ def make_engine(
         ageing: milliseconds after which a priority that was passed over counts as one level more urgent.
         bounds: how many may wait for one limit, by priority; under None all together.
         on_store_error: one of ON_STORE_ERROR.
+        lease_tokens: tokens that the process may take of a shared store at once, to serve calls from memory.
 
     Raises:
         ConfigError: a value makes no sense.
@@ -40,15 +43,27 @@ def make_engine(
         check_clock(clock)
     if on_store_error not in ON_STORE_ERROR:
         raise ConfigError(f"on_store_error is {on_store_error!r}: it is one of {', '.join(ON_STORE_ERROR)}.")
+    if lease_tokens is not None:
+        check_lease_tokens(lease_tokens)
     opened = open_store(store)
     if not is_shared(opened):
+        if lease_tokens is not None:
+            raise ConfigError(
+                f"lease_tokens is {lease_tokens!r}, but nobody shares the store, and no call leaves the process: leave "
+                "it out, or give store='redis://host:6379/0' or 'sqlite:///agents.db'."
+            )
         return Engine(cast("Store", opened), clock or SystemClock(), lease=lease, ageing=ageing, bounds=bounds)
     from agent_rate_limiter.engine.courier_driver import Courier, may_block
     from agent_rate_limiter.engine.loss import Loss
     from agent_rate_limiter.engine.shared import SharedEngine
     from agent_rate_limiter.stores.known import KnownStore, share_of
 
-    engine = SharedEngine(
+    make: Callable[..., SharedEngine] = SharedEngine
+    if lease_tokens is not None:
+        from agent_rate_limiter.engine.sliced import SlicedEngine
+
+        make = partial(SlicedEngine, lease_tokens=lease_tokens)
+    engine = make(
         opened,
         KnownStore(opened),
         clock or SystemClock(),
@@ -68,5 +83,10 @@ def calls_for(engine: Engine) -> type[Calls]:
     if type(engine) is Engine:
         return Calls
     from agent_rate_limiter.calls.shared import SharedCalls
+    from agent_rate_limiter.engine.shared import SharedEngine
 
-    return SharedCalls
+    if type(engine) is SharedEngine:
+        return SharedCalls
+    from agent_rate_limiter.calls.sliced import SlicedCalls
+
+    return SlicedCalls

@@ -76,6 +76,8 @@ class MultiProviderLimiter(Limiter):
         fallback_after: seconds that a call without a timeout waits for a target before the next one is looked at.
         ledger: where the books are kept: a URI such as "sqlite:///costs.db", or a `CostTracker`; unless given, in
             the store's file if it has one, else in memory.
+        lease_tokens: with a store that processes share, how many tokens this one may take of limits at once, to serve
+            calls from memory for a second; at least four times what a call uses. docs/stores.md states the error.
 
     Raises:
         ConfigError: a value makes no sense; the message names it and the fix.
@@ -104,6 +106,7 @@ class MultiProviderLimiter(Limiter):
         policy: str = "in_order",
         fallback_after: float = FALLBACK_AFTER,
         ledger: str | CostTracker | None = None,
+        lease_tokens: int | None = None,
     ) -> None:
         self.providers = by_name(providers)
         thresholds = check_thresholds(alert_threshold)
@@ -126,6 +129,7 @@ class MultiProviderLimiter(Limiter):
             alerts=alerts,
             on_unknown_price=on_unknown_price,
             ledger=ledger,
+            lease_tokens=lease_tokens,
             chooser=Chooser(self._elsewhere, policy, fallback_after),
         )
         self._check_elsewhere()

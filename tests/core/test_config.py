@@ -54,6 +54,7 @@ EVERYTHING = {
     "lease": 30,
     "ageing": 2.5,
     "max_queue": 100,
+    "lease_tokens": 20_000,
     "policy": "cheapest",
     "fallback_after": 2,
 }
@@ -99,6 +100,7 @@ store: sqlite:///agents.db
 lease: 30
 ageing: 2.5
 max_queue: 100
+lease_tokens: 20_000
 policy: cheapest
 fallback_after: 2
 """
@@ -146,6 +148,7 @@ def test_the_options_are_ready_for_the_limiter() -> None:
         "lease": 30,
         "ageing": 2.5,
         "max_queue": 100,
+        "lease_tokens": 20_000,
         "policy": "cheapest",
         "fallback_after": 2,
         "ledger": "sqlite:///costs.db",

@@ -24,8 +24,8 @@ LABELS = "write labels, as in {agent: researcher} or {agent: each}"
 NAME = "use letters, digits, '.', '_' and '-' only, as in 'openai'"
 KEYS = (
     "providers, budget_limit, budget_period, timezone, alert_threshold, limit_alert_threshold, "
-    "on_alert, budgets, fallbacks, retry, store, on_store_error, lease, ageing, max_queue, policy, fallback_after, "
-    "ledger, on_unknown_price"
+    "on_alert, budgets, fallbacks, retry, store, on_store_error, lease_tokens, lease, ageing, max_queue, policy, "
+    "fallback_after, ledger, on_unknown_price"
 )
 
 

@@ -266,6 +266,7 @@ MultiProviderLimiter(
     max_queue={Priority.LOW: 20},
 )
 RateLimiter(rpm=5, max_queue=100)
+RateLimiter(tpm=5, store="sqlite:///agents.db", lease_tokens=20_000)
 assert_type(limiter.events.subscribe(heard, FellBack, Refused), Callable[[], None])
 assert_type(limiter.acquire("openai:gpt-4", fallbacks=["anthropic:claude"]).target, Target)
 with limiter.scope(run="42", max_calls=5, max_tokens=1_000, max_steps=3):

@@ -69,7 +69,7 @@ class SharedCalls(Calls):
 
     def _ask(
         self, target: Target, estimate: Estimate, priority: int | None, timeout: float | None, standing: Standing
-    ) -> Waiter:
+    ) -> Reservation | Waiter:
         """Everybody waits: for the store's answer at least."""
         patience = None if timeout is None else check_timeout(timeout)
         route, hold, priority = self._prepare(target, estimate, priority)

@@ -138,6 +138,7 @@ class LimiterConfig(Entry):
         None, description="where the state lives: memory://, sqlite:///…, redis://…", repr=False
     )
     on_store_error: kinds.StoreError | None = Field(None, description="what happens while the store is lost")
+    lease_tokens: kinds.Count | None = Field(None, description="tokens that a process takes of a shared store at once")
     lease: kinds.Positive | None = Field(None, description="seconds until an abandoned reservation comes back")
     ageing: kinds.Positive | None = Field(None, description="seconds of waiting that raise a priority by one")
     max_queue: kinds.MaxQueue | None = Field(None, description="calls that may wait for a limit; or by priority")

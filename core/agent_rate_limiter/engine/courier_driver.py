@@ -79,6 +79,8 @@ class Courier:
         """The program ends: send what is left."""
         engine = self._engine()
         deadline = time.monotonic() + _LAST_WORDS
+        if engine is not None:
+            engine.let_go()
         while engine is not None and engine.unsent and engine.loss.since is None and time.monotonic() < deadline:
             engine.pump()
             time.sleep(0.001)

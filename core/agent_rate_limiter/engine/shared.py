@@ -119,16 +119,7 @@ class SharedEngine(Upkeep):
     def change(self, route: Grown, learn: Callable[[int], None]) -> None:
         """Let what a provider said change the limits on a path, once their states are fresh; for all processes."""
         with self._lock:
-            if self.loss.since is not None:
-                self._learn(route, learn, self.clock.now(), keep=False)
-                return
-            path = route.path
-            once = iter([learn])  # a lost batch that is answered later teaches nothing twice
-            self._outbox.read(
-                path,
-                lambda _, now: self._learn(route, next(once, None), now),
-                lambda now: self._learn(route, next(once, None), now, keep=False),
-            )
+            self._change(route, learn)
         self.deliver(urgent=False)
 
     def look(self, path: Path, see: Callable[[], object]) -> None:
@@ -161,6 +152,17 @@ class SharedEngine(Upkeep):
         return min((at for at in times if at is not None), default=None)
 
     # -- what goes out, under the lock ---------------------------------------------------------------------
+
+    def _change(self, route: Grown, learn: Callable[[int], None]) -> None:
+        if self.loss.since is not None:
+            self._learn(route, learn, self.clock.now(), keep=False)
+            return
+        once = iter([learn])  # a lost batch that is answered later teaches nothing twice
+        self._outbox.read(
+            route.path,
+            lambda _, now: self._learn(route, next(once, None), now),
+            lambda now: self._learn(route, next(once, None), now, keep=False),
+        )
 
     def _ask(self, waiter: Waiter, standing: Bucket | None, rank: int) -> None:
         waiter.hold.id = number = self._numbers = self._numbers + 1
@@ -300,9 +302,10 @@ class SharedEngine(Upkeep):
         self._line.answered(waiter, found, 0, now)
         return False
 
-    # -- reports -------------------------------------------------------------------------------------------
-
     # -- the end -------------------------------------------------------------------------------------------
+
+    def let_go(self) -> None:
+        """Give back what this process keeps for calls to come: nothing here."""
 
     def close(self) -> None:
         """Refuse every further call, and those that wait. Calls in flight can still be settled."""

@@ -148,7 +148,8 @@ def plan(
 
     if isinstance(factor, bool) or not isinstance(factor, (int, float)) or not 1 < factor <= 1_000:  # noqa: PLR2004  # pyright: ignore[reportUnnecessaryIsInstance] - users' input
         raise ConfigError(f"factor is {factor!r}: give a number above 1, such as 2.")
-    quiet = {"store": "memory://", "ledger": "memory://", "on_alert": None, "on_unknown_price": "zero"}
+    quiet = {"store": "memory://", "lease_tokens": None, "ledger": "memory://", "on_alert": None}
+    quiet["on_unknown_price"] = "zero"
     options = {**load_config(config).to_options(), **quiet}
     work = read_workload(workload)
     found = simulate(options, work)

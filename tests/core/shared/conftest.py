@@ -19,14 +19,25 @@ from tests.core.shared.fragile import Fragile
 @pytest.fixture(params=SHARED)
 def stores(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], Any]]:
     """Make stores of one place, each as a process would have its own."""
-    opened: list[Fragile] = []
+    yield from opened(request.param, tmp_path)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Iterator[Callable[[], Any]]:
+    """The same in a SQLite file, for what is decided before a store is asked."""
+    yield from opened("sqlite", tmp_path)
+
+
+def opened(name: str, folder: Path) -> Iterator[Callable[[], Any]]:
+    """Yield what makes stores of one place."""
+    made: list[Fragile] = []
 
     def make() -> Fragile:
-        opened.append(Fragile(cast("SharedStore", open_store(SHARED[request.param](tmp_path)))))
-        return opened[-1]
+        made.append(Fragile(cast("SharedStore", open_store(SHARED[name](folder)))))
+        return made[-1]
 
     yield make
-    for store in opened:
+    for store in made:
         store.store.close()
 
 

@@ -9,16 +9,18 @@ from agent_rate_limiter.engine.port import Answer, Batch, SharedStore
 
 
 class Fragile:
-    """Lost at a moment, or in the middle of an answer."""
+    """Lost at a moment, or in the middle of an answer; it counts its steps."""
 
     def __init__(self, store: SharedStore) -> None:
         self.store = store
         self.lost = False
         self.deaf = False
+        self.runs = 0
 
     def run(self, batch: Batch, now: int | None) -> Answer:
         if self.lost:
             raise StoreUnavailable("The store is gone.")
+        self.runs += 1
         answer = self.store.run(batch, now)
         if self.deaf:
             raise StoreUnavailable("The answer is gone.")
