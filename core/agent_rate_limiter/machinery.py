@@ -49,8 +49,8 @@ def make_engine(
     if not is_shared(opened):
         if lease_tokens is not None:
             raise ConfigError(
-                f"lease_tokens is {lease_tokens!r}, but these limits are not shared, and every call is served from memory: "
-                "leave it out, or give store='redis://host:6379/0' or 'sqlite:///agents.db'."
+                f"lease_tokens is {lease_tokens!r}, but these limits are not shared, and every call is served from "
+                "memory: leave it out, or give store='redis://host:6379/0' or 'sqlite:///agents.db'."
             )
         return Engine(cast("Store", opened), clock or SystemClock(), lease=lease, ageing=ageing, bounds=bounds)
     from agent_rate_limiter.engine.courier_driver import Courier, may_block

@@ -386,7 +386,9 @@ def test_an_allowance_is_a_whole_number_of_tokens(tmp_path: Path, value: Any) ->
 
 @pytest.mark.parametrize("make", [RateLimiter, MultiProviderLimiter])
 def test_an_allowance_needs_a_store_that_is_shared(make: Any) -> None:
-    with pytest.raises(ConfigError, match=r"lease_tokens is 500, but these limits are not shared.* give store='redis://"):
+    with pytest.raises(
+        ConfigError, match=r"lease_tokens is 500, but these limits are not shared.* give store='redis://"
+    ):
         make(lease_tokens=500)
 
 
