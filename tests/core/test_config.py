@@ -157,11 +157,12 @@ def test_the_options_are_ready_for_the_limiter() -> None:
     }
 
 
-def test_whatever_a_file_says_makes_a_limiter() -> None:
+def test_whatever_a_file_says_makes_a_limiter(tmp_path: Path) -> None:
     """Nothing is read and then refused, or ignored: its retries, down to their budget, included."""
     retry = {"max_attempts": "4", "base": "0.25", "cap": 5, "backoff": "linear", "jitter": "none", "max_time": 0}
     written: Any = {**EVERYTHING, "retry": {**retry, "budget": {"ratio": "0.5", "minimum": 0}}, "max_queue": {10: 0}}
-    limiter = MultiProviderLimiter.from_config(written, store="memory://", ledger="memory://", on_alert=None)
+    store = f"sqlite:///{tmp_path}/limits.db"
+    limiter = MultiProviderLimiter.from_config(written, store=store, ledger="memory://", on_alert=None)
     made = limiter._calls.retry
     assert {name: getattr(made, name) for name in retry} == {**retry, "max_attempts": 4, "base": 0.25}
     assert repr(made.budget) == "RetryBudget(ratio=0.5, minimum=0)"
