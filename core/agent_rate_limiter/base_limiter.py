@@ -35,7 +35,7 @@ from agent_rate_limiter.decision import Decision
 from agent_rate_limiter.engine.port import Clock, Hold, SharedStore, Store
 from agent_rate_limiter.errors import ConfigError, QuotaExhausted
 from agent_rate_limiter.events import AlertRaised, Events
-from agent_rate_limiter.limits import Target, label_texts
+from agent_rate_limiter.limits import Target, label_texts, labels_text
 from agent_rate_limiter.machinery import calls_for, make_engine
 from agent_rate_limiter.reports.holders import holders_of, in_flight, recently_used
 from agent_rate_limiter.reports.snapshot import Explanation, Snapshot, shown, status_of
@@ -175,7 +175,7 @@ class Limiter:
         """
         steps = context.take_step()
         if steps is not None:
-            who = ", ".join(f"{name}={value}" for name, value in context.current_scope().labels.items())
+            who = labels_text(context.current_scope().labels)
             reason = f"max_steps {steps.most:,} are taken{f' ({who})' * bool(who)}: end the agent, or allow more."
             raise QuotaExhausted(Decision(admitted=False, scope=who, reason=reason))
 

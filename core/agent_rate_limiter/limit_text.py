@@ -1,4 +1,4 @@
-"""Limits as people write them: "40 requests/week", "1M tokens/day", "$5/day", "10 concurrent"."""
+"""Limits as people write them: "40 requests/week", "$5/day", "10 concurrent", and by their usual names (`rpm`)."""
 
 # What users pass is checked, whatever its annotation promises.
 # pyright: reportUnnecessaryIsInstance=false
@@ -6,11 +6,23 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import NoReturn
 
 from agent_rate_limiter.errors import ConfigError
-from agent_rate_limiter.limits import PERIOD_SECONDS, Resource
+from agent_rate_limiter.limits import PERIOD_SECONDS, Limit, Resource, check_positive
+
+SHORTHANDS: Mapping[str, tuple[Resource, str | None]] = {
+    "rps": (Resource.REQUESTS, "second"),
+    "rpm": (Resource.REQUESTS, "minute"),
+    "rpd": (Resource.REQUESTS, "day"),
+    "tpm": (Resource.TOKENS, "minute"),
+    "tpd": (Resource.TOKENS, "day"),
+    "itpm": (Resource.INPUT_TOKENS, "minute"),
+    "otpm": (Resource.OUTPUT_TOKENS, "minute"),
+    "concurrency": (Resource.CONCURRENCY, None),
+}
 
 _SUFFIX = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "G": 10**9}
 _LIMIT_TEXT = re.compile(
@@ -47,6 +59,22 @@ def read_limit(text: str) -> tuple[Resource, float, float | str | None]:
     amount = int(number) if number == int(number) else float(number)
     resource = _resource_word(text, found["dollar"], found["resource"])
     return resource, amount, None if found["period"] is None else _period_word(text, found)
+
+
+def shorthand(name: str, amount: float, *, counts: str = "actual", strategy: str = "") -> Limit:
+    """Make the limit that a shorthand such as `rpm` or `tpm` stands for.
+
+    Raises:
+        ConfigError: the shorthand is unknown or the amount makes no sense.
+    """
+    if name not in SHORTHANDS:
+        raise ConfigError(f"shorthand is {name!r}: it is one of {', '.join(SHORTHANDS)}.")
+    resource, per = SHORTHANDS[name]
+    check_positive(name, amount)
+    if amount != int(amount):
+        raise ConfigError(f"{name} is {amount!r}: give a whole number.")
+    strategy = "" if resource is Resource.CONCURRENCY else strategy
+    return Limit(resource, amount, per, counts=counts, strategy=strategy)
 
 
 def _resource_word(text: str, dollar: str | None, word: str | None) -> Resource:

@@ -19,7 +19,8 @@ from agent_rate_limiter.cost_tracker import CostTracker
 from agent_rate_limiter.decision import Decision
 from agent_rate_limiter.engine.port import Clock, SharedStore, Store
 from agent_rate_limiter.errors import ConfigError
-from agent_rate_limiter.limits import Limit, Target, shorthand
+from agent_rate_limiter.limit_text import shorthand
+from agent_rate_limiter.limits import Limit, Target
 from agent_rate_limiter.pricing import Price
 from agent_rate_limiter.reports.snapshot import Advice, Explanation, advise
 from agent_rate_limiter.retry import RetryStrategy

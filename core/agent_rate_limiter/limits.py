@@ -52,17 +52,6 @@ PERIOD_SECONDS: Mapping[str, int] = {
 STRATEGIES = ("token_bucket", "sliding_window", "fixed_window", "concurrency")
 COUNTS = ("actual", "max_tokens")
 
-SHORTHANDS: Mapping[str, tuple[Resource, str | None]] = {
-    "rps": (Resource.REQUESTS, "second"),
-    "rpm": (Resource.REQUESTS, "minute"),
-    "rpd": (Resource.REQUESTS, "day"),
-    "tpm": (Resource.TOKENS, "minute"),
-    "tpd": (Resource.TOKENS, "day"),
-    "itpm": (Resource.INPUT_TOKENS, "minute"),
-    "otpm": (Resource.OUTPUT_TOKENS, "minute"),
-    "concurrency": (Resource.CONCURRENCY, None),
-}
-
 
 class Target(NamedTuple):
     """Where a call goes: a provider and one of its models, written `provider:model`."""
@@ -108,13 +97,13 @@ class Scope:
 
     def key(self, labels: Mapping[str, str]) -> str | None:
         """Name the share of the limit that a call with these labels draws on; None when it draws on none."""
-        parts: list[str] = []
+        parts: dict[str, str] = {}
         for name, wanted in self.labels:
             value = labels.get(name)
             if value is None or wanted not in {EACH, value}:
                 return None
-            parts.append(f"{name}={_escaped(value)}")
-        return ",".join(parts)
+            parts[name] = value
+        return labels_text(parts)
 
     def __str__(self) -> str:
         """As `agent=each,run=42`; empty for everybody."""
@@ -131,6 +120,11 @@ def label_texts(labels: Mapping[str, object]) -> dict[str, str]:
         if value is None or value == "":
             _refuse(f"scope label {name}", value, "give it a value, or leave it out")
     return {name: str(value) for name, value in labels.items()}
+
+
+def labels_text(labels: Mapping[str, str]) -> str:
+    """Return labels as `agent=a,run=42`: no others look the same, and it is one line."""
+    return ",".join(f"{name}={_escaped(value)}" for name, value in labels.items())
 
 
 def _escaped(value: str) -> str:
@@ -187,7 +181,7 @@ class Limit:
         """Refuse what makes no sense, and fill in what was left open."""
         fill = object.__setattr__  # frozen: this is the only place that writes
         fill(self, "resource", _member(self.resource))
-        _positive("amount", self.amount)
+        check_positive("amount", self.amount)
         fill(self, "per", _period(self.resource, self.per))
         fill(self, "strategy", self._default_strategy() if not self.strategy else self.strategy)
         self._check_strategy()
@@ -228,7 +222,7 @@ class Limit:
         if self.per is None and self.strategy not in {"fixed_window", "concurrency"}:
             _refuse("per", self.per, "give seconds or a word such as 'minute'")
         if self.burst is not None:
-            _positive("burst", self.burst)
+            check_positive("burst", self.burst)
             if self.strategy != "token_bucket":
                 _refuse("burst", self.burst, "only a token bucket has a burst; remove it")
             if self.resource is not Resource.COST and self.burst != int(self.burst):
@@ -289,22 +283,6 @@ def from_units(resource: Resource, units: int) -> float:
     return units / NANO_PER_DOLLAR if resource is Resource.COST else units
 
 
-def shorthand(name: str, amount: float, *, counts: str = "actual", strategy: str = "") -> Limit:
-    """Make the limit that a shorthand such as `rpm` or `tpm` stands for.
-
-    Raises:
-        ConfigError: the shorthand is unknown or the amount makes no sense.
-    """
-    if name not in SHORTHANDS:
-        _refuse("shorthand", name, f"it is one of {', '.join(SHORTHANDS)}")
-    resource, per = SHORTHANDS[name]
-    _positive(name, amount)
-    if amount != int(amount):
-        _refuse(name, amount, "give a whole number")
-    strategy = "" if resource is Resource.CONCURRENCY else strategy
-    return Limit(resource, amount, per, counts=counts, strategy=strategy)
-
-
 _MOST = 10**15
 _LONGEST = 1e10
 
@@ -323,11 +301,12 @@ def _period(resource: Resource, per: float | str | None) -> float | str | None:
         return None
     if isinstance(per, str):
         return per if per in PERIOD_SECONDS else _refuse("per", per, f"one of {', '.join(PERIOD_SECONDS)}, or seconds")
-    _positive("per", per)
+    check_positive("per", per)
     return per if per <= _LONGEST else _refuse("per", per, "give at most 1e10 seconds, or None for a total")
 
 
-def _positive(field: str, value: object) -> None:
+def check_positive(field: str, value: object) -> None:
+    """Raise a ConfigError unless it is a finite number above 0."""
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not number or not 0 < value < float("inf"):  # type: ignore[operator]
         _refuse(field, value, "give a finite number above 0")

@@ -26,7 +26,7 @@ from agent_rate_limiter import (
     StoreUnavailable,
     Usage,
 )
-from agent_rate_limiter.limits import shorthand
+from agent_rate_limiter.limit_text import shorthand
 from agent_rate_limiter.testing import ManualClock
 
 REQUESTS, COST, CONCURRENCY = Resource.REQUESTS, Resource.COST, Resource.CONCURRENCY

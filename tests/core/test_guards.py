@@ -65,7 +65,7 @@ def test_an_agent_takes_so_many_steps(limiter: RateLimiter) -> None:
         with limiter.scope(agent="writer", max_steps=2):
             limiter.step()
             limiter.step()
-            with pytest.raises(QuotaExhausted, match=r"max_steps 2 are taken \(run=42, agent=writer\): end the agent"):
+            with pytest.raises(QuotaExhausted, match=r"max_steps 2 are taken \(run=42,agent=writer\): end the agent"):
                 limiter.step()
         limiter.step()  # the refusal above took none
         with pytest.raises(QuotaExhausted, match="max_steps 5 are taken"):

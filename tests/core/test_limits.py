@@ -12,7 +12,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agent_rate_limiter import EACH, ConfigError, Limit, Priority, RateLimiter, Resource, Scope, Target
-from agent_rate_limiter.limits import PERIOD_SECONDS, SHORTHANDS, from_units, shorthand, to_units
+from agent_rate_limiter.limit_text import SHORTHANDS, shorthand
+from agent_rate_limiter.limits import PERIOD_SECONDS, from_units, to_units
 from agent_rate_limiter.testing import ManualClock
 
 REQUESTS, TOKENS, COST, CONCURRENCY = Resource.REQUESTS, Resource.TOKENS, Resource.COST, Resource.CONCURRENCY

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from agent_rate_limiter.errors import ConfigError
-from agent_rate_limiter.limits import Limit, Resource, Scope, Target, shorthand
+from agent_rate_limiter.limit_text import shorthand
+from agent_rate_limiter.limits import Limit, Resource, Scope, Target
 from agent_rate_limiter.pricing import Price
 from agent_rate_limiter.provider import Model, Provider
 

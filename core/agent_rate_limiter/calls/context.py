@@ -10,7 +10,8 @@ from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple
 
 from agent_rate_limiter.errors import ConfigError
-from agent_rate_limiter.limits import Limit, Resource
+from agent_rate_limiter.limits import Limit, Resource, labels_text
+from agent_rate_limiter.redaction import one_line
 
 if TYPE_CHECKING:
     from agent_rate_limiter.admission import Bucket
@@ -29,11 +30,13 @@ class ScopedLimit(NamedTuple):
         name: its own, so that no other scope shares it.
         limit: the rule.
         kept: each limiter's bucket of it, once there is one; it lives as long as anybody is in the scope.
+        whose: who is in the scope, for messages.
     """
 
     name: str
     limit: Limit
     kept: dict[object, Bucket]
+    whose: str = ""
 
 
 class ScopeBudget:
@@ -54,7 +57,7 @@ class ScopeBudget:
     def __init__(self, dollars: float, *, key: str | None = None) -> None:
         name = f"scope-{os.urandom(6).hex()}" if key is None else f"scope {key}"
         self.dollars = dollars
-        self.limit = ScopedLimit(name, scope_budget(dollars), {})
+        self.limit = ScopedLimit(name, scope_budget(dollars), {}, "" if key is None else one_line(str(key)))
 
     def __repr__(self) -> str:
         """As it was made."""
@@ -121,7 +124,11 @@ class CallScope:
     ) -> CallScope:
         """Return the scope nested in this one: more labels (the inner value wins), more limits."""
         urgency = self.priority if priority is None else priority
-        return CallScope({**self.labels, **labels}, self.limits + limits, urgency, self.steps + steps)
+        together = {**self.labels, **labels}
+        if limits and together:
+            whose = labels_text(together)
+            limits = tuple(limit if limit.whose else limit._replace(whose=whose) for limit in limits)
+        return CallScope(together, self.limits + limits, urgency, self.steps + steps)
 
 
 NO_SCOPE = CallScope({})

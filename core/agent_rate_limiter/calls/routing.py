@@ -105,7 +105,7 @@ class Router:
                     path.append(bucket)
         for scoped in scope.limits:
             if self not in scoped.kept:
-                scoped.kept[self] = self._bucket(f"{scoped.name}|{scoped.limit.key}", scoped.limit, "", now)
+                scoped.kept[self] = self._bucket(f"{scoped.name}|{scoped.limit.key}", scoped.limit, scoped.whose, now)
             path.append(scoped.kept[self])
         path += self._learned.get(target, ())
         if len(self.routes) >= self._crowd:

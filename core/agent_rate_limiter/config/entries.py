@@ -12,7 +12,8 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from agent_rate_limiter.config import fields as kinds
 from agent_rate_limiter.config.problems import Path
 from agent_rate_limiter.errors import ConfigError
-from agent_rate_limiter.limits import SHORTHANDS, Limit, Target, shorthand
+from agent_rate_limiter.limit_text import SHORTHANDS, shorthand
+from agent_rate_limiter.limits import Limit, Target
 from agent_rate_limiter.pricing import Price
 from agent_rate_limiter.provider import DEGRADE_AT, Model, Pool, Provider
 

@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from agent_rate_limiter.limits import SHORTHANDS, Resource
+from agent_rate_limiter.limit_text import SHORTHANDS
+from agent_rate_limiter.limits import Resource
 from agent_rate_limiter.providers.durations import epoch, seconds, sensible
 from agent_rate_limiter.providers.headers import lowered
 from agent_rate_limiter.providers.shapes import is_list, is_mapping, mapping, mappings

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from agent_rate_limiter.errors import ConfigError
-from agent_rate_limiter.limits import SHORTHANDS, Limit, Resource, shorthand
+from agent_rate_limiter.limit_text import SHORTHANDS, shorthand
+from agent_rate_limiter.limits import Limit, Resource
 from agent_rate_limiter.provider import Provider
 from agent_rate_limiter.providers import dialect
 from agent_rate_limiter.providers.presets import preset, presets
