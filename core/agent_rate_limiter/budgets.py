@@ -11,6 +11,7 @@ from typing import Any
 
 from agent_rate_limiter.errors import ConfigError
 from agent_rate_limiter.limits import EVERYBODY, Limit, Resource, Scope
+from agent_rate_limiter.reprs import spare_repr
 from agent_rate_limiter.thresholds import check_thresholds
 
 ACTIONS = ("block", "warn", "degrade")
@@ -61,6 +62,10 @@ class Budget:
         if self.thresholds is not None:
             object.__setattr__(self, "thresholds", check_thresholds(self.thresholds, "thresholds"))
         self.as_limit()
+
+    def __repr__(self) -> str:
+        """As it would be written."""
+        return spare_repr(self)
 
     @classmethod
     def of(cls, value: Budget | Mapping[str, Any]) -> Budget:

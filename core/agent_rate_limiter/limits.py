@@ -12,6 +12,7 @@ from typing import NamedTuple, NoReturn
 
 from agent_rate_limiter.errors import ConfigError
 from agent_rate_limiter.redaction import one_line
+from agent_rate_limiter.reprs import spare_repr
 from agent_rate_limiter.thresholds import check_thresholds
 
 NANO_PER_DOLLAR = 1_000_000_000
@@ -104,6 +105,10 @@ class Scope:
                 return None
             parts[name] = value
         return labels_text(parts)
+
+    def __repr__(self) -> str:
+        """As it would be written."""
+        return f"Scope({', '.join(f'{name}={value!r}' for name, value in self.labels)})"
 
     def __str__(self) -> str:
         """As `agent=each,run=42`; empty for everybody."""
@@ -256,6 +261,15 @@ class Limit:
     def burst_units(self) -> int:
         """The burst in the integers used inside."""
         return self.units if self.burst is None else to_units(self.resource, self.burst)
+
+    def __repr__(self) -> str:
+        """As it would be written."""
+        follows = (
+            *(("strategy",) if self.strategy == self._default_strategy() else ()),
+            *(("name",) if self.name == self._describe() else ()),
+            *(("key",) if self.key == self.name else ()),
+        )
+        return spare_repr(self, without=follows)
 
     def __str__(self) -> str:
         """The name, with the scope where there is one."""

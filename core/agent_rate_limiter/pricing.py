@@ -9,6 +9,7 @@ from operator import attrgetter, mul
 from typing import TYPE_CHECKING, cast
 
 from agent_rate_limiter.errors import ConfigError
+from agent_rate_limiter.reprs import spare_repr
 
 if TYPE_CHECKING:
     from agent_rate_limiter.usage import Usage
@@ -57,8 +58,8 @@ class Price:
     output_audio_per_1m: float | None = None
     per_request: float = 0.0
     cache_write_1h_per_1m: float | None = None
-    tiers: Mapping[int, Price] = field(default_factory=dict[int, "Price"], hash=False, repr=False)
-    service_tiers: Mapping[str, Price] = field(default_factory=dict[str, "Price"], hash=False, repr=False)
+    tiers: Mapping[int, Price] = field(default_factory=dict[int, "Price"], hash=False)
+    service_tiers: Mapping[str, Price] = field(default_factory=dict[str, "Price"], hash=False)
 
     # Nano-dollars per million tokens (or requests), computed once: calls are priced on the hot path.
     _input: int = field(init=False, repr=False, compare=False)
@@ -97,6 +98,10 @@ class Price:
             _plain=replace(self, tiers={}, service_tiers={}) if self.tiers or self.service_tiers else None,
             _steps=tuple(sorted(self.tiers.items(), reverse=True)),
         )
+
+    def __repr__(self) -> str:
+        """As it would be written."""
+        return spare_repr(self)
 
     def _rate(self, name: str, otherwise: int | None = None) -> int:
         dollars: float | None = getattr(self, name)

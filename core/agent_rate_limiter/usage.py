@@ -21,6 +21,17 @@ class _Open:
 
     __slots__ = ()
 
+    def __repr__(self) -> str:
+        """As it would be written: what is not as `Usage()` has it."""
+        usual: Any = type(self)()
+        parts: Any = self
+        told = [
+            f"{each.name}={getattr(self, each.name)!r}"
+            for each in fields(parts)
+            if getattr(self, each.name) != getattr(usual, each.name)
+        ]
+        return f"{type(self).__name__}({', '.join(told)})"
+
     def __reduce__(self) -> tuple[Any, ...]:
         """Copy and pickle it by making it anew."""
         parts: Any = self
@@ -53,7 +64,7 @@ class _OpenUsage(_Open):
 
 
 @final
-@dataclass(frozen=True, init=False)
+@dataclass(frozen=True, init=False, repr=False)
 class Estimate(_OpenEstimate):
     """What one call is expected to use, before it is sent.
 
@@ -120,7 +131,7 @@ class Estimate(_OpenEstimate):
 
 
 @final
-@dataclass(frozen=True, init=False)
+@dataclass(frozen=True, init=False, repr=False)
 class Usage(_OpenUsage):
     """What one call really used, as the provider reported it.
 

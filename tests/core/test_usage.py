@@ -71,11 +71,11 @@ def test_they_are_values(value: Estimate | Usage) -> None:
         value.requests = 3  # type: ignore[misc]
 
 
-def test_repr_names_every_field() -> None:
+def test_repr_names_what_is_not_as_usual() -> None:
     assert repr(Estimate(1, 2, 3, 4, 0.5)) == (
-        "Estimate(requests=1, input_tokens=2, output_tokens=3, max_output_tokens=4, cost=0.5, exact=True)"
+        "Estimate(input_tokens=2, output_tokens=3, max_output_tokens=4, cost=0.5)"
     )
-    assert repr(Usage(input_tokens=2, exact=False)).startswith("Usage(requests=1, input_tokens=2, output_tokens=0,")
+    assert repr(Usage(input_tokens=2, exact=False)) == "Usage(input_tokens=2, exact=False)"
 
 
 @pytest.mark.parametrize(("kind", "name"), COUNTS)
