@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from agent_rate_limiter.checks import check_thresholds
 from agent_rate_limiter.errors import ConfigError
 from agent_rate_limiter.limits import EVERYBODY, Limit, Resource, Scope
 from agent_rate_limiter.reprs import spare_repr
-from agent_rate_limiter.thresholds import check_thresholds
 
 ACTIONS = ("block", "warn", "degrade")
 DEFAULT_THRESHOLDS = (0.8,)

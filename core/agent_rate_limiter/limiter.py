@@ -14,7 +14,7 @@ from agent_rate_limiter.calls.decorator import limited
 from agent_rate_limiter.calls.fallback import Limited
 from agent_rate_limiter.calls.pending import Pending
 from agent_rate_limiter.calls.reservation import Reservation
-from agent_rate_limiter.checks import make_estimate
+from agent_rate_limiter.checks import check_thresholds, make_estimate
 from agent_rate_limiter.cost_tracker import CostTracker
 from agent_rate_limiter.decision import Decision
 from agent_rate_limiter.engine.port import Clock, SharedStore, Store
@@ -24,7 +24,6 @@ from agent_rate_limiter.limits import Limit, Target
 from agent_rate_limiter.pricing import Price
 from agent_rate_limiter.reports.snapshot import Advice, Explanation, advise
 from agent_rate_limiter.retry import RetryStrategy
-from agent_rate_limiter.thresholds import check_thresholds
 from agent_rate_limiter.usage import Estimate
 
 _NOBODY = Target("default", "default")

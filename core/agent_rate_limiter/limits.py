@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple, NoReturn
 
+from agent_rate_limiter.checks import check_thresholds
 from agent_rate_limiter.errors import ConfigError
 from agent_rate_limiter.redaction import one_line
 from agent_rate_limiter.reprs import spare_repr
-from agent_rate_limiter.thresholds import check_thresholds
 
 NANO_PER_DOLLAR = 1_000_000_000
 EACH = "each"

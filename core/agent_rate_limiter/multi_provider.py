@@ -20,7 +20,7 @@ from agent_rate_limiter.calls.fallback import Limited
 from agent_rate_limiter.calls.pending import Pending
 from agent_rate_limiter.calls.reservation import Reservation
 from agent_rate_limiter.calls.routing import unknown_target
-from agent_rate_limiter.checks import check_seconds, listed, make_estimate
+from agent_rate_limiter.checks import check_seconds, check_thresholds, listed, make_estimate
 from agent_rate_limiter.cost_tracker import CostTracker
 from agent_rate_limiter.decision import Decision
 from agent_rate_limiter.declared import (
@@ -36,7 +36,6 @@ from agent_rate_limiter.limits import Resource, Target
 from agent_rate_limiter.provider import ANY_MODEL, Provider
 from agent_rate_limiter.reports.snapshot import Advice, Explanation, advise
 from agent_rate_limiter.retry import RetryStrategy
-from agent_rate_limiter.thresholds import check_thresholds
 from agent_rate_limiter.usage import Estimate
 
 

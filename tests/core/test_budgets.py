@@ -26,8 +26,8 @@ from agent_rate_limiter import (
     Scope,
     Usage,
 )
+from agent_rate_limiter.checks import check_thresholds
 from agent_rate_limiter.testing import ManualClock, run_virtual
-from agent_rate_limiter.thresholds import check_thresholds
 
 DAY = 86_400
 PERIODS = "second, minute, hour, day, week, month"
