@@ -12,13 +12,13 @@ FRAMEWORKS := $(VENV)-frameworks
 FRAMEWORK_CONSTRAINTS ?= constraints-frameworks.txt
 FRAMEWORK_TESTS := $(strip $(foreach name,langchain crewai llamaindex,$(wildcard tests/adapters/$(name))))
 FRAMEWORK_CODE := $(strip $(foreach name,langchain crewai llamaindex,\
-	$(shell find adapters/agent_rate_limiter_adapters/$(name) tests/adapters/$(name) -name '*.py' 2>/dev/null)))
+	$(shell find adapters/agent_rate_limiter_adapters/$(name) tests/adapters/$(name) -name '*.py' 2>/dev/null)) tests/benchmarks/frameworks.py)
 FRAMEWORK_NOTEBOOKS := $(foreach name,langchain crewai llamaindex,notebooks/$(name).ipynb)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help venv frameworks demo test tested tested-frameworks test-oldest lint typed typed-frameworks \
-	format notebooks bench check constraints clean
+	format notebooks bench bench-frameworks check constraints clean
 
 help:  ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -62,6 +62,9 @@ typed-frameworks:
 format: venv  ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+bench-frameworks: frameworks  ## how long LangChain, LlamaIndex and CrewAI hold an event loop, and how much of it is ours
+	$(FRAMEWORKS)/bin/python -m tests.benchmarks frameworks $(ARGS)
 
 check: lint test  ## what a change must pass
 

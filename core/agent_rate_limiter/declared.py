@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from agent_rate_limiter.budgets import Budget
@@ -79,6 +79,16 @@ def price_list_of(provider: Provider) -> str:
     from agent_rate_limiter.providers import detect
 
     return provider.kind or (detect(provider.base_url) if provider.base_url else None) or provider.name
+
+
+def make_ready(providers: Collection[Provider]) -> None:
+    """Load now what the first call would load, and hold an event loop for: dialects, and prices that nobody gave."""
+    for provider in providers:
+        price_list_of(provider)
+    if not all(model.price for provider in providers for model in provider.models.values()) or not providers:
+        from agent_rate_limiter.costs.price_table import load_prices
+
+        load_prices()
 
 
 def with_thresholds(budget: Budget, thresholds: tuple[float, ...]) -> Budget:

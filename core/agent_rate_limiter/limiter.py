@@ -95,6 +95,10 @@ class RateLimiter(Limiter):
             ledger=ledger,
             lease_tokens=lease_tokens,
         )
+        if kind is not None and price is None:
+            from agent_rate_limiter.costs.price_table import load_prices
+
+            load_prices()  # here, and not at the first call, on somebody's event loop
 
     def acquire(
         self,

@@ -27,6 +27,7 @@ from agent_rate_limiter.declared import (
     DeclaredTarget,
     by_name,
     fallbacks_of,
+    make_ready,
     one_target,
     price_list_of,
     with_thresholds,
@@ -132,6 +133,7 @@ class MultiProviderLimiter(Limiter):
             chooser=Chooser(self._elsewhere, policy, fallback_after),
         )
         self._check_elsewhere()
+        make_ready(self.providers.values())
         self._reroutes = bool(self._fallbacks) or any(
             model.fallbacks or model.degrade_to for p in self.providers.values() for model in p.models.values()
         )

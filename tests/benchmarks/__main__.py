@@ -15,8 +15,8 @@ from tests.benchmarks.measure import progress
 from tests.benchmarks.report import Goal, Report
 
 NAMES = ("hot_path", "waiting", "imports", "fairness", "deadlines", "ledger", "storm", "stores")
-LONG = ("processes", "chaos")
-"""Run by name only: they take minutes."""
+LONG = ("processes", "chaos", "frameworks")
+"""Run by name only: they take minutes, or need the frameworks (`make bench-frameworks`)."""
 
 
 def main() -> int:

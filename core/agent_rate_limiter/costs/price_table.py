@@ -1,4 +1,4 @@
-"""Prices from the maintained table of genai-prices, which is loaded when the first price is looked up there."""
+"""Prices from the maintained table of genai-prices."""
 
 from __future__ import annotations
 
@@ -47,8 +47,16 @@ class Listed(NamedTuple):
     until: int | None
 
 
+def load_prices() -> None:
+    """Load the table, which takes some 100 ms: where a limiter is made, and not at a call on somebody's event loop."""
+    from genai_prices.data_snapshot import get_snapshot
+
+    with _lock:
+        get_snapshot()
+
+
 def listed_price(provider: str, model: str, now: int) -> Listed | None:
-    """Look up what a model costs; None when the table does not know. The first look-up takes a few 100 ms.
+    """Look up what a model costs; None when the table does not know.
 
     What it charges apart from tokens and requests (searches, pages, seconds of audio) is not in the price, and a
     model that charges nothing else counts as unknown.
