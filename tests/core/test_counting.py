@@ -74,6 +74,32 @@ def test_bedrock_burns_output_of_recent_claudes_faster(manual_clock: ManualClock
     assert spent == {TPM: 200 + 500 * rate, 1_000_000: 800}
 
 
+@pytest.mark.parametrize(
+    ("kind", "counts", "spent"),
+    [
+        ("anthropic", "actual", {"itpm": 1_200, "otpm": 50, "tpm": 10_050, "each": 10_000}),
+        ("Claude", "max_tokens", {"itpm": 1_200, "otpm": 500, "tpm": 10_500, "each": 10_000}),
+        ("groq", "actual", {"itpm": 1_200, "otpm": 50, "tpm": 1_250, "each": 10_000}),
+        ("openai", "actual", {"itpm": 10_000, "otpm": 50, "tpm": 10_050, "each": 10_000}),
+    ],
+)
+def test_what_was_read_from_a_cache_counts_as_the_provider_counts_it(
+    manual_clock: ManualClock, kind: str, counts: str, spent: dict[str, int]
+) -> None:
+    """An agent's prompts are mostly read from the cache: they would use up its limit ten times as fast."""
+    each = Limit(Resource.INPUT_TOKENS, 100_000, "day", scope=Scope(agent="each"), name="each")
+    entry = {"itpm": TPM, "otpm": TPM, "tpm": TPM, "counts": counts}
+    limiter = MultiProviderLimiter([Provider("here", {"m": entry}, kind=kind, limits=[each])], clock=manual_clock)
+    with limiter.scope(agent="a", max_tokens=50_000):
+        call = limiter.acquire("here:m", input_tokens=10_000, max_output_tokens=500)
+        call.settle(Usage(1, 10_000, 50, cached_input_tokens=8_800, cache_write_tokens=1_000))
+        taken = {limit.name: round(limit.amount - limit.available) for limit in limiter.snapshot().limits}
+    names = {"itpm": "100,000 input tokens/minute", "otpm": "100,000 output tokens/minute"}
+    names |= {"tpm": "100,000 tokens/minute", "each": "each"}
+    assert {short: taken[name] for short, name in names.items()} == spent
+    assert taken["max_tokens 50,000"] == 10_050  # a guard of the user's own
+
+
 def test_the_providers_name_tells_where_no_kind_does(manual_clock: ManualClock) -> None:
     limiter = RateLimiter("100K tokens/minute", target="openai:gpt-4", clock=manual_clock)
     limiter.acquire(input_tokens=300, max_output_tokens=1_000)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from operator import itemgetter
 
 from agent_rate_limiter.admission import Path
@@ -42,7 +42,7 @@ class Route:
         account: the books of this target and scope, which know its price.
         watched: the limits on the path that somebody wants to hear of.
         caller: what its calls usually use.
-        kind: whose way of counting `max_tokens` its limits follow.
+        kind: whose way of counting its limits follow, where that matters.
         searching: whether nobody configured a rate: then successes and refusals teach it.
         passing: whether a gate that seems open is to be asked (1): others may have closed it.
         unstated: hears of budgets that cannot know what a call costs at most.
@@ -52,10 +52,12 @@ class Route:
         "_burndown",
         "_capped",
         "_costed",
+        "_kind",
         "_larger",
         "_passing",
         "_pick",
         "_purse",
+        "_uncached",
         "_unstated",
         "account",
         "caller",
@@ -89,6 +91,7 @@ class Route:
         self.account = account
         self.watched = watched
         self.caller = caller
+        self._kind = kind
         self._larger = kind == "openai"  # of input and max_tokens, not their sum (provider docs, November 2026)
         self._burndown = _burndown(target.model) if kind == "bedrock" else 0
         self.searching = searching
@@ -104,6 +107,7 @@ class Route:
         self._purse = [bucket for bucket in path if bucket.limit.resource is Resource.COST and bucket.limit.enforced]
         self._capped = not set(fields).isdisjoint(_AT_MOST.values())
         self._pick = _picker(fields)
+        self._uncached = _uncached(self._kind, self.target.provider, path) if self._kind else ()
         self.rated = any(bucket.limit.resource is not Resource.COST for bucket in path[1:])  # what it is paced by
         self.path = path
 
@@ -181,13 +185,26 @@ class Route:
             at_most = max(produced, estimate.max_output_tokens or estimate.output_tokens)
             charged = max(given, self.expects(estimate)[0])
             capped = max(charged, at_most) if self._larger else charged + at_most
-        return self._pick((usage.requests, given, produced, given + produced, nano, 0, at_most, capped, 0))
+        used = self._pick((usage.requests, given, produced, given + produced, nano, 0, at_most, capped, 0))
+        if self._uncached and usage.cached_input_tokens:
+            free = usage.cached_input_tokens
+            return [amount - free if place in self._uncached else amount for place, amount in enumerate(used)]
+        return used
 
 
 def _burndown(model: str) -> int:
-    from agent_rate_limiter.providers.bedrock import burndown
+    from agent_rate_limiter.providers.counting import burndown
 
     return burndown(model)
+
+
+def _uncached(kind: str, provider: str, path: Path) -> Collection[int]:
+    """Which limits of the provider's own do not count what was read from its cache."""
+    from agent_rate_limiter.providers.counting import FREE_READS
+
+    free = FREE_READS.get(kind, ())
+    own = [bucket.limit.resource in free and not bucket.scope and bucket.key.startswith(provider) for bucket in path]
+    return frozenset(place for place, is_free in enumerate(own) if is_free)
 
 
 def _field(limit: Limit) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from typing import Protocol
@@ -18,6 +19,7 @@ from agent_rate_limiter.limits import Limit, Resource, Target
 from agent_rate_limiter.pricing import Price
 from agent_rate_limiter.strategies import GATE, NARROW_GATE
 
+_FREE_READS = re.compile("anthropic|claude|groq", re.IGNORECASE)
 _ROUTES = 4_096
 """Compiled routes that are kept; beyond, those whose limits are all idle are forgotten."""
 
@@ -181,8 +183,8 @@ def _money(path: Sequence[Bucket]) -> tuple[str, ...]:
 
 
 def _counting(kind: str, path: Sequence[Bucket]) -> str:
-    """Whose way of counting `max_tokens` matters: the provider's dialect, where a limit counts it."""
-    if all(bucket.limit.counts != "max_tokens" for bucket in path):
+    """Whose way of counting matters: the provider's, where a limit counts `max_tokens`, or cached input may be free."""
+    if all(bucket.limit.counts != "max_tokens" for bucket in path) and not _FREE_READS.search(kind):
         return ""
     from agent_rate_limiter.providers.kinds import known_kind
 
