@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, cast
 
 
 def is_mapping(value: object) -> TypeGuard[Mapping[str, Any]]:
@@ -32,12 +32,11 @@ def mappings(value: object) -> list[Mapping[str, Any]]:
     return [part for part in listed(value) if is_mapping(part)]
 
 
-def get(thing: Any, name: str) -> Any:
+def get(thing: object, name: str) -> Any:
     """A field of a mapping (written in snake or in camel case) or of an object; None when it has none."""
-    if isinstance(thing, dict) or is_mapping(thing):  # dict here: it spares a call, and is asked a hundred times
-        known: Mapping[str, Any] = thing
-        value = known.get(name)
-        return known.get(_CAMEL[name]) if value is None and "_" in name else value
+    if is_mapping(thing):
+        value = thing.get(name)
+        return thing.get(_CAMEL[name]) if value is None and "_" in name else value
     try:
         return getattr(thing, name, None)
     except Exception:  # noqa: BLE001 - a property of someone else's object
@@ -46,14 +45,13 @@ def get(thing: Any, name: str) -> Any:
 
 def plain(thing: Any) -> Any:
     """A pydantic model as the mapping of its fields: one that it lacks takes it a microsecond to look for."""
-    kind: Any = type(thing)
-    if not hasattr(kind, "__pydantic_fields_set__"):
+    if not hasattr(thing.__class__, "__pydantic_fields_set__"):
         return thing
     try:
         own, more = thing.__dict__, thing.__pydantic_extra__
     except Exception:  # noqa: BLE001 - someone else's object
         return thing
-    return {**own, **(more or {})}
+    return cast("Any", {**own, **(more or {})})
 
 
 def fields(thing: object) -> Mapping[str, Any]:
