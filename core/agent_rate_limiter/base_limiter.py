@@ -160,10 +160,11 @@ class Limiter:
                 )
         urgency = None if priority is None else check_priority(priority)
         inner = context.current_scope().inner(label_texts(labels), limits, urgency, steps)
+        token = context.enter_scope(inner)
         try:
-            with context.enter_scope(inner):
-                yield
+            yield
         finally:
+            context.leave_scope(token)
             for limit in limits:
                 self._calls.forget_scope(limit.name)
 

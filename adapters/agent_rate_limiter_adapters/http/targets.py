@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 _PORTS = {"http": 80, "https": 443}
 _GENERIC = "generic"
+_URLS = 256
 
 
 class Destination(NamedTuple):
@@ -45,6 +47,7 @@ class Destinations:
         self._name = provider
         self._kind = kind or _GENERIC
         self._paths = dialect(self._kind)
+        self.find = lru_cache(_URLS)(self._find)  # a client calls a few addresses, again and again
         if provider is not None and self._providers and provider not in self._providers:
             raise ConfigError(f"provider is {provider!r}: the limiter has no such provider. {self._known()}")
 
@@ -52,7 +55,7 @@ class Destinations:
         """Whether a request is a model call; the providers' paths do not collide, so one answer serves all."""
         return self._paths.counted(method, path)
 
-    def find(self, url: str) -> Destination:
+    def _find(self, url: str) -> Destination:
         """Return where a call to this URL goes.
 
         Raises:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from contextvars import ContextVar
 from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple
@@ -141,14 +140,9 @@ current_scope = _scope.get
 current_reservations = _reservations.get
 
 
-@contextmanager
-def enter_scope(scope: CallScope) -> Generator[None]:
-    """Apply a scope to everything in the block, threads excluded and tasks included, as contextvars do."""
-    token = _scope.set(scope)
-    try:
-        yield
-    finally:
-        _scope.reset(token)
+enter_scope = _scope.set
+"""Apply a scope to all that follows, threads excluded and tasks included, until `leave_scope` is given the token."""
+leave_scope = _scope.reset
 
 
 def hold_reservation(reservation: Reservation) -> None:
