@@ -223,8 +223,14 @@ def _prepared(function: Callable[..., Any]) -> Start:
         return lambda _, args, kwargs: function(*args, **kwargs)
     signature = inspect.signature(function)
 
+    places = list(signature.parameters)
+    first = min(places.index(name) for name in wanted)
+    by_name = all(signature.parameters[name].kind is not inspect.Parameter.POSITIONAL_ONLY for name in wanted)
+
     def start(call: Reservation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         chosen = {"target": str(call.target), "model": call.model, "provider": call.provider}
+        if by_name and len(args) <= first:  # the usual case
+            return function(*args, **{**kwargs, **{name: chosen[name] for name in wanted}})
         bound = signature.bind_partial(*args, **kwargs)
         bound.arguments.update({name: chosen[name] for name in wanted})
         return function(*bound.args, **bound.kwargs)

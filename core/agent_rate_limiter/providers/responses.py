@@ -240,6 +240,8 @@ def _reasoning_apart(usage: object, prompt: int, produced: int, reasoning: int) 
 def _audio(usage: object, details: tuple[str, ...]) -> int:
     for name in details:
         detail = plain(get(usage, name))
+        if detail is None:
+            continue
         if is_list(detail):  # Gemini lists tokens by modality
             return sum(_count(part, _LISTED_COUNT) or 0 for part in listed(detail) if _is_audio(part))
         stated = _count(detail, _AUDIO)
