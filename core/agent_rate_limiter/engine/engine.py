@@ -11,6 +11,7 @@ from typing import TypeVar
 from weakref import WeakSet
 
 from agent_rate_limiter.admission import Bucket, Refusal
+from agent_rate_limiter.engine.lock_driver import insist
 from agent_rate_limiter.engine.port import Clock, Hold, Store, VirtualClock, Waker
 from agent_rate_limiter.engine.queue import Waiter
 from agent_rate_limiter.engine.waiting_room import WaitingRoom
@@ -72,7 +73,10 @@ class Engine:
 
     def reserve(self, hold: Hold, priority: int) -> Refusal | None:
         """Admit a call now, or say what binds. Never waits, and never overtakes anybody who does."""
-        with self._lock:
+        lock = self._lock
+        if not lock.acquire(blocking=False):
+            insist(lock)
+        try:
             if self._unusable is not None:
                 raise LimiterClosed(self._unusable)
             now = self._now()
@@ -87,6 +91,8 @@ class Engine:
                     hold.expires_at = now + self._lease
                     hold.open = True
                     self._live[number] = hold
+        finally:
+            lock.release()
         if self._dropped:
             self.advance()
         return refusal
@@ -122,7 +128,10 @@ class Engine:
         Raises:
             ReservationError: it has been settled before.
         """
-        with self._lock:
+        lock = self._lock
+        if not lock.acquire(blocking=False):
+            insist(lock)
+        try:
             now = self._now()
             if self._unusable is FORKED:
                 raise LimiterClosed(FORKED)
@@ -137,6 +146,8 @@ class Engine:
                 raise ReservationError(message)
             if self._room.waiting:
                 self._advance(now, hold)
+        finally:
+            lock.release()
         if self._dropped:
             self.advance()
         return now
