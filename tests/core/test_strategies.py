@@ -234,6 +234,16 @@ def test_windows_that_no_calendar_knows() -> None:
     assert window(START + 7_000, 2.5) == (START + 5_000, START + 7_500)
 
 
+@pytest.mark.parametrize(("per", "zone"), [("day", "America/Los_Angeles"), ("week", "Europe/Berlin"), ("month", "UTC")])
+def test_bounds_follow_the_clock_both_ways(per: str, zone: str) -> None:
+    strategy = FixedWindow(10, per, zone)
+    start, end = window(START, per, zone)
+    for now in (START, end - 1, end, START, start - 1, start, START + 90 * 86_400_000, START):
+        here = window(now, per, zone)
+        before, after = window(here[0] - 1, per, zone)[0], window(here[1], per, zone)[1]
+        assert strategy.bounds(now, lasting=1) == (0, before, *here, after)
+
+
 def test_daylight_saving_days_have_their_true_length() -> None:
     spring = window(_moment("2026-03-08T12:00:00", "America/Los_Angeles"), "day", "America/Los_Angeles")
     autumn = window(_moment("2026-11-01T12:00:00", "America/Los_Angeles"), "day", "America/Los_Angeles")

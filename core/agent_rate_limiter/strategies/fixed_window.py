@@ -21,7 +21,7 @@ class FixedWindow:
         enforced: False only counts.
     """
 
-    __slots__ = ("_most", "_per", "_timezone", "capacity")
+    __slots__ = ("_around", "_most", "_per", "_timezone", "capacity")
 
     holds = True
 
@@ -30,6 +30,7 @@ class FixedWindow:
         self._most = amount if enforced else float("inf")
         self._per = per
         self._timezone = timezone
+        self._around: tuple[int, ...] = (0, 0, 0, 0, 0)  # what `bounds` said last: calendars take long
 
     @property
     def enforced(self) -> bool:
@@ -43,14 +44,16 @@ class FixedWindow:
             now: epoch milliseconds.
             lasting: what follows the -1 of a window without end.
         """
-        start, end = window(now, self._per, self._timezone)
         if self._per is None:
             return (-1, lasting)
-        if self._per not in CALENDAR_WORDS:
-            return (end - start,)
-        before = window(start - 1, self._per, self._timezone)[0]
-        after = window(end, self._per, self._timezone)[1]
-        return (0, before, start, end, after)
+        if not self._around[2] <= now < self._around[3]:
+            start, end = window(now, self._per, self._timezone)
+            if self._per not in CALENDAR_WORDS:
+                return (end - start,)
+            before = window(start - 1, self._per, self._timezone)[0]
+            after = window(end, self._per, self._timezone)[1]
+            self._around = (0, before, start, end, after)
+        return self._around
 
     def initial(self, now: int) -> State:
         """Nothing used in the window that `now` is in."""
