@@ -139,7 +139,7 @@ class RateLimiter(Limiter):
     def try_acquire(
         self, estimate: Estimate | None = None, *, priority: int | None = None, **counts: int
     ) -> Reservation | Decision:
-        """Admit the call now, or return a falsy Decision that says which limit refuses, and when it frees."""
+        """Admit the call now, or return a falsy Decision: which limit refuses, and when it frees. As `acquire`."""
         return self._calls.try_acquire(self.target, make_estimate(estimate, counts), priority)
 
     def reserve(
@@ -172,11 +172,11 @@ class RateLimiter(Limiter):
         return self.target
 
     def explain(self, estimate: Estimate | None = None, **counts: int) -> Explanation:
-        """Say whether such a call would be admitted now, and what binds."""
+        """Say whether such a call would be admitted now, and what binds. Arguments as of `acquire`."""
         return self._explain(self.target, make_estimate(estimate, counts))
 
     def advice(self, estimate: Estimate | None = None, **counts: int) -> Advice:
-        """Say what an agent needs to know to plan: how long such a call would wait, and what may still be spent."""
+        """Say what an agent needs to plan: how long such a call would wait, what may be spent. As `acquire`."""
         return advise(self.explain(estimate, **counts))
 
     def __repr__(self) -> str:

@@ -226,7 +226,7 @@ class MultiProviderLimiter(Limiter):
         priority: int | None = None,
         **counts: int,
     ) -> Reservation | Decision:
-        """Admit the call now, or return a falsy Decision that says which limit refuses, and when it frees.
+        """Admit the call now, or return a falsy Decision: which limit refuses, and when it frees. As `acquire`.
 
         Where there are fallbacks, it is the first target's that admits it, or else of the one that frees first.
         """
@@ -300,11 +300,11 @@ class MultiProviderLimiter(Limiter):
         return self._target(Target(provider, model))
 
     def explain(self, target: str | Target, estimate: Estimate | None = None, **counts: int) -> Explanation:
-        """Say whether such a call would be admitted now, and what binds."""
+        """Say whether such a call would be admitted now, and what binds. Arguments as of `acquire`."""
         return self._explain(self._target(target), make_estimate(estimate, counts))
 
     def advice(self, target: str | Target, estimate: Estimate | None = None, **counts: int) -> Advice:
-        """Say what an agent needs to know to plan: how long such a call would wait, and what may still be spent."""
+        """Say what an agent needs to plan: how long such a call would wait, what may be spent. As `acquire`."""
         return advise(self.explain(target, estimate, **counts))
 
     def _checked(self, target: str | Target) -> Target:

@@ -1,4 +1,4 @@
-"""Everything in docs/ on costs, budgets and planning runs, and prints what is shown."""
+"""Everything in docs/ on costs, budgets, fallbacks and planning runs, and prints what is shown."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def blocks(name: str) -> list[tuple[str, str]]:
     return _BLOCK.findall((DOCS / name).read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("name", ["budgets.md", "costs.md", "planning.md"])
+@pytest.mark.parametrize("name", ["budgets.md", "costs.md", "fallbacks.md", "planning.md"])
 def test_it_runs_and_prints_what_it_says(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

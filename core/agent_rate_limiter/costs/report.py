@@ -79,7 +79,7 @@ class CostReport:
         return [dict(row) for row in self.rows]
 
     def to_csv(self, path: str | Path | None = None) -> str:
-        """Return the rows as CSV text with a header, and write it to a file if one is named.
+        """Return the rows as CSV text with a header, and write it to the file at `path` if one is named.
 
         A text that a spreadsheet would take for a formula ("=…", "+…", "-…", "@…") gets an apostrophe before it; in
         JSON and pandas all texts are as they were given.
@@ -91,7 +91,7 @@ class CostReport:
         return _written(out.getvalue(), path)
 
     def to_json(self, path: str | Path | None = None) -> str:
-        """Return the rows as a JSON list, and write it to a file if one is named."""
+        """Return the rows as a JSON list, and write it to the file at `path` if one is named."""
         return _written(json.dumps(self.to_dicts(), default=iso, ensure_ascii=False, indent=1) + "\n", path)
 
     def to_pandas(self) -> Any:

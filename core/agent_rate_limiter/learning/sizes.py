@@ -46,7 +46,7 @@ class EstimateStatus:
         input_ratio: what the model counts, in terms of what is guessed from a text; None while too little is known.
         input_error: how far corrected guesses are off, as a share of what was counted: 0.1 is a tenth.
         output_tokens: what is reserved for an answer whose length nobody states; None while too little is known.
-        output_within: the share of answers that needed no more than what was reserved.
+        output_within: the share of answers that needed no more than what was reserved; None before there was one.
         output_error: how far that is off, as a share of what was used: mostly too much, as it is a high quantile.
     """
 
@@ -56,7 +56,7 @@ class EstimateStatus:
     input_ratio: float | None
     input_error: float
     output_tokens: int | None
-    output_within: float
+    output_within: float | None
     output_error: float
 
     def __str__(self) -> str:
@@ -64,9 +64,8 @@ class EstimateStatus:
         who = f" ({one_line(self.agent)})" if self.agent else ""
         calls = f"{self.calls:,} call{'' if self.calls == 1 else 's'}"
         given = "" if self.input_ratio is None else f", input {self.input_ratio:.2f} x guessed ±{self.input_error:.0%}"
-        produced = (
-            "" if self.output_tokens is None else f", output {self.output_tokens:,} ({self.output_within:.0%} fit)"
-        )
+        fit = "" if self.output_within is None else f" ({self.output_within:.0%} fit)"
+        produced = "" if self.output_tokens is None else f", output {self.output_tokens:,}{fit}"
         return f"{self.target}{who}: {calls}{given}{produced}"
 
 
@@ -132,7 +131,7 @@ class Caller:
             self.input.ratio,
             self.input.error.value,
             self.usual or None,
-            self.within.value,
+            self.within.value if self.within.count else None,
             self.error.value,
         )
 

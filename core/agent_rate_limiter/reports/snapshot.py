@@ -48,7 +48,7 @@ class LimitStatus:
     per: float | None = None
 
     def wait_for(self, amount: float) -> float | None:
-        """Return the seconds until so much of it has come free, if nobody else takes any; it may be more than it holds.
+        """Return the seconds until such an amount of it is free if nobody else takes any, even one that it never holds.
 
         None when it never does by time alone.
         """
