@@ -203,7 +203,7 @@ class Limiter:
         check_estimate(estimate)
         calls = self._calls
         route = calls.route(target)
-        hold = Hold(route.path, route.reserved(estimate))
+        hold = Hold(route.path, route.reserved(estimate, asking=True))
         calls.engine.refresh(lambda: route.path)
 
         def look(now: int) -> tuple[Explanation, Bucket | None, dict[str, float]]:

@@ -17,19 +17,16 @@ from anthropic.lib.credentials import AccessToken
 from anthropic.lib.vertex import AnthropicVertex
 
 from agent_rate_limiter import (
-    AcquireTimeout,
-    BudgetExceeded,
     ConfigError,
-    LimiterClosed,
     MultiProviderLimiter,
     Provider,
     RateLimiterError,
-    RequestTooLarge,
 )
 from agent_rate_limiter.testing.simulated import Fault, SimulatedProvider
 from agent_rate_limiter_adapters.anthropic import adapter
 from tests.adapters import support
 from tests.adapters.openai_sdk import opened as clients
+from tests.adapters.refusing import refusals
 from tests.adapters.support import Heard, Reply, ScriptedServer, accounted, booked, finish, used
 
 MODEL = "claude-opus-4"
@@ -245,30 +242,7 @@ def test_a_429_is_one_attempt_and_one_request_without_tokens(
     assert used(limiter, "tokens") == 0
 
 
-def busy() -> MultiProviderLimiter:
-    limiter = roomy(concurrency=1)
-    limiter.held = limiter.acquire(f"anthropic:{MODEL}")  # type: ignore[attr-defined]
-    return limiter
-
-
-def closed() -> MultiProviderLimiter:
-    limiter = roomy()
-    limiter.close()
-    return limiter
-
-
-def spent() -> MultiProviderLimiter:
-    model = {"output_per_1m": 1_000_000.0, "input_per_1m": 0.0}
-    return MultiProviderLimiter([Provider("anthropic", {MODEL: model})], budget_limit=1.0)
-
-
-REFUSALS: dict[type[RateLimiterError], Callable[[], MultiProviderLimiter]] = {
-    RequestTooLarge: lambda: MultiProviderLimiter([Provider("anthropic", {MODEL: {"tpm": 10}})]),
-    AcquireTimeout: busy,
-    BudgetExceeded: spent,
-    LimiterClosed: closed,
-    ConfigError: lambda: MultiProviderLimiter([Provider("anthropic", {"claude-3": {}})]),
-}
+REFUSALS = refusals("anthropic", MODEL)
 
 
 @both

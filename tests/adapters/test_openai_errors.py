@@ -12,18 +12,15 @@ import pytest
 from openai import OpenAI
 
 from agent_rate_limiter import (
-    AcquireTimeout,
-    BudgetExceeded,
     ConfigError,
-    LimiterClosed,
     MultiProviderLimiter,
     Provider,
     RateLimiterError,
-    RequestTooLarge,
 )
 from agent_rate_limiter.testing.simulated import Fault, SimulatedProvider
 from agent_rate_limiter_adapters.openai import adapter
 from tests.adapters.openai_sdk import ask, both, client_of
+from tests.adapters.refusing import refusals
 from tests.adapters.support import MODEL, booked, finish, roomy, used
 
 
@@ -87,30 +84,7 @@ def test_a_connection_lost_after_sending_keeps_the_estimate(provider: SimulatedP
     assert limiter.snapshot().in_flight == 0
 
 
-def busy_limiter() -> MultiProviderLimiter:
-    limiter = roomy(concurrency=1)
-    limiter.held = limiter.acquire(f"openai:{MODEL}")  # type: ignore[attr-defined]
-    return limiter
-
-
-def closed_limiter() -> MultiProviderLimiter:
-    limiter = roomy()
-    limiter.close()
-    return limiter
-
-
-def spent_limiter() -> MultiProviderLimiter:
-    model = {"output_per_1m": 1_000_000.0, "input_per_1m": 0.0}
-    return MultiProviderLimiter([Provider("openai", {MODEL: model})], budget_limit=1.0)
-
-
-REFUSALS: dict[type[RateLimiterError], Callable[[], MultiProviderLimiter]] = {
-    RequestTooLarge: lambda: MultiProviderLimiter([Provider("openai", {MODEL: {"tpm": 10}})]),
-    AcquireTimeout: busy_limiter,
-    BudgetExceeded: spent_limiter,
-    LimiterClosed: closed_limiter,
-    ConfigError: lambda: MultiProviderLimiter([Provider("openai", {"gpt-3": {}})]),
-}
+REFUSALS = refusals("openai", MODEL)
 
 
 @both

@@ -126,6 +126,13 @@ def test_nobody_is_told_of_what_is_no_danger(
     assert not caplog.messages
 
 
+def test_who_only_asks_makes_no_call(manual_clock: ManualClock, caplog: pytest.LogCaptureFixture) -> None:
+    limiter = limiter_of(manual_clock, budget_limit=1)
+    assert limiter.explain("p:m", input_tokens=100).decision.admitted
+    assert limiter.advice("p:m", input_tokens=100).wait == 0
+    assert not caplog.messages
+
+
 def test_it_is_told_once_which_budgets_may_be_overrun(
     manual_clock: ManualClock, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -134,5 +141,5 @@ def test_it_is_told_once_which_budgets_may_be_overrun(
     with limiter.scope(agent="another"):
         crowd(limiter, input_tokens=100)
     (said,) = [message for message in caplog.messages if message.startswith(STATE)]
-    assert said.startswith(f"{STATE}'budget $100.00/day', 'budget $5.00/week' reserve what such answers usually cost")
-    assert said.endswith("State max_tokens, and they hold.")
+    assert said.startswith(f"{STATE}of 'budget $100.00/day', 'budget $5.00/week' is reserved what such answers usually")
+    assert said.endswith("State max_tokens to be sure.")

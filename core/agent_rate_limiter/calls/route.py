@@ -123,7 +123,7 @@ class Route:
             return given, usual if 0 < usual < at_most else at_most, at_most
         return (given, 0, 0) if estimate.exact else (given, usual, usual)
 
-    def reserved(self, estimate: Estimate) -> Sequence[int]:
+    def reserved(self, estimate: Estimate, *, asking: bool = False) -> Sequence[int]:
         """Units to take from each limit on the path: what is expected, and of money the worst case."""
         requests, given = estimate.requests, estimate.input_tokens
         expected, at_most = estimate.output_tokens, estimate.max_output_tokens
@@ -142,7 +142,7 @@ class Route:
             else:
                 cost = self.account.worst(requests, given, at_most)
                 if not at_most and requests and self._purse:
-                    cost = self._cautious(requests, given, cost)
+                    cost = self._cautious(requests, given, cost, asking=asking)
         gate = self.gate.state
         open_ = gate is FREE or (gate[1] >= OPEN and not gate[0])
         passing = self._passing if open_ else 1  # nobody counts who passes an open gate
@@ -151,7 +151,7 @@ class Route:
             capped = max(given, at_most) if self._larger else given + at_most
         return self._pick((requests, given, expected, given + expected, cost, 1, at_most, capped, passing))
 
-    def _cautious(self, requests: int, given: int, least: int) -> int:
+    def _cautious(self, requests: int, given: int, least: int, *, asking: bool) -> int:
         """What hard budgets are to be ready for where nobody states the output, in nano-dollars.
 
         As much as usual; until that is known, UNSTATED_OUTPUT or an eighth of the smallest budget, and the longest
@@ -164,7 +164,7 @@ class Route:
             share = min(bucket.strategy.capacity for bucket in self._purse) // _CROWD
             first = min(share, worst(requests, given, UNSTATED_OUTPUT))
             cost = max(least, first, worst(requests, given, longest or 0))
-        if cost > least:
+        if cost > least and not asking:  # whoever only asks makes no call
             self._unstated([bucket.limit.name for bucket in self._purse])
         return cost
 

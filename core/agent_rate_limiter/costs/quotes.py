@@ -97,8 +97,8 @@ class Quotes:
         if target not in self._unstated:
             self._unstated.add(target)
             _log.warning(
-                "Calls to %s state no max_tokens: %s reserve what such answers usually cost (%s tokens until one has "
-                "come), and longer ones can overrun them. State max_tokens, and they hold.",
+                "Calls to %s state no max_tokens: of %s is reserved what such answers usually cost (%s tokens until one "
+                "has come), and longer ones can overrun that. State max_tokens to be sure.",
                 target,
                 ", ".join(map(repr, budgets)),
                 f"{UNSTATED_OUTPUT:,}",
