@@ -97,8 +97,8 @@ class Quotes:
         if target not in self._unstated:
             self._unstated.add(target)
             _log.warning(
-                "Calls to %s state no max_tokens: of %s is reserved what such answers usually cost (%s tokens until one "
-                "has come), and longer ones can overrun that. State max_tokens to be sure.",
+                "Calls to %s state no max_tokens: of %s is reserved what such answers usually cost (%s tokens until "
+                "one has come), and longer ones can overrun that. State max_tokens to be sure.",
                 target,
                 ", ".join(map(repr, budgets)),
                 f"{UNSTATED_OUTPUT:,}",
