@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from agent_rate_limiter.calls.life import Calls
 from agent_rate_limiter.checks import check_clock, check_lease_tokens
@@ -12,7 +12,10 @@ from agent_rate_limiter.clock import SystemClock
 from agent_rate_limiter.engine.engine import Engine
 from agent_rate_limiter.engine.port import Clock, SharedStore, Store
 from agent_rate_limiter.errors import ConfigError
-from agent_rate_limiter.stores import ON_STORE_ERROR, is_shared, open_store
+from agent_rate_limiter.stores import ON_STORE_ERROR, is_near, is_shared, open_store
+
+if TYPE_CHECKING:
+    from agent_rate_limiter.engine.shared import SharedEngine
 
 
 def make_engine(
@@ -55,15 +58,9 @@ def make_engine(
         return Engine(cast("Store", opened), clock or SystemClock(), lease=lease, ageing=ageing, bounds=bounds)
     from agent_rate_limiter.engine.courier_driver import Courier, may_block
     from agent_rate_limiter.engine.loss import Loss
-    from agent_rate_limiter.engine.shared import SharedEngine
     from agent_rate_limiter.stores.known import KnownStore, share_of
 
-    make: Callable[..., SharedEngine] = SharedEngine
-    if lease_tokens is not None:
-        from agent_rate_limiter.engine.sliced import SlicedEngine
-
-        make = partial(SlicedEngine, lease_tokens=lease_tokens)
-    engine = make(
+    engine = _shared_engine(opened, lease_tokens)(
         opened,
         KnownStore(opened),
         clock or SystemClock(),
@@ -78,10 +75,30 @@ def make_engine(
     return engine
 
 
+def _shared_engine(store: SharedStore, lease_tokens: int | None) -> Callable[..., SharedEngine]:
+    if lease_tokens is not None:
+        from agent_rate_limiter.engine.sliced import SlicedEngine
+
+        return partial(SlicedEngine, lease_tokens=lease_tokens)
+    if is_near(store):
+        from agent_rate_limiter.engine.near import NearEngine
+
+        return NearEngine
+    from agent_rate_limiter.engine.shared import SharedEngine
+
+    return SharedEngine
+
+
 def calls_for(engine: Engine) -> type[Calls]:
     """Return what takes calls through an engine."""
     if type(engine) is Engine:
         return Calls
+    from agent_rate_limiter.engine.near import NearEngine
+
+    if isinstance(engine, NearEngine):
+        from agent_rate_limiter.calls.near import NearCalls
+
+        return NearCalls
     from agent_rate_limiter.calls.shared import SharedCalls
     from agent_rate_limiter.engine.shared import SharedEngine
 

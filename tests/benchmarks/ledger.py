@@ -16,6 +16,7 @@ from agent_rate_limiter.costs.quotes import Quote
 from agent_rate_limiter.ledger import DAY, HOUR, Note
 from agent_rate_limiter.ledger import statements as say
 from agent_rate_limiter.limits import NANO_PER_DOLLAR, Target
+from agent_rate_limiter.stores.sqlite_rows import DROP, SAVE
 from tests.benchmarks import measure
 from tests.benchmarks.measure import Contender, interleave, timed
 from tests.benchmarks.report import Cell, Goal, Report, Table
@@ -25,7 +26,8 @@ TARGET = "openai:gpt-4"
 ROWS = 1_000_000
 TURN_SECONDS = 0.002
 WITHOUT, MEMORY, FILE = "without books", "books in memory", "books in a file"
-STORE, BARE = "limits and books in a file", "bare transaction: a row and its hour's sums"
+STORE, BARE = "limits and books on one file", "bare transaction: a row and its hour's sums"
+BARE_BOTH = "two bare transactions: as limits and books on one file"
 
 
 def run(*, quick: bool) -> Report:
@@ -83,8 +85,9 @@ def _contenders(folder: Path) -> Iterator[tuple[str, Callable[[int], None]]]:
     yield WITHOUT, _calls_of(_limiter(ledger=_Unkept()))
     yield MEMORY, _calls_of(_limiter())
     yield FILE, _calls_of(_limiter(ledger=f"sqlite:///{folder}/ledger.db"))
-    yield STORE, _calls_of(_limiter(store=f"sqlite:///{folder}/both.db"))
+    yield STORE, books_on_one_file(folder / "both.db")
     yield BARE, _bare(folder / "bare.db")
+    yield BARE_BOTH, bare_of_both(folder / "bare_of_both.db")
 
 
 def _limiter(**options: object) -> MultiProviderLimiter:
@@ -101,15 +104,18 @@ def _calls_of(limiter: MultiProviderLimiter) -> Callable[[int], None]:
     return run_calls
 
 
+def books_on_one_file(path: Path) -> Callable[[int], None]:
+    """Return what makes calls whose limits, budget and books share a file."""
+    return _calls_of(_limiter(store=f"sqlite:///{path}"))
+
+
 def _bare(path: Path) -> Callable[[int], None]:
     """The same row and the same sums, on the same tables, by nothing but the sqlite3 module."""
     CostTracker(f"sqlite:///{path}").close()
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")
-    at = time.time_ns() // 10**6
-    row = (1, at, 1, 800, 300, 0, 0, 0, 0, 0, 0, 17_000_000, 20_000_000, 812, "ok", 1)
-    hour = (1, at - at % HOUR, 1, 800, 300, 0, 17_000_000)
+    row, hour = _row_and_hour()
 
     def run_calls(calls: int) -> None:
         execute = connection.execute
@@ -120,6 +126,47 @@ def _bare(path: Path) -> Callable[[int], None]:
             execute("COMMIT")
 
     return run_calls
+
+
+def bare_of_both(path: Path) -> Callable[[int], None]:
+    """Write what one call writes where limits and books share a file, by nothing but the sqlite3 module.
+
+    One transaction for its admission: the limits, the time, the call in flight. One for its end: the limits, the
+    time, the call in flight deleted, its row, and the sums of its hour. Nothing is read, checked or worked out.
+    """
+    limiter = _limiter(store=f"sqlite:///{path}")
+    _calls_of(limiter)(20)
+    call = limiter.acquire(TARGET, Estimate(input_tokens=800, max_output_tokens=400))
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = NORMAL")
+    found = connection.execute("SELECT * FROM limits_rows WHERE key >= 'bucket:' AND key < 'i'").fetchall()
+    call.settle()
+    limiter.close()
+    held = [row for row in found if row[0].startswith("hold:")]
+    limits = [row for row in found if row not in held]
+    row, hour = _row_and_hour()
+
+    def run_calls(calls: int) -> None:
+        execute, many = connection.execute, connection.executemany
+        for _ in repeat(None, calls):
+            execute("BEGIN IMMEDIATE")
+            many(SAVE, limits + held)
+            execute("COMMIT")
+            execute("BEGIN IMMEDIATE")
+            many(SAVE, limits)
+            execute(DROP, held[0][:1])
+            execute(say.INSERT, row)
+            execute(say.ADD_HOUR, hour)
+            execute("COMMIT")
+
+    return run_calls
+
+
+def _row_and_hour() -> tuple[tuple[int | str, ...], tuple[int, ...]]:
+    at = time.time_ns() // 10**6
+    row = (1, at, 1, 800, 300, 0, 0, 0, 0, 0, 0, 17_000_000, 20_000_000, 812, "ok", 1)
+    return row, (1, at - at % HOUR, 1, 800, 300, 0, 17_000_000)
 
 
 def _calls(group: dict[str, Contender]) -> Table:
@@ -140,6 +187,7 @@ def _calls(group: dict[str, Contender]) -> Table:
 def _goals(group: dict[str, Contender]) -> Iterator[Goal]:
     yield Goal("memory: with books beside without", group[MEMORY].times(group[WITHOUT]), 1.2)
     yield Goal("file: acquire + settle beside one bare transaction", group[FILE].times(group[BARE]), 2)
+    yield Goal("limits and books on one file, beside two bare transactions", group[STORE].times(group[BARE_BOTH]), 2)
 
 
 # -- reports ---------------------------------------------------------------------------------------------------

@@ -18,11 +18,13 @@ import redis.asyncio as redis_async
 
 from agent_rate_limiter import Limit, RateLimiter, Resource, Scope
 from agent_rate_limiter.stores import redis as ours
+from tests.benchmarks.ledger import bare_of_both, books_on_one_file
 from tests.benchmarks.measure import progress
 from tests.benchmarks.report import Goal, Report, Table
 from tests.contract.opened import server
 
 ABOUT = "acquire + settle on one server: one at a time, and with 100 tasks in flight; wall-clock time, in turns"
+BOTH, BARE_OF_BOTH = "limits, a budget and books on one SQLite file", "two bare transactions of the same rows"
 RPM, TPM, TOKENS = 10**7, 10**9, 1_200
 TASKS = 100
 BARE = """
@@ -65,6 +67,10 @@ def one_by_one(report: Report, rounds: int, calls: int) -> None:
     names["a bare bucket, twice"] = bare_bucket()
     file = RateLimiter(rpm=RPM, tpm=TPM, store=f"sqlite:///{folder / 'limits.db'}", ledger="memory://")
     names["ours, SQLite"] = lambda: file.acquire(input_tokens=TOKENS).settle()
+    both = books_on_one_file(folder / "both.db")
+    names[BOTH] = lambda: both(1)
+    least = bare_of_both(folder / "bare.db")
+    names[BARE_OF_BOTH] = lambda: least(1)
     names.update(peers(server("redis").port))
     found = in_turns(names, rounds, calls)
     raw, bare = found["the same script, twice"], found["a bare bucket, twice"]
@@ -75,6 +81,8 @@ def one_by_one(report: Report, rounds: int, calls: int) -> None:
     report.tables.append(Table("acquire + settle (others: what they have for RPM + TPM)", columns, rows))
     ratio = times_of(found["ours, Redis"], raw)
     report.goals.append(Goal("acquire + settle on Redis, beside two raw EVALSHAs of the same script", ratio, 1.5))
+    ratio = times_of(found[BOTH], found[BARE_OF_BOTH])
+    report.goals.append(Goal("limits and books on one SQLite file, beside two bare transactions", ratio, 2))
 
 
 def same_script(limiter: RateLimiter) -> Callable[[], object]:

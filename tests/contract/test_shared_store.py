@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any, cast
 
@@ -239,8 +241,8 @@ def test_limits_that_are_idle_again_leave_nothing(tmp_path: Path) -> None:
 
 
 def rows(store: Direct) -> int:
-    connection = cast("SQLiteStore", store.shared).connect()
-    count: int = connection.execute("SELECT count(*) FROM limits_buckets").fetchone()[0]
+    with closing(sqlite3.connect(cast("SQLiteStore", store.shared).path)) as connection:
+        count: int = connection.execute("SELECT count(*) FROM limits_rows WHERE key LIKE 'bucket:%'").fetchone()[0]
     return count
 
 

@@ -21,6 +21,7 @@ from agent_rate_limiter.alerts.alert import Alert
 from agent_rate_limiter.alerts.lane import Lane
 from agent_rate_limiter.alerts.webhook import Webhook
 from agent_rate_limiter.errors import ConfigError
+from agent_rate_limiter.forks import around_fork
 
 Sink = Callable[[Alert], object] | Webhook | logging.Logger
 """Whom an alert is told to; a callable may be a coroutine function."""
@@ -214,5 +215,8 @@ def _after_fork() -> None:
         outbox.begin()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+def _nothing() -> None:
+    """Alerts that are under way stay with the parent."""
+
+
+around_fork(_nothing, _nothing, _after_fork)

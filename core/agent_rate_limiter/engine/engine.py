@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from threading import Lock
@@ -16,6 +15,7 @@ from agent_rate_limiter.engine.port import Clock, Hold, Store, VirtualClock, Wak
 from agent_rate_limiter.engine.queue import Waiter
 from agent_rate_limiter.engine.waiting_room import WaitingRoom
 from agent_rate_limiter.errors import LimiterClosed, ReservationError
+from agent_rate_limiter.forks import around_fork
 
 T = TypeVar("T")
 
@@ -334,7 +334,7 @@ class Engine:
 _engines: WeakSet[Engine] = WeakSet()
 
 
-def _around_fork(method: str) -> Callable[[], None]:
+def _each(method: str) -> Callable[[], None]:
     def call() -> None:
         for engine in list(_engines):
             getattr(engine, method)()
@@ -342,9 +342,4 @@ def _around_fork(method: str) -> Callable[[], None]:
     return call
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_around_fork("before_fork"),
-        after_in_parent=_around_fork("after_fork_here"),
-        after_in_child=_around_fork("after_fork"),
-    )
+around_fork(_each("before_fork"), _each("after_fork_here"), _each("after_fork"))

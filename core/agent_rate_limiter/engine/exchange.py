@@ -121,6 +121,7 @@ class Exchange(Engine):
         self._lock = Lock()
         self._io = self._known.io = RLock()  # whoever has it does the I/O, for everybody
         self._outbox = Outbox(f"{os.getpid()}-{secrets.token_hex(6)}", self._member_lease)
+        self._sending = False
         self._parcel: Parcel | None = None  # on its way; after a loss, until the store is back
         self._live.clear()
         self._none_expires_before = 0
@@ -221,24 +222,39 @@ class Exchange(Engine):
         if self.loss.since is not None:
             return now >= self.loss.retry_at
         beat = self._beaten_at + self._member_lease // 3
-        return bool(self._outbox.wishes) or (now >= beat and bool(self._kept or self._room.waiting))
+        return bool(self._outbox.wishes or self._parcel) or (now >= beat and bool(self._kept or self._room.waiting))
 
     def _exchange(self) -> bool:
+        if self._sending:  # a finalizer, in the middle of this thread's own step: whoever sends looks again
+            return False
+        self._sending = True
+        try:
+            parcel, sent = self._pack()
+            answer = self._shared.run(parcel.batch, None if self.told.own else sent)
+        except Exception as error:  # noqa: BLE001 - a store may do anything, but not break the call, nor the next one
+            self._unanswered(error)
+            return False
+        finally:
+            self._sending = False
+        self._take_in(parcel, answer, sent)
+        return True
+
+    def _pack(self) -> tuple[Parcel, int]:
         with self._lock:
             parcel = self._parcel = self._parcel or self._outbox.pack()
-            sent = self.clock.now()
-        try:
-            answer = self._shared.run(parcel.batch, None if self.told.own else sent)
-        except StoreUnavailable as error:
+            return parcel, self.clock.now()
+
+    def _unanswered(self, error: Exception) -> None:
+        if isinstance(error, StoreUnavailable):
             with self._lock:
                 self._lose(error)
-            return False
-        except Exception as error:  # noqa: BLE001 - a store may do anything, but not break the call, nor the next one
-            _log.exception("%s gave an answer that was not expected", self._shared.name)
-            with self._lock:
-                self._lose(StoreUnavailable(f"The store {self._shared.name} failed: {error!r}."))
-                self._parcel = None
-            return False
+            return
+        _log.error("%s gave an answer that was not expected", self._shared.name, exc_info=error)
+        with self._lock:
+            self._lose(StoreUnavailable(f"The store {self._shared.name} failed: {error!r}."))
+            self._parcel = None
+
+    def _take_in(self, parcel: Parcel, answer: Answer, sent: int) -> None:
         with self._lock:
             self.told.heard(answer.now, sent, self.clock.now())
             self._parcel = None
@@ -252,7 +268,6 @@ class Exchange(Engine):
                 self._line.blind = False
                 self._line.recall_all(self.clock.now())
             self._rearm()
-        return True
 
     # -- answers, under the lock ---------------------------------------------------------------------------
 

@@ -314,3 +314,31 @@ class SharedStore(Protocol):
     def forked(self) -> None:
         """Forget the parent's connections, without touching them."""
         ...
+
+
+Run = Callable[[Batch, "int | None"], Answer]
+"""As `SharedStore.run`."""
+Offer = Callable[[Run], "Callable[[bool], None] | None"]
+"""Takes a step in a transaction that somebody else will end; returns what is to be told whether that was kept, or None
+where there was nothing to do."""
+
+
+class NearStore(SharedStore, Protocol):
+    """A shared store in which a step takes less time than to have another thread take it."""
+
+    @property
+    def entered(self) -> bool:
+        """Whether this very thread is in the middle of a step."""
+        ...
+
+    def attempt(self, batch: Batch, now: int | None) -> Answer | None:
+        """As `run`, but never blocks: None where somebody is in the way."""
+        ...
+
+    def take_along(self, offer: Offer) -> None:
+        """Make use of an offer whenever something else is written to the same place."""
+        ...
+
+    def hasten(self) -> None:
+        """Make use of it now, if nobody is in the way. Never blocks."""
+        ...

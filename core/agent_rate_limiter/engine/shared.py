@@ -322,6 +322,8 @@ class SharedEngine(Upkeep):
         """Go on in the parent."""
         with suppress(RuntimeError):  # made between, by another thread
             self._io.release()
+        if self._outbox.wishes and not self.clock_wakes:  # whoever found it taken went away again
+            self._call_courier(urgent=True)
 
     def after_fork(self) -> None:
         """Start anew in the child: its parent's calls in flight, waiters and connections stay with the parent."""

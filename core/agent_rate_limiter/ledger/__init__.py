@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
+from urllib.parse import unquote
 
 from agent_rate_limiter.costs.quotes import STATED
 from agent_rate_limiter.errors import ConfigError
@@ -192,7 +193,7 @@ def open_ledger(uri: str, keep: Keep, *, synchronous: str = "normal") -> Ledger:
     if isinstance(uri, str) and uri.startswith("sqlite:///") and len(uri) > len("sqlite:///"):
         from agent_rate_limiter.ledger.sqlite import SqliteLedger
 
-        return SqliteLedger(uri.removeprefix("sqlite:///"), keep, synchronous=synchronous)
+        return SqliteLedger(unquote(uri.removeprefix("sqlite:///")), keep, synchronous=synchronous)
     scheme, marks, _ = uri.partition("://") if isinstance(uri, str) else ("", "", "")
     shown = f"{scheme}://…" if marks else uri  # what follows may hold a password
     raise ConfigError(f"ledger is {shown!r}: give 'memory://', or 'sqlite:///costs.db' for a file.")

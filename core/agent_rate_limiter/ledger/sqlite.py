@@ -10,7 +10,6 @@ Old rows are dropped and old hours rolled up a little at a time, within the tran
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from agent_rate_limiter.costs.accounts import Account
 from agent_rate_limiter.errors import ConfigError, StoreUnavailable
 from agent_rate_limiter.ledger import DAY, HOUR, Keep, Key, Note, Row, Sums, key_of
 from agent_rate_limiter.ledger import statements as say
+from agent_rate_limiter.stores.sqlite_file import SQLiteFile
 from agent_rate_limiter.usage import Usage
 
 _PATIENCE = 1.0
@@ -63,55 +63,39 @@ class SqliteLedger:
             )
         self._path = path
         self._keep = keep
-        self._synchronous = synchronous
-        self._read_only = must_exist
         self._ids: dict[Key, int] = {}
         self._marks = object()  # whoever holds another one holds numbers that may not count
         self._written = 0
         self._rolled_until = 0
         self._rolled = 0  # the account whose hours were looked at last
-        self._pid = 0
-        self._connection: sqlite3.Connection | None = None
-        with self._told():
-            self._open()
+        self.prepared: sqlite3.Connection | None = None
+        self._reader = _Reader(Path(path), self._check)
+        self._file = self._reader.file if must_exist else SQLiteFile.shared(Path(path), synchronous)
+        self._open()
 
     # -- the file ------------------------------------------------------------------------------------------
 
-    def _open(self) -> sqlite3.Connection:
-        connection = self._connection
-        if connection is not None and self._pid == os.getpid():
-            return connection
-        if connection is not None:
-            _inherited.append(connection)  # across a fork, neither used nor closed: it is the parent's
+    def _open(self) -> None:
+        """Find out whether it can be used."""
+        tenant = self._reader if self._file is self._reader.file else self
+        with self._told(), self._file.reading(tenant, _PATIENCE):
+            pass
+
+    def prepare(self, connection: sqlite3.Connection) -> None:
+        """Make the tables unless they are there."""
         self._ids.clear()
         self._marks = object()
-        self._pid = os.getpid()
-        self._connection = connection = self._connect()
-        return connection
-
-    def _connect(self) -> sqlite3.Connection:
-        uri = f"{Path(self._path).resolve().as_uri()}?mode={'ro' if self._read_only else 'rwc'}"
-        connection = sqlite3.connect(uri, timeout=_PATIENCE, isolation_level=None, check_same_thread=False, uri=True)
-        try:
-            if not self._read_only:
-                connection.execute("PRAGMA journal_mode = WAL")
-                connection.execute(f"PRAGMA synchronous = {self._synchronous.upper()}")
-            self._prepare(connection)
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-    def _prepare(self, connection: sqlite3.Connection) -> None:
-        """Make the tables unless they are there."""
-        there = connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'ledger_meta'").fetchone()[0]
-        if not there:
-            if self._read_only:
-                raise StoreUnavailable(f"{self._path!r} holds no ledger: it was not written by CostTracker.")
+        if not _is_there(connection):
             connection.execute("BEGIN IMMEDIATE")
             for statement in say.TABLES.split(";\n"):
                 connection.execute(statement)
             connection.execute("COMMIT")
+        self._check(connection)
+
+    def _check(self, connection: sqlite3.Connection) -> None:
+        """Refuse what is no ledger of ours."""
+        if not _is_there(connection):
+            raise StoreUnavailable(f"{self._path!r} holds no ledger: it was not written by CostTracker.")
         found = connection.execute("SELECT value FROM ledger_meta WHERE key = 'version'").fetchone()
         version = found[0] if found else "none"
         if version != str(say.VERSION):
@@ -122,10 +106,8 @@ class SqliteLedger:
 
     def close(self) -> None:
         """Let go of the file; the next call opens it again."""
-        if self._connection is not None and self._pid == os.getpid():
-            self._connection.close()
-            self._connection = None
-            self._ids.clear()
+        self._reader.file.close()
+        self._file.close()
 
     @contextmanager
     def _told(self) -> Generator[None]:
@@ -135,28 +117,33 @@ class SqliteLedger:
         except sqlite3.Error as error:
             raise self._unavailable(error) from error
 
+    @contextmanager
+    def _reading(self) -> Generator[sqlite3.Connection]:
+        """Read on a connection of its own: a long report holds up no call."""
+        with self._told(), self._reader.file.reading(self._reader, _PATIENCE) as connection:
+            yield connection
+
     def _unavailable(self, error: sqlite3.Error) -> StoreUnavailable:
         return StoreUnavailable(f"The ledger in {self._path!r} cannot be used: {_reason(error)}")
 
     # -- writing -------------------------------------------------------------------------------------------
 
     def write(self, notes: Sequence[Note], now: int) -> None:
-        """Add calls, in one transaction."""
+        """Add calls, in one transaction; limits in the same file have their settlements written along with them."""
         try:
-            connection = self._open()
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                for note in notes:
-                    self._add(connection, note)
-                self._written += len(notes)
-                if self._written >= _EVERY:
-                    self._written = 0
-                    self._tidy(connection, now)
-                connection.execute("COMMIT")
-            except BaseException:
-                self._forget(connection)
-                raise
+            with self._file.transaction(self, _PATIENCE, company=True) as connection:
+                try:
+                    for note in notes:
+                        self._add(connection, note)
+                    self._written += len(notes)
+                    if self._written >= _EVERY:
+                        self._written = 0
+                        self._tidy(connection, now)
+                except BaseException:
+                    self._forget()
+                    raise
         except sqlite3.Error as error:
+            self._forget()  # what was to be committed, too
             raise self._unavailable(error) from error
 
     def _add(self, connection: sqlite3.Connection, note: Note) -> None:
@@ -192,23 +179,19 @@ class SqliteLedger:
             account.place = (self._marks, account.source, number)
         return number
 
-    def _forget(self, connection: sqlite3.Connection) -> None:
-        """Undo a transaction, and forget the numbers that may have been given in it."""
+    def _forget(self) -> None:
+        """Forget the numbers that may have been given in a transaction that was undone."""
         self._ids.clear()
         self._marks = object()
-        connection.rollback()
 
     @contextmanager
     def _transaction(self) -> Generator[sqlite3.Connection]:
-        with self._told():
-            connection = self._open()
-            connection.execute("BEGIN IMMEDIATE")
-            try:
+        try:
+            with self._told(), self._file.transaction(self, _PATIENCE) as connection:
                 yield connection
-                connection.execute("COMMIT")
-            except BaseException:
-                self._forget(connection)
-                raise
+        except BaseException:
+            self._forget()
+            raise
 
     def _id(self, connection: sqlite3.Connection, key: Key) -> int:
         told = (key.provider, key.model, json.dumps(key.labels), key.source)
@@ -266,8 +249,7 @@ class SqliteLedger:
         if period is None:
             return (("", key, sums) for _, key, sums in self._select(say.TOTALS, since, until))
         names: dict[str, int] = {}
-        with self._told():
-            connection = self._open()
+        with self._reading() as connection:
             connection.execute(say.PERIODS)
             connection.execute("BEGIN")  # one look at the file, and the temporary rows at once
             try:
@@ -275,7 +257,7 @@ class SqliteLedger:
                 starts = self._starts(connection, since, until)
                 numbers = ((start, names.setdefault(period(start), len(names))) for start in starts)
                 connection.executemany(say.ADD_PERIOD, numbers)
-                found = self._select(say.BY_PERIOD, since, until)
+                found = self._selected(connection, say.BY_PERIOD, since, until)
             finally:
                 connection.execute("COMMIT")
         periods = list(names)
@@ -290,16 +272,19 @@ class SqliteLedger:
             yield from range(first, last + 1, length) if first is not None else ()
 
     def _select(self, query: str, since: int | None, until: int | None) -> list[tuple[int, Key, Sums]]:
-        with self._told():
-            connection = self._open()
-            found = connection.execute(query, _span(since, until)).fetchall()
-            keys = self._keys(connection, {row[0] for row in found})
+        with self._reading() as connection:
+            return self._selected(connection, query, since, until)
+
+    def _selected(
+        self, connection: sqlite3.Connection, query: str, since: int | None, until: int | None
+    ) -> list[tuple[int, Key, Sums]]:
+        found = connection.execute(query, _span(since, until)).fetchall()
+        keys = self._keys(connection, {row[0] for row in found})
         return [(row[1], keys[row[0]], list(row[2:])) for row in found]
 
     def rows(self, since: int | None, until: int | None, last: int) -> list[Row]:
         """Return the last calls."""
-        with self._told():
-            connection = self._open()
+        with self._reading() as connection:
             found = connection.execute(say.ROWS, {**_span(since, until), "last": last}).fetchall()
             keys = self._keys(connection, {row[1] for row in found})
         return [Row(keys[row[1]], *row[2:]) for row in found]
@@ -310,6 +295,24 @@ class SqliteLedger:
             number: Key(provider, model, tuple((name, value) for name, value in json.loads(labels)), source)
             for number, provider, model, labels, source in found
         }
+
+
+class _Reader:
+    """Reads the file on a connection of its own."""
+
+    def __init__(self, path: Path, check: Callable[[sqlite3.Connection], None]) -> None:
+        self.file = SQLiteFile(path, read_only=True)
+        self.prepared: sqlite3.Connection | None = None
+        self._check = check
+
+    def prepare(self, connection: sqlite3.Connection) -> None:
+        """Nothing is made for who only reads."""
+        self._check(connection)
+
+
+def _is_there(connection: sqlite3.Connection) -> bool:
+    found = connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'ledger_meta'").fetchone()
+    return bool(found[0])
 
 
 def _capped(*amounts: int) -> tuple[int, ...]:
@@ -338,4 +341,3 @@ _REASONS = {
     "locked": "other processes keep it locked",
     "disk I/O error": "the disk failed",
 }
-_inherited: list[sqlite3.Connection] = []

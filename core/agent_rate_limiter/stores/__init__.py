@@ -8,7 +8,7 @@ from urllib.parse import unquote
 from agent_rate_limiter.errors import ConfigError
 
 if TYPE_CHECKING:
-    from agent_rate_limiter.engine.port import SharedStore, Store
+    from agent_rate_limiter.engine.port import NearStore, SharedStore, Store
 
 ON_STORE_ERROR = ("fail_closed", "fail_open", "local")
 """What may happen while a shared store cannot be reached."""
@@ -55,6 +55,11 @@ def _redis(uri: str) -> SharedStore:
 def is_shared(store: Store | SharedStore) -> TypeGuard[SharedStore]:
     """Whether processes share it: then it takes batches."""
     return hasattr(store, "run")
+
+
+def is_near(store: SharedStore) -> TypeGuard[NearStore]:
+    """Whether a step in it takes less time than to have another thread take it."""
+    return hasattr(type(store), "attempt")  # not what passes everything on: it may want to see everything
 
 
 def _file(rest: str) -> str:

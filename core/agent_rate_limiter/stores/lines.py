@@ -32,10 +32,12 @@ class Line:
     finish: dict[str, int] = field(default_factory=dict[str, int])
     tickets: dict[str, _Ticket] = field(default_factory=dict[str, _Ticket])
 
-    def prune(self, now: int) -> None:
-        """Forget who did not come back."""
-        if any(ticket[5] <= now for ticket in self.tickets.values()):
-            self.tickets = {member: ticket for member, ticket in self.tickets.items() if ticket[5] > now}
+    def prune(self, now: int) -> bool:
+        """Forget who did not come back. True if anybody was."""
+        gone = [member for member, ticket in self.tickets.items() if ticket[5] <= now]
+        for member in gone:
+            del self.tickets[member]
+        return bool(gone)
 
     def stand(self, member: str, wish: Stand, now: int) -> None:
         """Let a member's head in; the same one again keeps its turn."""

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from threading import RLock
+from typing import TYPE_CHECKING
 
 from agent_rate_limiter.clock import SystemClock
-from agent_rate_limiter.engine.port import Answer, Batch, Place
+from agent_rate_limiter.engine.port import Answer, Batch, Offer, Place
 from agent_rate_limiter.errors import ConfigError, StoreUnavailable
-from agent_rate_limiter.stores.sqlite_rows import SCHEMA, SWEEP_EVERY, TABLES, Rows
+from agent_rate_limiter.stores import sqlite_layout
+from agent_rate_limiter.stores.sqlite_file import Arrive, SQLiteFile
+from agent_rate_limiter.stores.sqlite_rows import Rows, Sweeper
 from agent_rate_limiter.stores.steps import Step
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
 
 _BUSY = 5.0
 """Seconds after which a file that another process keeps locked counts as unavailable."""
@@ -22,7 +27,8 @@ class SQLiteStore:
     """Limits in one SQLite file.
 
     Each step is one `BEGIN IMMEDIATE` transaction (WAL, synchronous=NORMAL: a killed process loses nothing, a
-    power cut may lose the last moments), so it is atomic for every process on the machine.
+    power cut may lose the last moments), so it is atomic for every process on the machine. A ledger that writes to
+    the same file takes steps along in its own transactions.
 
     Args:
         path: the file; made on first use.
@@ -38,12 +44,14 @@ class SQLiteStore:
             raise ConfigError(message)
         self.name = f"sqlite:///{path}"
         self.look_every = 20
-        self._connection: sqlite3.Connection | None = None
-        self._inherited: list[sqlite3.Connection] = []
+        self.file = SQLiteFile.shared(self.path)
+        self.prepared: sqlite3.Connection | None = None
+        self.prepare = sqlite_layout.prepare
+        self._offer: Offer | None = None
         self._clock = SystemClock()
-        self.lock = RLock()  # to close a connection that another thread uses crashes the process
+        self._sweeper = Sweeper()
         self._seen = -1
-        self._version = -1
+        self._version = (-1, 0)
         self._steps = 0
 
     def check(self, place: Place) -> None:
@@ -51,26 +59,84 @@ class SQLiteStore:
 
     def run(self, batch: Batch, now: int | None) -> Answer:
         """Take one step in one transaction."""
-        with _Transaction(self) as connection:
-            moment = self._clock.now() if now is None else now  # once the lock is ours: never out of order
-            tables = Rows(connection)
-            answer = Step(batch, tables, moment, self._seen).run()
-            self._steps += 1
-            if self._steps % SWEEP_EVERY == 1:
-                tables.sweep(answer.now)
-        self._seen = tables.version
+        try:
+            with self.file.transaction(self, _BUSY) as connection:
+                answer, seen = self._step(connection, batch, now)
+        except sqlite3.Error as error:
+            raise self.unavailable(error) from error
+        self._seen = seen
         return answer
+
+    @property
+    def entered(self) -> bool:
+        """Whether this very thread is in the middle of a step, or of the books' transaction."""
+        return self.file.is_mine()
+
+    def attempt(self, batch: Batch, now: int | None) -> Answer | None:
+        """Take one step if no other thread and no other process is in the way, else none."""
+        if not self.file.is_ready(self):
+            return None
+        try:
+            with self.file.transaction(self, 0) as connection:
+                answer, seen = self._step(connection, batch, now)
+        except sqlite3.Error:
+            return None
+        self._seen = seen
+        return answer
+
+    def _step(self, connection: sqlite3.Connection, batch: Batch, now: int | None) -> tuple[Answer, int]:
+        file = self.file
+        moment = self._clock.now() if now is None else now  # once the lock is ours: never out of order
+        rows = Rows(connection, file.memory)
+        answer = Step(batch, rows, moment, self._seen).run()
+        rows.end(self._sweeper)
+        file.memory = rows.memory
+        file.steps += 1
+        self._steps += 1
+        return answer, rows.version
+
+    def take_along(self, offer: Offer) -> None:
+        """Have a step that is offered taken within the transaction of a ledger in the same file."""
+        self._offer = offer
+        self.file.take_along(self._ride)
+
+    def hasten(self) -> None:
+        """Take a step that is offered now, if no other thread and no other process is in the way."""
+        if self.file.is_ready(self):
+            with suppress(sqlite3.Error), self.file.transaction(self, 0, company=True):
+                pass
+
+    def _ride(self, connection: sqlite3.Connection) -> Arrive | None:
+        offer = self._offer
+        if offer is None or not self.file.is_ready(self):
+            return None
+        seen = self._seen
+
+        def run(batch: Batch, now: int | None) -> Answer:
+            nonlocal seen
+            answer, seen = self._step(connection, batch, now)
+            return answer
+
+        told = offer(run)
+
+        def arrive(kept: bool) -> None:  # noqa: FBT001 - told by position
+            if kept:
+                self._seen = seen
+            if told is not None:
+                told(kept)
+
+        return None if told is None else arrive
 
     def changed(self) -> Iterable[str] | None:
         """Whether anybody else wrote since the last look: None if so, nobody's limits if not."""
-        with self.lock:
-            connection = self.connect()
-            try:
+        try:
+            with self.file.reading(self, _BUSY) as connection:
                 (version,) = connection.execute("PRAGMA data_version").fetchone()
-            except sqlite3.Error as error:
-                raise self.unavailable(error) from error
-        found: tuple[str, ...] | None = () if version == self._version else None
-        self._version = version
+        except sqlite3.Error as error:
+            raise self.unavailable(error) from error
+        seen = (version, self.file.steps - self._steps)
+        found: tuple[str, ...] | None = () if seen == self._version else None
+        self._version = seen
         return found
 
     def listen(self, member: str, heard: Callable[[str], bool]) -> None:
@@ -78,74 +144,40 @@ class SQLiteStore:
 
     def recall(self, key: str) -> str | None:
         """Return the text that was remembered under a key."""
-        with _Transaction(self) as connection:
+        with self._told(), self.file.transaction(self, _BUSY) as connection:
             found = connection.execute("SELECT text FROM limits_texts WHERE key = ?", (key,)).fetchone()
         return None if found is None else str(found[0])
 
     def remember(self, key: str, text: str) -> None:
         """Keep a text under a key."""
-        with _Transaction(self) as connection:
+        with self._told(), self.file.transaction(self, _BUSY) as connection:
             connection.execute("INSERT OR REPLACE INTO limits_texts VALUES (?, ?)", (key, text))
 
     def first(self, key: str, until: int, now: int) -> bool:
         """Claim a key until an epoch millisecond: True for one caller alone."""
-        with _Transaction(self) as connection:
+        with self._told(), self.file.transaction(self, _BUSY) as connection:
             connection.execute("DELETE FROM limits_claims WHERE until <= ?", (now,))
             return connection.execute("INSERT OR IGNORE INTO limits_claims VALUES (?, ?)", (key, until)).rowcount > 0
 
-    def connect(self) -> sqlite3.Connection:
-        """Return the connection, made on first use.
-
-        Raises:
-            StoreUnavailable: the file cannot be opened, or is no database of ours.
-        """
-        if self._connection is None:
-            try:
-                self._connection = self._open()
-            except sqlite3.Error as error:
-                raise self.unavailable(error) from error
-        return self._connection
-
-    def _open(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self.path, timeout=_BUSY, isolation_level=None, check_same_thread=False)
-        try:
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=NORMAL")
-            connection.executescript(f"BEGIN IMMEDIATE;{TABLES}COMMIT;")
-            connection.execute("INSERT OR IGNORE INTO limits_meta VALUES ('schema', ?)", (SCHEMA,))
-            (schema,) = connection.execute("SELECT value FROM limits_meta WHERE name = 'schema'").fetchone()
-            _check_schema(schema)
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
     def close(self) -> None:
         """Close the connection; the next use opens it anew."""
-        with self.lock:
-            connection, self._connection = self._connection, None
-            if connection is not None:
-                with suppress(sqlite3.Error):
-                    connection.close()
+        self.file.close()
 
     def forked(self) -> None:
-        """Leave the parent's connection alone: to close it here would drop the parent's locks."""
-        self.lock = RLock()
-        if self._connection is not None:
-            self._inherited.append(self._connection)
-            self._connection = None
+        """The file knows: it was closed before the fork."""
+
+    @contextmanager
+    def _told(self) -> Generator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise self.unavailable(error) from error
 
     def unavailable(self, error: sqlite3.Error) -> StoreUnavailable:
         """Return what a database's error means, and what to do."""
         text = str(error)
         fixes = (fix for marks, fix in _FIXES if any(mark in text for mark in marks))
         return StoreUnavailable(f"The store {self.name} cannot be used: {text}. {next(fixes, _OTHERWISE)}")
-
-
-def _check_schema(schema: int) -> None:
-    if schema != SCHEMA:
-        message = f"its tables are of version {schema}, this library knows {SCHEMA}: upgrade the library"
-        raise sqlite3.DatabaseError(message)
 
 
 _FIXES = (
@@ -159,51 +191,3 @@ _FIXES = (
     (("full",), "Free some space on its disk."),
 )
 _OTHERWISE = "See SQLite's documentation for this error."
-
-
-class _Transaction:
-    """All or nothing, and the store's own errors. A class, as a generator costs more than a step's own work."""
-
-    __slots__ = ("_connection", "_store")
-
-    def __init__(self, store: SQLiteStore) -> None:
-        self._store = store
-
-    def __enter__(self) -> sqlite3.Connection:
-        self._store.lock.acquire()
-        try:
-            self._connection = connection = self._store.connect()
-            try:
-                connection.execute("BEGIN IMMEDIATE")
-            except sqlite3.Error as error:
-                raise self._failed(error) from error
-        except BaseException:
-            self._store.lock.release()
-            raise
-        return connection
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        try:
-            self._end(error)
-        finally:
-            self._store.lock.release()
-
-    def _end(self, error: BaseException | None) -> None:
-        if error is None:
-            try:
-                self._connection.execute("COMMIT")
-            except sqlite3.Error as failure:
-                raise self._failed(failure) from failure
-            return
-        with suppress(sqlite3.Error):
-            self._connection.execute("ROLLBACK")
-        if isinstance(error, sqlite3.Error):
-            raise self._failed(error) from error
-
-    def _failed(self, error: sqlite3.Error) -> StoreUnavailable:
-        if self._connection.in_transaction:
-            with suppress(sqlite3.Error):
-                self._connection.execute("ROLLBACK")
-        if not isinstance(error, sqlite3.OperationalError) or "lock" not in str(error):
-            self._store.close()  # a file that was replaced or mended is opened anew
-        return self._store.unavailable(error)

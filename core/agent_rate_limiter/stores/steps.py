@@ -5,16 +5,14 @@ Pure but for the tables that it is given: it reads no clock, and does no I/O of 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from agent_rate_limiter.engine.port import (
     Answer,
     Batch,
-    Command,
     Correct,
     Leave,
-    Place,
     Reserve,
     Rule,
     Settle,
@@ -22,6 +20,7 @@ from agent_rate_limiter.engine.port import (
     Write,
 )
 from agent_rate_limiter.stores.lines import Line
+from agent_rate_limiter.stores.slots import Slot
 from agent_rate_limiter.strategies import (
     Concurrency,
     FixedWindow,
@@ -29,18 +28,14 @@ from agent_rate_limiter.strategies import (
     SlidingWindow,
     Strategy,
     TokenBucket,
-    strategy_for,
 )
-from agent_rate_limiter.strategies.numbers import lost_with_its_member, pack, unpack
+from agent_rate_limiter.strategies.numbers import lost_with_its_member
 
 HOUR = 3_600_000
 LONGEST = 400 * 24 * HOUR
 """Milliseconds that a total without a reset is kept after it was drawn on last."""
 _SCOPE_LASTS = 24 * HOUR
 """The same for the budget of one scope: nobody comes back to it."""
-
-Row = tuple[int, list[int]]
-"""Revision and numbers of a bucket."""
 
 
 class Kept(NamedTuple):
@@ -58,19 +53,19 @@ class Tables(Protocol):
         """Return the time, which never goes back: `now`, or the last that was told."""
         ...
 
-    def buckets(self, keys: Sequence[str]) -> Mapping[str, Row]:
-        """Return those of the buckets that are there."""
+    def buckets(self, keys: Sequence[str]) -> Mapping[str, Slot]:
+        """Return these buckets, fresh ones for those that are not kept; perhaps more."""
         ...
 
-    def save_bucket(self, key: str, row: Row, idle_in: int, now: int) -> None:
+    def save_bucket(self, slot: Slot, idle_in: int, now: int) -> None:
         """Keep a bucket until it is idle, and a while longer."""
         ...
 
     def lines(self, keys: Sequence[str]) -> Mapping[str, Line]:
-        """Return those of the lines that are there."""
+        """Return those of these lines that are there; perhaps more."""
         ...
 
-    def save_line(self, key: str, line: Line) -> None:
+    def save_line(self, key: str, line: Line, now: int) -> None:
         """Keep a line, or drop it if nobody stands there."""
         ...
 
@@ -95,8 +90,8 @@ class Tables(Protocol):
         """Forget a hold; False when there was none."""
         ...
 
-    def beat(self, member: str, until: int) -> None:
-        """A member is alive."""
+    def beat(self, member: str, now: int, lease: int) -> None:
+        """A member is alive, for so many milliseconds."""
         ...
 
     def members(self) -> int:
@@ -106,26 +101,6 @@ class Tables(Protocol):
     def bury(self, now: int) -> Iterable[Kept]:
         """Forget the members that are dead; return what they held."""
         ...
-
-
-class _Slot:
-    """One place during a step."""
-
-    __slots__ = ("changed", "fresh", "key", "line", "line_changed", "rev", "state", "strategy")
-
-    def __init__(self, place: Place, row: Row | None, rule: Rule | None, line: Line | None, now: int) -> None:
-        self.key, self.strategy, self.rev = place.key, place.strategy, place.rev
-        self.fresh = row is None
-        if row is not None and row[0] > place.rev and rule is not None:
-            self.strategy, self.rev = strategy_for(rule.limit), row[0]
-        self.state = self.strategy.initial(now) if row is None else unpack(self.strategy, row[1])
-        self.line = line
-        self.changed = self.line_changed = False
-
-    def put(self, state: Any) -> None:
-        if state != self.state:
-            self.state = state
-            self.changed, self.fresh = True, False
 
 
 class Step:
@@ -143,84 +118,86 @@ class Step:
         self._tables = tables
         self._now = now = tables.latest(now)
         self._bury(now)
-        keys = [place.key for place in batch.places]
-        rows, lines = tables.buckets(keys), tables.lines(keys)
-        newer = any(row[0] > place.rev for place in batch.places if (row := rows.get(place.key)))
-        self._rules = tables.rules(-1 if newer else seen)
-        self._slots = [
-            _Slot(place, rows.get(place.key), self._rules.get(place.key), lines.get(place.key), now)
-            for place in batch.places
-        ]
-        for slot in self._slots:
-            if slot.line is not None:
-                slot.line.prune(now)
+        places = batch.places
+        keys = [place.key for place in places]
+        found, lines = tables.buckets(keys), tables.lines(keys)
+        self._rules = rules = tables.rules(seen)
+        self._lined = bool(lines)
+        self._slots = slots = [found[key] for key in keys]
+        for slot, place in zip(slots, places, strict=True):
+            strategy, rev = place.strategy, place.rev
+            if slot.rev != rev or slot.strategy is not strategy or slot.fresh:
+                if slot.kept > rev and not rules:
+                    self._rules = rules = tables.rules(-1)
+                slot.turn(strategy, rev, rules, now)
+            if lines and (line := lines.get(slot.key)) is not None:
+                slot.line, slot.line_changed = line, line.prune(now)
 
     def run(self) -> Answer:
         """Do it all."""
-        results = [self._do(command) for command in self._batch.commands]
+        results = [self._do[command.__class__](self, command) for command in self._batch.commands]
         tables, now = self._tables, self._now
-        tables.beat(self._batch.member, now + self._batch.lease)
+        tables.beat(self._batch.member, now, self._batch.lease)
         for slot in self._slots:
-            if slot.changed:
+            if slot.changed and slot.strategy is not None:
                 idle_in = slot.strategy.idle_in(slot.state, now)
-                row = (slot.rev, pack(slot.strategy, slot.state))
-                tables.save_bucket(slot.key, row, lasting(slot.key) if idle_in is None else idle_in, now)
-            if slot.line_changed and slot.line is not None:
-                tables.save_line(slot.key, slot.line)
+                tables.save_bucket(slot, lasting(slot.key) if idle_in is None else idle_in, now)
+            if slot.line is not None:
+                if slot.line_changed:
+                    tables.save_line(slot.key, slot.line, now)
+                slot.line, slot.line_changed = None, False
         states = [(slot.rev, slot.state) for slot in self._slots]
         return Answer(now, tables.members(), results, states, self._rules)
 
-    def _do(self, command: Command) -> Any:
-        if isinstance(command, Reserve):
-            return self._reserve(command)
-        if isinstance(command, Settle):
-            return self._settle(command)
-        if isinstance(command, Correct):
-            return self._correct(command)
-        if isinstance(command, Stand):
-            return self._stand(command)
-        return self._leave(command) if isinstance(command, Leave) else self._write(command)
-
     def _reserve(self, wish: Reserve) -> Any:
-        member, now = self._batch.member, self._now
-        ahead: list[int] = []
-        states: list[Any] = []
-        fits = True
-        for place, amount in wish.amounts:
-            slot = self._slots[place]
-            standing = place == wish.standing
-            before = slot.line.ahead_of(member, wish.rank, standing=standing) if slot.line is not None else 0
-            state = slot.strategy.take(slot.state, amount, now)
-            fits = fits and state is not None
-            if before and fits:  # whoever stands there is not delayed if there is enough for all
-                fits = slot.strategy.take(slot.state, amount + before, now) is not None
-            ahead.append(before)
-            states.append(state)
-        if not fits:
-            return tuple(ahead)
-        for (place, _), state in zip(wish.amounts, states, strict=True):
-            self._slots[place].put(state)
+        slots, now = self._slots, self._now
+        ahead = self._ahead(wish) if self._lined else None
+        taken: list[tuple[Slot, int, Any]] = []
+        for number, (place, amount) in enumerate(wish.amounts):
+            slot = slots[place]
+            take = slot.strategy.take
+            state = take(slot.state, amount, now)
+            if state is not None and ahead is not None and ahead[number]:  # not delayed, if there is enough for all
+                state = state if take(slot.state, amount + ahead[number], now) is not None else None
+            if state is None:
+                return (0,) * len(wish.amounts) if ahead is None else ahead
+            taken.append((slot, amount, state))
+        for slot, _, state in taken:
+            if state is not slot.state:
+                slot.put(state)
         if wish.standing >= 0:
-            self._out(self._slots[wish.standing], served=True)
-        return self._keep(wish)
+            self._out(slots[wish.standing], served=True)
+        return self._keep(wish.hold, taken)
 
-    def _keep(self, wish: Reserve) -> bool:
+    def _ahead(self, wish: Reserve) -> tuple[int, ...]:
+        """Units of those who go before, in each limit."""
+        member, rank = self._batch.member, wish.rank
+        lines = [(place, self._slots[place].line) for place, _ in wish.amounts]
+        return tuple(
+            0 if line is None else line.ahead_of(member, rank, standing=place == wish.standing) for place, line in lines
+        )
+
+    def _keep(self, hold: int, taken: list[tuple[Slot, int, Any]]) -> bool:
+        """Remember a call whose member may die, if it would hold something for ever."""
         shares = [
             (slot.key, kind_of(slot.strategy), amount)
-            for place, amount in wish.amounts
-            if lost_with_its_member((slot := self._slots[place]).strategy, slot.state)
+            for slot, amount, state in taken
+            if lost_with_its_member(slot.strategy, state)
         ]
         if shares:
-            self._tables.keep(self._batch.member, wish.hold, Kept(self._now, shares))
+            self._tables.keep(self._batch.member, hold, Kept(self._now, shares))
         return bool(shares)
 
     def _settle(self, end: Settle) -> None:
         if end.kept and not self._tables.release(self._batch.member, end.hold):  # charged already, its member for dead
             self._correct(Correct(end.taken_at, tuple((place, used - taken) for place, taken, used in end.changes)))
             return
+        slots, taken_at, now = self._slots, end.taken_at, self._now
         for place, taken, used in end.changes:
-            slot = self._slots[place]
-            slot.put(slot.strategy.settle(slot.state, taken, used, end.taken_at, self._now))
+            slot = slots[place]
+            state = slot.strategy.settle(slot.state, taken, used, taken_at, now)
+            if state is not slot.state:
+                slot.put(state)
 
     def _correct(self, more: Correct) -> None:
         for place, change in more.changes:
@@ -238,7 +215,7 @@ class Step:
     def _leave(self, what: Leave) -> None:
         self._out(self._slots[what.place], served=False)
 
-    def _out(self, slot: _Slot, *, served: bool) -> None:
+    def _out(self, slot: Slot, *, served: bool) -> None:
         if slot.line is not None:
             slot.line.leave(self._batch.member, served=served)
             slot.line_changed = True
@@ -248,6 +225,7 @@ class Step:
         known = self._batch.places[change.place].rev
         if not slot.fresh and (slot.rev != known or slot.state != change.before):
             return False
+        slot.changed = slot.changed or slot.strategy is not change.strategy  # it may be counted in other units
         slot.strategy = change.strategy
         slot.put(change.after)
         if change.rule is not None:
@@ -257,12 +235,21 @@ class Step:
 
     def _bury(self, now: int) -> None:
         for kept in self._tables.bury(now):
-            rows = self._tables.buckets([key for key, _, _ in kept.shares])
+            found = self._tables.buckets([key for key, _, _ in kept.shares])
             for key, kind, amount in kept.shares:
-                if key in rows:
-                    rev, numbers = rows[key]
-                    left = _charged(kind, numbers, amount, kept.taken_at)
-                    self._tables.save_bucket(key, (rev, left), LONGEST, now)
+                slot = found[key]
+                if not slot.fresh:
+                    slot.charge(_charged(kind, slot.numbers, amount, kept.taken_at))
+                    self._tables.save_bucket(slot, LONGEST, now)
+
+    _do: ClassVar[dict[type, Callable[[Step, Any], Any]]] = {
+        Reserve: _reserve,
+        Settle: _settle,
+        Correct: _correct,
+        Stand: _stand,
+        Leave: _leave,
+        Write: _write,
+    }
 
 
 def lasting(key: str) -> int:
@@ -272,10 +259,10 @@ def lasting(key: str) -> int:
 
 def kind_of(strategy: Strategy) -> str:
     """Return a strategy's letter in the tables."""
-    return next(letter for kind, letter in _KINDS if isinstance(strategy, kind))
+    return _KINDS[strategy.__class__]
 
 
-_KINDS = ((TokenBucket, "b"), (FixedWindow, "f"), (Concurrency, "c"), (Gate, "g"), (SlidingWindow, "s"))
+_KINDS: dict[type, str] = {TokenBucket: "b", FixedWindow: "f", Concurrency: "c", Gate: "g", SlidingWindow: "s"}
 
 
 def _charged(kind: str, numbers: list[int], amount: int, taken_at: int) -> list[int]:

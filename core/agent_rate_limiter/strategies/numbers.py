@@ -20,6 +20,15 @@ def pack(strategy: Strategy, state: Any) -> list[int]:
     return list(state)
 
 
+def digits(strategy: Strategy, state: Any) -> str:
+    """Return the same, written out with commas."""
+    if isinstance(strategy, TokenBucket):
+        return f"{strategy.unit}, {state[0]}, {state[1]}"
+    if isinstance(strategy, FixedWindow):
+        return str(state)[1:-1]
+    return str(pack(strategy, state))[1:-1]
+
+
 def unpack(strategy: Strategy, numbers: Sequence[int]) -> Any:
     """Return the state that these numbers stand for; a debt counted in other fractions is counted anew."""
     if isinstance(strategy, TokenBucket):
@@ -34,6 +43,8 @@ def unpack(strategy: Strategy, numbers: Sequence[int]) -> Any:
 
 def lost_with_its_member(strategy: Strategy, state: Any) -> bool:
     """Whether a call that nobody can settle any more would hold something for ever."""
+    if isinstance(strategy, TokenBucket):
+        return False
     if isinstance(strategy, Gate):
         return strategy.counts(state)
     return isinstance(strategy, (Concurrency, FixedWindow)) or (

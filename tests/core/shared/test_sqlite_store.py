@@ -42,7 +42,7 @@ def test_a_file_of_a_later_version_is_left_alone(tmp_path: Path) -> None:
     with sqlite3.connect(path) as connection:
         connection.execute("UPDATE limits_meta SET value = 99 WHERE name = 'schema'")
     connection.close()
-    with pytest.raises(StoreUnavailable, match="of version 99, this library knows 1: upgrade"):
+    with pytest.raises(StoreUnavailable, match="of version 99, this library knows 2: upgrade"):
         RateLimiter(rpm=1, store=f"sqlite:///{path}", ledger="memory://").acquire()
 
 

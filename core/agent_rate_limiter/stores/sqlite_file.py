@@ -1,0 +1,362 @@
+"""One SQLite file, as this process has it open: one connection, which one thread at a time uses.
+
+Limiters and ledgers of the same file share it, so that what belongs together is one transaction, and so that nobody
+polls for a lock that the next thread holds. To use a connection in two threads at once, to close it while a statement
+runs, or to take it across a fork would crash the process or lose what is written. None of that can happen: whoever
+uses or closes it holds the lock, which is not given twice to the same thread (a finalizer may want it in the middle of
+a step); before a fork it is closed; and once the program ends, other threads are let in no more.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from threading import Lock, get_ident
+from time import monotonic, sleep
+from typing import Any, Protocol
+from weakref import WeakMethod, WeakSet, WeakValueDictionary
+
+from agent_rate_limiter.forks import around_fork, last_of_all
+
+_PAUSES = (0.0005, 0.001, 0.002, 0.005, 0.01)
+"""Seconds after which another process's lock is tried again; a usual step takes a tenth of the first."""
+_OPENING = 1.0
+"""Seconds that opening may wait for others."""
+
+Arrive = Callable[[bool], None]
+"""Told whether what went along was kept."""
+Rider = Callable[[sqlite3.Connection], "Arrive | None"]
+"""Adds to a transaction that somebody else has begun, and will end."""
+
+
+class Tenant(Protocol):
+    """Keeps tables in a file."""
+
+    prepared: sqlite3.Connection | None
+    """The connection that it has prepared."""
+
+    def prepare(self, connection: sqlite3.Connection) -> None:
+        """Make its tables, unless they are there."""
+        ...
+
+
+class SQLiteFile:
+    """A file, and the connection to it; opened on first use.
+
+    Args:
+        path: the file; made unless there.
+        synchronous: what SQLite calls so: "normal" survives the process, "full" a loss of power, too.
+        read_only: it must be there, and nothing is written to it.
+
+    Attributes:
+        memory: what tenants know of its rows. Dropped with every transaction that is not kept; others' commits they
+            find out by `PRAGMA data_version`.
+        steps: how often limits were changed through this connection, whose own changes that does not tell.
+    """
+
+    def __init__(self, path: Path, *, synchronous: str = "normal", read_only: bool = False) -> None:
+        self._uri = f"{path.resolve().as_uri()}?mode={'ro' if read_only else 'rwc'}"
+        self._synchronous = synchronous
+        self._read_only = read_only
+        self._lock = Lock()
+        self._owner = 0
+        self._forking = False
+        self._connection: sqlite3.Connection | None = None
+        self._riders: list[WeakMethod[Rider]] = []
+        self.memory: Any = None
+        self.steps = 0
+        _files.add(self)
+
+    @classmethod
+    def shared(cls, path: Path, synchronous: str = "normal") -> SQLiteFile:
+        """Return the one object of this process for a file."""
+        key = (str(path.resolve()), synchronous)
+        with _registry_lock:
+            found = _registry.get(key)
+            if found is None:
+                found = _registry[key] = cls(path, synchronous=synchronous)
+            return found
+
+    def take_along(self, rider: Rider) -> None:
+        """Let a bound method add to the transactions that are open for company, as long as its object lives."""
+        with _registry_lock:
+            self._riders = [*(known for known in self._riders if known() is not None), WeakMethod(rider)]
+
+    def transaction(self, tenant: Tenant, patience: float, *, company: bool = False) -> Transaction:
+        """Return a transaction that writes.
+
+        Args:
+            tenant: whose tables it is about.
+            patience: seconds that it may wait for other threads, and for other processes.
+            company: whether others may add what they have to write.
+        """
+        return Transaction(self, tenant, patience, company)
+
+    def reading(self, tenant: Tenant, patience: float) -> Turn:
+        """Return a turn at the connection, outside of any transaction."""
+        return Turn(self, tenant, patience)
+
+    def is_ready(self, tenant: Tenant) -> bool:
+        """Whether it is open, and prepared for a tenant."""
+        return self._connection is not None and tenant.prepared is self._connection
+
+    def is_mine(self) -> bool:
+        """Whether this very thread uses it: then this is a finalizer, or a fork, in the middle of that."""
+        return self._owner == get_ident()
+
+    def close(self, patience: float = -1) -> None:
+        """Close the connection; the next use opens it anew. Nothing happens while this very thread uses it.
+
+        Args:
+            patience: seconds to wait for the thread that does; then it stays open. -1: as long as that takes.
+        """
+        if not self.is_mine() and self._lock.acquire(timeout=patience):
+            self.drop()
+            self._lock.release()
+
+    # -- for whoever has the lock --------------------------------------------------------------------------
+
+    def enter(self, patience: float) -> None:
+        """Take the lock."""
+        me = get_ident()
+        if self._owner == me:  # a finalizer, in the middle of this thread's own step
+            raise sqlite3.OperationalError("database is locked by this very thread")
+        if _ended_by not in {0, me}:
+            raise SystemExit  # this thread is a daemon, and the interpreter goes away
+        if not self._lock.acquire(timeout=patience):
+            raise sqlite3.OperationalError("database is locked by another thread")
+        self._owner = me
+
+    def leave(self) -> None:
+        """Give the lock back."""
+        self._owner = 0
+        self._lock.release()
+
+    def connect(self, tenant: Tenant) -> sqlite3.Connection:
+        """Return the connection, prepared for a tenant."""
+        connection = self._connection
+        if connection is None:
+            connection = self._connection = self._open()
+        if tenant.prepared is not connection:
+            self._prepare(tenant, connection)
+        return connection
+
+    def _prepare(self, tenant: Tenant, connection: sqlite3.Connection) -> None:
+        try:
+            connection.execute(f"PRAGMA busy_timeout = {round(_OPENING * 1000)}")
+            tenant.prepare(connection)
+            if not self._read_only:
+                connection.execute("PRAGMA busy_timeout = 0")  # how long to wait is said each time
+            tenant.prepared = connection
+        except BaseException:
+            self.drop()
+            raise
+
+    def _open(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self._uri, timeout=_OPENING, isolation_level=None, check_same_thread=False, uri=True
+        )
+        try:
+            if not self._read_only:
+                connection.execute("PRAGMA journal_mode = WAL")
+                connection.execute(f"PRAGMA synchronous = {self._synchronous}")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def drop(self) -> None:
+        """Close the connection: the file may have been replaced, or mended."""
+        connection, self._connection, self.memory = self._connection, None, None
+        if connection is not None:
+            with suppress(sqlite3.Error):
+                connection.close()
+
+    def undo(self, error: BaseException) -> None:
+        """Roll back, if anything has begun; the connection goes, unless others were only faster."""
+        connection, self.memory = self._connection, None
+        if connection is not None and connection.in_transaction:
+            with suppress(sqlite3.Error):
+                connection.execute("ROLLBACK")
+        if isinstance(error, sqlite3.Error) and not _is_locked(error):
+            self.drop()
+
+    def board(self, connection: sqlite3.Connection) -> list[Arrive]:
+        """Let others add what they have to write.
+
+        Raises:
+            Exception: one of them could not; those before were told that nothing is kept.
+        """
+        arrivals: list[Arrive] = []
+        try:
+            for reference in self._riders:
+                rider = reference()
+                arrive = None if rider is None else rider(connection)
+                if arrive is not None:
+                    arrivals.append(arrive)
+        except BaseException:
+            for arrive in arrivals:
+                arrive(False)  # noqa: FBT003 - not kept
+            raise
+        return arrivals
+
+    # -- forks ---------------------------------------------------------------------------------------------
+
+    def before_fork(self) -> None:
+        """Close the connection: SQLite's locks are the process's, and a child would take its parent's for its own."""
+        if not self.is_mine():
+            self._lock.acquire()
+            self._owner = get_ident()
+            self._forking = True
+            self.drop()
+
+    def after_fork_here(self) -> None:
+        """Go on in the parent."""
+        if self._forking:
+            self._forking = False
+            self.leave()
+
+    def after_fork(self) -> None:
+        """Begin anew in the child."""
+        if self._connection is not None:  # forked in the middle of a step: it is neither used nor closed here
+            _inherited.append(self._connection)
+            self._connection = self.memory = None
+        self._lock = Lock()
+        self._owner = 0
+        self._forking = False
+
+
+class Turn:
+    """This thread's turn at the connection."""
+
+    __slots__ = ("_file", "_patience", "_tenant")
+
+    def __init__(self, file: SQLiteFile, tenant: Tenant, patience: float) -> None:
+        self._file = file
+        self._tenant = tenant
+        self._patience = patience
+
+    def __enter__(self) -> sqlite3.Connection:
+        self._file.enter(self._patience)
+        try:
+            return self._file.connect(self._tenant)
+        except BaseException as error:
+            self._file.undo(error)
+            self._file.leave()
+            raise
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        self._file.leave()
+
+
+class Transaction:
+    """All or nothing. A class, as a generator costs more than a step's own work."""
+
+    __slots__ = ("_arrivals", "_company", "_connection", "_file", "_patience", "_tenant")
+
+    def __init__(self, file: SQLiteFile, tenant: Tenant, patience: float, company: bool) -> None:  # noqa: FBT001
+        self._file = file
+        self._tenant = tenant
+        self._patience = patience
+        self._company = company
+        self._arrivals: list[Arrive] = []
+
+    def __enter__(self) -> sqlite3.Connection:
+        file = self._file
+        file.enter(self._patience)
+        try:
+            self._connection = connection = file.connect(self._tenant)
+            self._begin(connection)
+            if self._company:
+                self._board(connection)
+        except BaseException as error:
+            file.undo(error)
+            file.leave()
+            raise
+        return connection
+
+    def _begin(self, connection: sqlite3.Connection) -> None:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            if not (_is_locked(error) and self._patience):
+                raise
+            self._insist(connection)
+
+    def _insist(self, connection: sqlite3.Connection) -> None:
+        """Try again and again, less and less often."""
+        now = monotonic()
+        deadline, pauses = now + self._patience, iter(_PAUSES)
+        pause = 0.0
+        while True:
+            pause = min(next(pauses, pause), max(0.0, deadline - now))
+            sleep(pause)
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                now = monotonic()
+                if now >= deadline or not _is_locked(error):
+                    raise
+            else:
+                return
+
+    def _board(self, connection: sqlite3.Connection) -> None:
+        try:
+            self._arrivals = self._file.board(connection)
+        except Exception:  # noqa: BLE001 - they find out what it was when they go by themselves
+            self._file.memory = None
+            connection.execute("ROLLBACK")
+            self._begin(connection)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        kept = False
+        try:
+            if error is None:
+                try:
+                    self._connection.execute("COMMIT")
+                    kept = True
+                except BaseException as failure:
+                    self._file.undo(failure)
+                    raise
+            else:
+                self._file.undo(error)
+        finally:
+            self._file.leave()
+            for arrive in self._arrivals:
+                arrive(kept)
+
+
+def _is_locked(error: sqlite3.Error) -> bool:
+    return isinstance(error, sqlite3.OperationalError) and "lock" in str(error)
+
+
+_files: WeakSet[SQLiteFile] = WeakSet()
+_registry: WeakValueDictionary[tuple[str, str], SQLiteFile] = WeakValueDictionary()
+_registry_lock = Lock()
+_inherited: list[sqlite3.Connection] = []
+_ended_by = 0
+"""The thread that ends the program, once it does."""
+_LAST = 1.0
+"""Seconds that the end waits for a thread that is in the middle of a step."""
+
+
+def _at_exit() -> None:
+    """Close what is open: a thread that is still in SQLite while the interpreter goes away may crash it."""
+    global _ended_by  # noqa: PLW0603 - there is one end
+    _ended_by = get_ident()
+    for file in list(_files):
+        file.close(_LAST)
+
+
+def _each(method: str) -> Callable[[], None]:
+    def call() -> None:
+        for file in list(_files):
+            getattr(file, method)()
+
+    return call
+
+
+last_of_all(_at_exit)
+around_fork(_each("before_fork"), _each("after_fork_here"), _each("after_fork"), inner=True)

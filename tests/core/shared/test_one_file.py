@@ -1,0 +1,573 @@
+"""Limits and books in one SQLite file: one connection, and one transaction for what ends a call."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from agent_rate_limiter import CostTracker, Estimate, MultiProviderLimiter, Provider, RateLimiter, Usage
+from agent_rate_limiter.engine.near import NearEngine
+from agent_rate_limiter.stores.sqlite import SQLiteStore
+from agent_rate_limiter.stores.sqlite_file import SQLiteFile, Transaction
+from agent_rate_limiter.testing import ManualClock
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+MODEL = {"rpm": 10**6, "tpm": 10**9, "input_per_1m": 1, "output_per_1m": 2}
+DOLLAR = Usage(input_tokens=10**6)
+ONE, NOTHING = Estimate(input_tokens=10**6, max_output_tokens=1), Estimate(requests=0, max_output_tokens=1)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "agents.db"
+
+
+def make(path: Path, **options: Any) -> MultiProviderLimiter:
+    options = {"budget_limit": 10**6, "store": f"sqlite:///{path}", **options}
+    return MultiProviderLimiter([Provider("p", {"m": MODEL})], **options)
+
+
+def call(limiter: MultiProviderLimiter) -> None:
+    limiter.acquire("p:m", ONE).settle(DOLLAR)
+
+
+def spent(limiter: MultiProviderLimiter) -> tuple[float, float]:
+    """Dollars that the budget has lost, and dollars in the books."""
+    limiter.acquire("p:m", NOTHING).cancel()
+    (budget,) = (limit for limit in limiter.snapshot().limits if limit.resource == "cost")
+    return round(budget.amount - budget.available, 3), round(limiter.costs.total, 3)
+
+
+def rows(path: Path, like: str) -> int:
+    with closing(sqlite3.connect(path)) as connection:
+        found = connection.execute("SELECT count(*) FROM limits_rows WHERE key LIKE ?", (like,)).fetchone()
+    return int(found[0])
+
+
+@contextmanager
+def statements(store: SQLiteStore) -> Iterator[list[str]]:
+    """Note what is said to the file."""
+    said: list[str] = []
+    with store.file.reading(store, 1) as connection:
+        connection.set_trace_callback(said.append)
+    yield said
+    with store.file.reading(store, 1) as connection:
+        connection.set_trace_callback(None)
+
+
+def store_of(limiter: Any) -> SQLiteStore:
+    return cast("SQLiteStore", limiter._calls.engine._shared)
+
+
+# ---------------------------------------------------------------- one transaction
+
+
+def make_quiet(path: Path, monkeypatch: pytest.MonkeyPatch, **options: Any) -> MultiProviderLimiter:
+    """Nothing is remembered of how large calls are: that is written by another thread, in a moment."""
+    limiter = make(path, **options)
+    monkeypatch.setattr(limiter._calls.learned, "learn", lambda *_: None)
+    return limiter
+
+
+def test_a_call_is_two_transactions(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limiter = make_quiet(path, monkeypatch)
+    for _ in range(5):
+        call(limiter)
+    with statements(store_of(limiter)) as said:
+        call(limiter)
+    assert said.count("COMMIT") == 2
+    assert [text.split()[0] for text in said if "ledger" in text] == ["INSERT", "INSERT"]
+    assert sum("SELECT" in text for text in said) == 0, "what nobody else can have changed is not read again"
+
+
+def test_without_books_in_the_file_it_is_two_as_well(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limiter = make_quiet(path, monkeypatch, ledger="memory://")
+    for _ in range(5):
+        call(limiter)
+    with statements(store_of(limiter)) as said:
+        call(limiter)
+    assert said.count("COMMIT") == 2
+
+
+SETTLES = """
+import sys
+from tests.core.shared.test_one_file import call, make
+limiter = make(sys.argv[1])
+done = 0
+while True:
+    call(limiter)
+    done += 1
+    sys.stdout.write(f"{done}\\n")
+    sys.stdout.flush()
+"""
+
+
+def test_what_a_settle_that_returned_has_charged_and_booked_survives_kill_9(path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", SETTLES, str(path)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        told = [process.stdout.readline() for _ in range(200)]
+        process.send_signal(signal.SIGKILL)
+        told += process.stdout.readlines()
+    acknowledged = int([line for line in told if line.endswith("\n")][-1])
+    charged, booked = spent(make(path))
+    assert acknowledged <= booked <= acknowledged + 1
+    assert booked <= charged <= acknowledged + 1, "and what was admitted last is held until its process counts as dead"
+
+
+def test_what_cannot_be_kept_is_settled_and_booked_later(
+    path: Path, manual_clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limiter = make(path, clock=manual_clock)
+    call(limiter)
+    monkeypatch.setattr("agent_rate_limiter.ledger.statements.ADD_HOUR", "INSERT INTO nowhere VALUES (?)")
+    call(limiter)
+    monkeypatch.undo()
+    assert spent(limiter) == (2, 2)
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT count(*), sum(requests) FROM ledger_rows").fetchone() == (2, 2)
+
+
+def test_the_books_do_not_suffer_from_limits_that_cannot_be_settled(
+    path: Path, manual_clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limiter = make(path, clock=manual_clock)
+    call(limiter)
+    held = limiter.acquire("p:m", ONE)
+    step, failures = SQLiteStore._step, iter([ZeroDivisionError()])
+
+    def fail(*parts: Any) -> Any:
+        for failure in failures:
+            raise failure
+        return step(*parts)
+
+    monkeypatch.setattr(SQLiteStore, "_step", fail)
+    held.settle(DOLLAR)
+    assert spent(limiter) == (2, 2), "the row by itself, and the settlement on the long way round"
+    call(limiter)
+    assert spent(limiter) == (3, 3)
+
+
+def test_a_ledger_that_waits_for_the_disk_has_a_connection_of_its_own(path: Path) -> None:
+    costs = CostTracker(f"sqlite:///{path}", synchronous="full")
+    limiter = make(path, ledger=costs)
+    call(limiter)
+    assert costs._ledger._file is not store_of(limiter).file  # type: ignore[attr-defined]
+    assert spent(limiter) == (1, 1)
+
+
+def test_names_of_files_mean_the_same_to_both(tmp_path: Path) -> None:
+    limiter = RateLimiter(rpm=10, store=f"sqlite:///{tmp_path}/my%20agents.db")
+    limiter.acquire().settle()
+    assert [file.name for file in tmp_path.glob("*.db")] == ["my agents.db"]
+
+
+# ---------------------------------------------------------------- several limiters of one process
+
+
+def test_who_waits_sees_what_another_limiter_of_the_process_gives_back(path: Path) -> None:
+    one, other = (RateLimiter(concurrency=1, store=f"sqlite:///{path}", ledger="memory://") for _ in range(2))
+    held = one.acquire()
+    start = time.monotonic()
+    timer = threading.Timer(0.04, held.settle)
+    timer.start()
+    other.acquire(timeout=5).settle()
+    assert time.monotonic() - start < 0.8, "a head asks by itself once a second"
+    timer.join()
+
+
+def test_limiters_of_one_file_take_each_others_settlements_along(path: Path) -> None:
+    one, other = make(path), make(path)
+    assert store_of(one).file is store_of(other).file
+    for _ in range(3):
+        call(one)
+        call(other)
+    assert spent(one) == spent(other) == (6, 6)
+
+
+def test_threads_of_one_limiter_lose_nothing(path: Path) -> None:
+    limiter = make(path)
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            for _ in range(50):
+                call(limiter)
+        except BaseException as error:  # noqa: BLE001 - the test looks at it
+            errors.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert not errors
+    assert spent(limiter) == (300, 300)
+
+
+def test_tasks_of_one_limiter_lose_nothing(path: Path) -> None:
+    limiter = make(path)
+
+    async def work() -> None:
+        for _ in range(10):
+            (await limiter.acquire_async("p:m", ONE)).settle(DOLLAR)
+            await asyncio.sleep(0)
+
+    async def main() -> None:
+        await asyncio.gather(*(work() for _ in range(10)))
+
+    asyncio.run(main())
+    assert spent(limiter) == (100, 100)
+
+
+def test_a_loop_is_not_blocked_by_a_locked_file(path: Path) -> None:
+    limiter = make(path, ledger="memory://")
+    call(limiter)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+
+        async def main() -> list[float]:
+            asking = asyncio.ensure_future(limiter.acquire_async("p:m", NOTHING))
+            ticks = [time.monotonic()]
+            while len(ticks) < 20:
+                await asyncio.sleep(0.001)
+                ticks.append(time.monotonic())
+            assert not asking.done()
+            other.execute("ROLLBACK")
+            (await asyncio.wait_for(asking, 5)).settle(DOLLAR)
+            return ticks
+
+        ticks = asyncio.run(main())
+    assert max(b - a for a, b in pairwise(ticks)) < 0.5, "SQLite alone would have waited for 5 s"
+
+
+def test_whoever_holds_a_slot_and_does_nothing_else_is_alive(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agent_rate_limiter.engine.exchange.MEMBER_LEASE", 150)
+    one, other = (RateLimiter(concurrency=1, store=f"sqlite:///{path}", ledger="memory://") for _ in range(2))
+    engine = cast("NearEngine", one._calls.engine)
+    with one.reserve():
+        deadline, last = time.monotonic() + 5, engine._beaten_at
+        beats = 0
+        while beats < 4:
+            assert time.monotonic() < deadline
+            beats += engine._beaten_at != last
+            last = engine._beaten_at
+            time.sleep(0.002)
+            assert not other.try_acquire()
+
+
+# ---------------------------------------------------------------- what is known is what is there
+
+
+def test_what_others_write_is_seen(path: Path, manual_clock: ManualClock) -> None:
+    limiter = make(path, clock=manual_clock)
+    call(limiter)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("DELETE FROM limits_rows WHERE key LIKE 'bucket:%'")  # not by this library at all
+    call(limiter)
+    assert spent(limiter) == (1, 2)
+
+
+def test_what_was_undone_is_forgotten(path: Path, manual_clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    limiter = make(path, clock=manual_clock)
+    call(limiter)
+    exits = Transaction.__exit__
+
+    def fail(self: Transaction, *_: Any) -> None:
+        monkeypatch.undo()
+        error = sqlite3.OperationalError("disk I/O error")
+        exits(self, type(error), error, None)
+        raise error
+
+    monkeypatch.setattr(Transaction, "__exit__", fail)
+    limiter.acquire("p:m", ONE).cancel()
+    call(limiter)
+    assert spent(limiter) == (2, 2)
+    assert rows(path, "hold:%") == 0
+
+
+@pytest.mark.parametrize("queued", [0, 1])
+def test_the_line_of_a_dead_process_goes_when_it_is_seen_next(path: Path, queued: int) -> None:
+    limiter = RateLimiter(rpm=10, store=f"sqlite:///{path}", ledger="memory://")
+    limiter.acquire().settle()
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        (key,) = other.execute("SELECT substr(key, 8) FROM limits_rows WHERE key LIKE 'bucket:%'").fetchone()
+        line = '[0, 1, {}, {"dead": [1, 5, 0, 1, 3, 1000]}]'
+        if queued:
+            other.execute("INSERT INTO limits_rows VALUES ('line:' || ?, ?, 0)", (key, line))
+            (head,) = other.execute("SELECT value FROM limits_rows WHERE key = 'head'").fetchone()
+            clock, rules, _, *rest = json.loads(head)
+            said = json.dumps([clock, rules, 1, *rest])
+            other.execute("UPDATE limits_rows SET value = ? WHERE key = 'head'", (said,))
+    limiter.acquire().settle()
+    assert rows(path, "line:%") == 0
+    assert limiter.try_acquire()
+
+
+# ---------------------------------------------------------------- files of the version before
+
+VERSION_1 = """
+CREATE TABLE limits_meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE limits_buckets (
+    key TEXT PRIMARY KEY, rev INTEGER NOT NULL, state TEXT NOT NULL, expires INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX limits_buckets_expires ON limits_buckets (expires);
+CREATE TABLE limits_lines (key TEXT PRIMARY KEY, line TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE limits_rules (key TEXT PRIMARY KEY, rule TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE limits_members (member TEXT PRIMARY KEY, until INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE limits_holds (
+    member TEXT, hold INTEGER, kept TEXT NOT NULL, PRIMARY KEY (member, hold)
+) WITHOUT ROWID;
+CREATE TABLE limits_texts (key TEXT PRIMARY KEY, text TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE limits_claims (key TEXT PRIMARY KEY, until INTEGER NOT NULL) WITHOUT ROWID;
+INSERT INTO limits_meta VALUES ('schema', 1), ('clock', 1767225600000), ('rules', 0);
+INSERT INTO limits_buckets VALUES ('p:m|2 at once', 0, '[2]', 999999);
+INSERT INTO limits_members VALUES ('dead', 1767225605000), ('alive', 1767225700000);
+INSERT INTO limits_holds VALUES ('dead', 1, '[1767225600000, [["p:m|2 at once", "c", 1]]]');
+INSERT INTO limits_holds VALUES ('alive', 1, '[1767225600000, [["p:m|2 at once", "c", 1]]]');
+"""
+
+
+def test_a_file_of_version_1_is_brought_up_to_date_with_all_that_is_in_it(
+    path: Path, manual_clock: ManualClock
+) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(VERSION_1)
+    provider = Provider("p", {"m": {"concurrency": 2}})
+    limiter = MultiProviderLimiter(
+        [provider], store=f"sqlite:///{path}", clock=manual_clock, ledger="memory://", on_unknown_price="zero"
+    )
+    assert manual_clock.now() == 1_767_225_600_000
+    assert not limiter.try_acquire("p:m"), "two are taken"
+    manual_clock.advance(5.001)
+    held = limiter.try_acquire("p:m")
+    assert held, "one of them was a process's that died since"
+    assert not limiter.try_acquire("p:m")
+    with closing(sqlite3.connect(path)) as connection:
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    assert {name for name in tables if name.startswith("limits_")} == {
+        "limits_meta", "limits_rows", "limits_rules", "limits_texts", "limits_claims"
+    }  # fmt: skip
+
+
+# ---------------------------------------------------------------- one connection, used once at a time
+
+
+def test_a_finalizer_in_the_middle_of_a_step_waits_for_its_end(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may run anywhere: inside a statement, too. It neither uses nor closes what this thread is using."""
+    limiter = make(path)
+    call(limiter)
+    dropped = [limiter.acquire("p:m", ONE) for _ in range(2)]
+    step = SQLiteStore._step
+
+    def collecting(self: SQLiteStore, *parts: Any) -> Any:
+        found = step(self, *parts)
+        if dropped:
+            dropped.pop()
+            gc.collect()
+            limiter._calls.engine.advance()
+            limiter._calls.engine.pump()  # type: ignore[attr-defined]
+            self.close()
+        return found
+
+    monkeypatch.setattr(SQLiteStore, "_step", collecting)
+    for _ in range(2):
+        call(limiter)
+    deadline = time.monotonic() + 5
+    while spent(limiter) != (5, 5):
+        assert time.monotonic() < deadline
+        limiter._calls.engine.pump()  # type: ignore[attr-defined]
+    assert limiter._calls.engine.loss.losses == 0  # type: ignore[attr-defined]
+
+
+def test_the_same_thread_is_not_let_in_twice(path: Path) -> None:
+    store = SQLiteStore(path)
+    with store.file.transaction(store, 1) as connection:
+        connection.execute("INSERT INTO limits_texts VALUES ('key', 'text')")
+        with (
+            pytest.raises(sqlite3.OperationalError, match="locked by this very thread"),
+            store.file.transaction(store, 1),
+        ):
+            raise AssertionError
+        store.close()
+    assert store.recall("key") == "text"
+
+
+def test_another_thread_waits_no_longer_than_it_may(path: Path) -> None:
+    store = SQLiteStore(path)
+    found: list[object] = []
+
+    def enter() -> None:
+        try:
+            with store.file.transaction(store, 0.01):
+                found.append("let in")
+        except sqlite3.OperationalError as error:
+            found.append(str(error))
+
+    with store.file.transaction(store, 1):
+        thread = threading.Thread(target=enter)
+        thread.start()
+        thread.join(5)
+    assert found == ["database is locked by another thread"]
+
+
+def in_child(work: Callable[[], bool]) -> int:
+    """Fork; return the child's number."""
+    child = os.fork()
+    if child == 0:
+        try:
+            os._exit(0 if work() else 1)
+        finally:
+            os._exit(2)
+    return child
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_child_has_locks_of_its_own(path: Path) -> None:
+    """With its parent's connection it takes SQLite's locks for its own, and loses the log to the last who closes."""
+    limiter = make(path)
+    call(limiter)
+    go, done = os.pipe(), os.pipe()
+
+    def work() -> bool:
+        call(limiter)  # opened in the child
+        os.write(done[1], b".")
+        os.read(go[0], 1)
+        call(limiter)
+        return spent(limiter) == (3, 3)
+
+    child = in_child(work)
+    os.read(done[0], 1)
+    store_of(limiter).close()  # were the child not known to others, this would end the file's log under its feet
+    limiter.costs.close()
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        assert other.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone() is not None
+    os.write(go[1], b".")
+    assert os.waitpid(child, 0)[1] == 0
+    assert spent(limiter) == (3, 3)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_fork_waits_for_the_step_of_another_thread(path: Path) -> None:
+    limiter = make(path)
+    call(limiter)
+    stop = threading.Event()
+
+    def work() -> None:
+        while not stop.is_set():
+            call(limiter)
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+
+    def live() -> bool:
+        limiter.acquire("p:m", ONE, timeout=5).settle(DOLLAR)
+        return True
+
+    children = [in_child(live) for _ in range(5)]
+    assert [os.waitpid(child, 0)[1] for child in children] == [0] * 5
+    stop.set()
+    for thread in threads:
+        thread.join(10)
+    charged, booked = spent(limiter)
+    assert charged == booked
+
+
+def test_a_file_is_one_object_as_long_as_somebody_uses_it(path: Path) -> None:
+    one, other = SQLiteStore(path), SQLiteStore(path.parent / "." / path.name)
+    assert one.file is other.file
+    assert one.file is not SQLiteFile.shared(path, "full")
+
+
+STRESS = """
+import gc, os, sys, threading, time, traceback
+from tests.core.shared.test_one_file import call, make
+from agent_rate_limiter import Estimate
+gc.set_threshold(50, 2, 2)
+limiter, other = make(sys.argv[1]), make(sys.argv[1])
+for warm in (limiter, other):  # a child hangs if its parent was importing
+    call(warm)
+    warm.snapshot()
+    warm.costs.report()
+end = time.monotonic() + float(sys.argv[2])
+
+class Ring:  # finalizers that may run in the middle of anything
+    def __init__(self, held):
+        self.held, self.me = held, self
+
+def calls(limiter):
+    while time.monotonic() < end:
+        call(limiter)
+        Ring(limiter.acquire("p:m", Estimate(input_tokens=1, max_output_tokens=1)))
+
+def closes():
+    while time.monotonic() < end:
+        limiter._calls.engine._shared.close()
+        other.costs.close()
+        limiter.costs.report()
+        other.snapshot()
+        time.sleep(0.001)
+
+def forks():
+    while time.monotonic() < end:
+        child = os.fork()
+        if not child:
+            try:
+                call(limiter)
+                call(other)
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        time.sleep(0.02)
+
+works = [lambda: calls(limiter), lambda: calls(other), lambda: calls(limiter), closes]
+daemons = sys.argv[3] == "daemons"
+threads = [threading.Thread(target=work, daemon=daemons) for work in works]
+for thread in threads:
+    thread.start()
+if daemons:
+    time.sleep(0.2)
+    sys.exit(0)
+if hasattr(os, "fork"):
+    forks()
+for thread in threads:
+    thread.join()
+limiter.close()
+other.close()
+gc.collect()
+written = other.costs.total, limiter.costs.total  # each writes what was dropped
+assert limiter.costs.total == other.costs.total
+"""
+
+
+@pytest.mark.parametrize(("seconds", "kind", "times"), [(1.5, "threads", 1), (60, "daemons", 3)])
+def test_threads_forks_finalizers_and_the_end_do_not_crash(path: Path, seconds: float, kind: str, times: int) -> None:
+    """Each would, with a connection that is used twice at once, closed while in use, or taken across a fork."""
+    for _ in range(times):
+        found = subprocess.run(
+            [sys.executable, "-X", "faulthandler", "-c", STRESS, str(path), str(seconds), kind],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert (found.returncode, found.stderr) == (0, "")
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
