@@ -56,7 +56,7 @@ class SharedCalls(Calls):
         standing: Standing = NEW,
     ) -> Reservation:
         """As Calls; what is known of a target that is new here is recalled first, off the event loop."""
-        if target not in self.learned.loaded:
+        if target not in self.learned.loaded and self.engine.loss.since is None:
             await work_in_background(self.engine, partial(self.learned.load, target))
         return await super().acquire_async(target, estimate, priority, timeout, standing)
 
@@ -72,6 +72,8 @@ class SharedCalls(Calls):
     ) -> Reservation | Waiter:
         """Everybody waits: for the store's answer at least."""
         patience = None if timeout is None else check_timeout(timeout)
+        if target not in self.learned.loaded:  # the store was lost when the route was compiled
+            self._recall(target)
         route, hold, priority = self._prepare(target, estimate, priority)
         waiter = self._waiter(route, hold, estimate, priority, patience, standing)
         if self.events.listening and not standing.quiet:
@@ -80,7 +82,7 @@ class SharedCalls(Calls):
 
     def _recall(self, target: Target) -> None:
         """In an event loop, others do it: whoever cannot await it, begins without."""
-        if target not in self.learned.loaded:
+        if target not in self.learned.loaded and self.engine.loss.since is None:
             load = partial(self.learned.load, target)
             load() if self.engine.may_block() else self.engine.background(load)
 

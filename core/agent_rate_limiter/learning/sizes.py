@@ -15,6 +15,7 @@ from random import Random
 from threading import Lock
 from typing import Any, cast
 
+from agent_rate_limiter.errors import StoreUnavailable
 from agent_rate_limiter.learning.tallies import ENOUGH, MEMORY, Counted, Mean, Sizes
 from agent_rate_limiter.limits import Target
 from agent_rate_limiter.redaction import one_line
@@ -160,6 +161,9 @@ class Learned:
         try:
             text = self._recall(_key(target))
             known = _parsed(target, text) if text else []
+        except StoreUnavailable:
+            self.loaded.discard(target)  # it is asked again when it is back
+            return
         except Exception:  # noqa: BLE001 - a store that fails, or a text that is not ours, costs only what was learned
             _log.warning("What was learned of %s cannot be recalled.", target, exc_info=True)
             return

@@ -97,10 +97,7 @@ def decode(batch: Batch, found: Sequence[Any]) -> Answer:
     return Answer(
         now,
         members,
-        [
-            result if command.__class__ is Settle else _result(command, result)
-            for command, result in zip(batch.commands, results, strict=True)
-        ],
+        [_result(command, result) for command, result in zip(batch.commands, results, strict=True)],
         [_state(place, state, rules) for place, state in zip(batch.places, states, strict=True)],
         rules,
     )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -120,17 +122,33 @@ def test_calls_that_were_made_before_it_was_heard_count_if_they_are_more(made: i
     assert learned.caller(GPT, "") is model
 
 
-def test_a_lost_store_is_not_asked(slow: Slow) -> None:
+def test_a_lost_store_is_asked_when_it_is_back(slow: Slow) -> None:
     asked: list[str] = []
+    recall, step = slow.recall, slow.store.run
+    lost = True
 
-    def fail(key: str, *_: object) -> Any:
+    def ask(key: str) -> str | None:
         asked.append(key)
-        message = "It is gone."
-        raise StoreUnavailable(message)
+        return cast("str | None", use(recall, key))
 
-    slow.recall = slow.run = fail  # type: ignore[method-assign, attr-defined]
+    def use(what: Callable[..., Any], *arguments: Any) -> Any:
+        if lost:
+            message = "It is gone."
+            raise StoreUnavailable(message)
+        return what(*arguments)
+
+    slow.recall, slow.run = ask, partial(use, step)  # type: ignore[method-assign, attr-defined]
+    slow.go.set()
     limiter = limiter_of(slow)
     for target in (GPT, MINI):
         with pytest.raises(StoreUnavailable, match="gone"):
             limiter.acquire(target, ASKED)
-    assert asked == [f"learned|{GPT}"]
+    assert asked == [f"learned|{GPT}"], "a store that is known to be lost is not asked"
+    assert usual(limiter) == 1_000
+    lost = False
+    deadline = time.monotonic() + 10
+    while limiter._calls.engine.loss.since is not None:  # type: ignore[attr-defined]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    limiter.acquire(GPT, ASKED).cancel()
+    assert 100 <= usual(limiter) <= 112
