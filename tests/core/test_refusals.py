@@ -20,7 +20,7 @@ from agent_rate_limiter import (
 )
 from agent_rate_limiter.calls.reservation import Reservation
 from agent_rate_limiter.limits import Target
-from agent_rate_limiter.providers import Failure, FailureKind, Quota
+from agent_rate_limiter.providers import Failure, FailureKind, Quota, dialect
 from agent_rate_limiter.testing import ManualClock, run_virtual
 from tests.core.learning import GPT, admitted, available, known, unknown
 
@@ -261,3 +261,18 @@ def test_quotas_may_come_after_the_end(manual_clock: ManualClock, end: Callable[
     end(call)
     call.observe([Quota(Resource.REQUESTS, "minute", 100, 7)])
     assert available(limiter) == 7
+
+
+def test_a_provider_that_says_slow_down_is_obeyed_at_once_and_asked_less_often(manual_clock: ManualClock) -> None:
+    """OpenAI's 503 is not the overload of others: three of them in a row are not waited for."""
+    told = {"error": {"message": "Slow down. Your request rate has increased too quickly.", "code": "slow_down"}}
+    failure = dialect("openai").failure(503, {}, told, 0.0)
+    assert failure.kind is FailureKind.OVERLOADED
+    limiter = known(manual_clock, rpm=600)
+    refuse(limiter, failure)
+    assert opens_in(limiter) == 2
+    manual_clock.advance(2)
+    refuse(limiter, failure)
+    (limit,) = [limit for limit in limiter.snapshot().limits if limit.resource == "requests" and limit.name != "gate"]
+    assert limit.amount == 480
+    assert opens_in(limiter) == 4

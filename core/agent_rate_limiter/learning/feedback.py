@@ -27,6 +27,8 @@ _AGAIN = 250
 """Milliseconds that a second refusal in a row waits at least, however soon it may be tried again; doubled, too."""
 _ON_THE_WAY = 250
 """Milliseconds by which calls may overtake each other on their way to a provider: cold connections take that long."""
+_TOO_FAST = "slow_down"
+"""An overload that its callers have caused (OpenAI's 503 "Slow Down"): as a refusal, it is no matter of chance."""
 _MOST = 10**9
 """The highest rate that is searched for."""
 _PACIFIC = {"gemini", "google", "vertex"}
@@ -66,7 +68,7 @@ class Feedback:
         late = hold.taken_at < state.closed_at  # sent before the last closing: of the same wave, it tells less
         if failure.kind is FailureKind.PARKED:
             self._close(route, hold, _parked_ms(route.target.provider, failure, now), now)
-        elif failure.kind is FailureKind.WAIT and (told or not late):
+        elif (failure.kind is FailureKind.WAIT or failure.code == _TOO_FAST) and (told or not late):
             self._slow_down(route, hold, failure, now)
         elif failure.kind is FailureKind.OVERLOADED and (told or not late):
             strikes = state.strikes + 1
