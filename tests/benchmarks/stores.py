@@ -27,6 +27,8 @@ ABOUT = "acquire + settle on one server: one at a time, and with 100 tasks in fl
 BOTH, BARE_OF_BOTH = "limits, a budget and books on one SQLite file", "two bare transactions of the same rows"
 RPM, TPM, TOKENS = 10**7, 10**9, 1_200
 TASKS = 100
+LEASE = 400_000
+"""Tokens of 333 calls."""
 BARE = """
 local debt, last = unpack(cmsgpack.unpack(redis.call('GET', KEYS[1]) or cmsgpack.pack({ 0, 0 })))
 local time = redis.call('TIME')
@@ -63,6 +65,9 @@ def one_by_one(report: Report, rounds: int, calls: int) -> None:
     names: dict[str, Callable[[], object]] = {}
     limiter = RateLimiter(rpm=RPM, tpm=TPM, store=f"{server('redis').uri}?namespace=bench", ledger="memory://")
     names["ours, Redis"] = lambda: limiter.acquire(input_tokens=TOKENS).settle()
+    few, many = leasing(20_000), leasing(LEASE)
+    names["ours, Redis, lease_tokens=20_000"] = lambda: few.acquire(input_tokens=TOKENS).settle()
+    names[f"ours, Redis, lease_tokens={LEASE:_}"] = lambda: many.acquire(input_tokens=TOKENS).settle()
     names["the same script, twice"] = same_script(limiter)
     names["a bare bucket, twice"] = bare_bucket()
     file = RateLimiter(rpm=RPM, tpm=TPM, store=f"sqlite:///{folder / 'limits.db'}", ledger="memory://")
@@ -83,6 +88,12 @@ def one_by_one(report: Report, rounds: int, calls: int) -> None:
     report.goals.append(Goal("acquire + settle on Redis, beside two raw EVALSHAs of the same script", ratio, 1.5))
     ratio = times_of(found[BOTH], found[BARE_OF_BOTH])
     report.goals.append(Goal("limits and books on one SQLite file, beside two bare transactions", ratio, 2))
+
+
+def leasing(tokens: int) -> RateLimiter:
+    """Return a limiter that serves calls from slices, half as large as that."""
+    uri = f"{server('redis').uri}?namespace=lease-{tokens}"
+    return RateLimiter(rpm=RPM, tpm=TPM, store=uri, ledger="memory://", lease_tokens=tokens)
 
 
 def same_script(limiter: RateLimiter) -> Callable[[], object]:
@@ -186,6 +197,7 @@ async def in_flight(report: Report, rounds: int, each: int) -> None:
     """Count operations per second with many tasks at once; a pair of ours is two."""
     uri = f"{server('redis').uri}?namespace=bench"
     limiter = RateLimiter(rpm=RPM, tpm=TPM, store=uri, ledger="memory://")
+    many = leasing(LEASE)
     client: Any = redis_async.Redis(port=server("redis").port)
     call = Coalesced(client)
     digest = await client.script_load(BARE)
@@ -193,18 +205,27 @@ async def in_flight(report: Report, rounds: int, each: int) -> None:
     async def pair() -> None:
         (await limiter.acquire_async(input_tokens=TOKENS)).settle()
 
+    async def sliced() -> None:
+        (await many.acquire_async(input_tokens=TOKENS)).settle()
+        await asyncio.sleep(0)  # where nobody waits, the other tasks had no turn
+
     async def bare() -> None:
         await call("EVALSHA", digest, 1, "bare", 1, 1)
         await call("EVALSHA", digest, 1, "bare", 1, 1)
 
     await pair()
-    rates: dict[str, list[float]] = {"ours, Redis": [], "bare buckets, coalesced per tick": []}
+    works = {
+        "ours, Redis": pair,
+        "bare buckets, coalesced per tick": bare,
+        f"ours, Redis, lease_tokens={LEASE:_}": sliced,
+    }
+    rates: dict[str, list[float]] = {name: [] for name in works}
     for number in range(rounds):
         progress(f"in flight, round {number + 1} of {rounds}")
-        for name, work in (("ours, Redis", pair), ("bare buckets, coalesced per tick", bare)):
+        for name, work in works.items():
             rates[name].append(await _rate(work, each))
     await client.aclose()
-    mine, bares = rates.values()
+    mine, bares, _ = rates.values()
     share = median(a / b for a, b in zip(mine, bares, strict=True))
     columns = {f"{TASKS} tasks": "", "operations/s": ",.0f"}
     report.tables.append(Table("throughput", columns, [[name, median(found)] for name, found in rates.items()]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from agent_rate_limiter.calls.reservation import Reservation
-from agent_rate_limiter.calls.routing import Route
+from agent_rate_limiter.calls.route import Route
 from agent_rate_limiter.calls.shared import SharedCalls
 from agent_rate_limiter.calls.standing import Standing
 from agent_rate_limiter.checks import check_timeout

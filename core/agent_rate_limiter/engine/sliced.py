@@ -15,7 +15,7 @@ from agent_rate_limiter.engine.outbox import Parcel
 from agent_rate_limiter.engine.port import Answer, Hold, Reserve
 from agent_rate_limiter.engine.queue import Waiter
 from agent_rate_limiter.engine.shared import Grown, SharedEngine
-from agent_rate_limiter.engine.slices import LASTS, NEVER, Lane, Slice, affordable, weight
+from agent_rate_limiter.engine.slices import LASTS, NEVER, Lane, Slice, affordable, shut, weight
 from agent_rate_limiter.engine.waiting_room import busy_elsewhere
 from agent_rate_limiter.engine.wishes import Asked, Ended, PlaceOf
 
@@ -220,8 +220,18 @@ class SlicedEngine(SharedEngine):
     def _hear(self, parcel: Parcel, answer: Answer) -> None:
         self._members = max(1, answer.members)
         super()._hear(parcel, answer)
-        for piece in [piece for piece in self._slices if not piece.sound(answer.now)]:
-            self._end_slice(piece, answer.now)  # another process has seen a refusal, or learned a limit
+        now = answer.now
+        if answer.rules or any(shut(bucket, now) for bucket in parcel.buckets):  # another process has learned something
+            self._end_unsound(now)
+
+    def _learn(self, route: Grown, learn: Callable[[int], None] | None, now: int, *, keep: bool = True) -> bool:
+        found = super()._learn(route, learn, now, keep=keep)
+        self._end_unsound(now)
+        return found
+
+    def _end_unsound(self, now: int) -> None:
+        for piece in [piece for piece in self._slices if not piece.sound(now)]:
+            self._end_slice(piece, now)
 
     def _answered(self, lane: Lane, piece: Slice, found: Any, now: int) -> None:
         """The store has granted a slice, or had no room."""

@@ -107,9 +107,8 @@ class Slice:
 
     def sound(self, now: int) -> bool:
         """Whether the limits are those that it was taken from, and its target's gate is open."""
-        return all(bucket.limit is limit for bucket, limit in zip(self.path, self._limits, strict=True)) and not any(
-            isinstance(bucket.strategy, Gate) and not passable(bucket, now) for bucket in self.path
-        )
+        same = all(bucket.limit is limit for bucket, limit in zip(self.path, self._limits, strict=True))
+        return same and not any(shut(bucket, now) for bucket in self.path)
 
     def report(self) -> tuple[list[int], list[int]]:
         """Return what the store is still to be told: units of each limit that are over, and those that were used.
@@ -190,7 +189,7 @@ def weight(path: Path, amounts: Sequence[int]) -> tuple[int, int]:
 def affordable(path: Path, amounts: Sequence[int], members: int, now: int) -> int:
     """Return for how many calls a slice may be, by the copies: this process's share of half of what is left.
 
-    None where a unit must be exact at once: slots, a gate that counts, limits that are still learned, or waited for.
+    0 where a unit must be exact at once: slots, a gate that counts, limits that are still learned, or waited for.
     """
     most = 1 << 30
     for bucket, amount in zip(path, amounts, strict=True):
@@ -198,16 +197,16 @@ def affordable(path: Path, amounts: Sequence[int], members: int, now: int) -> in
             continue
         if bucket.queue is not None or bucket.learned or isinstance(bucket.strategy, Concurrency):
             return 0
-        if isinstance(bucket.strategy, Gate):
-            most = most if passable(bucket, now) else 0
-        elif bucket.limit.enforced:
+        if shut(bucket, now):
+            return 0
+        if bucket.limit.enforced and not isinstance(bucket.strategy, Gate):
             most = min(most, bucket.strategy.available(bucket.state, now) // (2 * members * amount))
     return most if lasting(path, now) - now >= _SHORTEST else 0
 
 
-def passable(gate: Bucket, now: int) -> bool:
-    """Whether a gate is open, and does not count who passes."""
-    return now >= gate.state.closed_until and not Gate.counts(gate.state)
+def shut(bucket: Bucket, now: int) -> bool:
+    """Whether it is a gate that is closed, or counts who passes."""
+    return isinstance(bucket.strategy, Gate) and (now < bucket.state.closed_until or Gate.counts(bucket.state))
 
 
 def lasting(path: Path, now: int) -> int:

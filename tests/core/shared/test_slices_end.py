@@ -18,6 +18,7 @@ from agent_rate_limiter import (
     MultiProviderLimiter,
     Price,
     Provider,
+    QuotaExhausted,
     RateLimiter,
     StoreUnavailable,
     Usage,
@@ -159,6 +160,16 @@ def test_while_somebody_waits_nothing_is_served_from_slices(file: Stores, manual
     for call in held:
         call.settle(Usage(1, 0))
     assert one.snapshot().waiting == 0
+
+
+def test_guards_of_a_scope_are_exact(file: Stores, manual_clock: ManualClock) -> None:
+    one = limiter(file(), manual_clock)
+    with one.scope(run="1", max_calls=20, max_tokens=11_000):
+        calls(one, 15, 500, used=500)
+        assert lying(one) > 0
+        calls(one, 5, 500, used=500)
+        with pytest.raises(QuotaExhausted):
+            one.acquire(input_tokens=500)
 
 
 # -- where limits change ---------------------------------------------------------------------------------------

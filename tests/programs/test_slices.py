@@ -1,0 +1,78 @@
+"""Processes that take slices of a shared limit: they rarely ask the store, keep to the bound, and may be killed."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from agent_rate_limiter import BudgetExceeded, Estimate, Limit, RateLimiter
+from agent_rate_limiter.limits import Resource
+from tests.contract.opened import SHARED, server
+from tests.programs.shared import Worker, admitted, run, worst_excess
+
+RATE, BURST, LEASE, PROCESSES = 150, 200, 20, 4
+SERVERS = [name for name in SHARED if name != "sqlite"]
+
+
+def workers(name: str, folder: Path, limit: dict[str, Any], lease: int, **more: Any) -> list[Worker]:
+    options = {"lease_tokens": lease}
+    logs = [str(folder / f"{number}.log") for number in range(PROCESSES)]
+    return [Worker(SHARED[name](folder), log, limit, 2.0, options=options, **more) for log in logs]
+
+
+def asked(name: str) -> int:
+    """Return how many scripts a server has run."""
+    client: Any = redis.Redis(port=server(name).port)
+    found = client.info("commandstats")
+    client.close()
+    return sum(int(found.get(f"cmdstat_{command}", {"calls": 0})["calls"]) for command in ("eval", "evalsha"))
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_four_processes_rarely_ask(name: str, tmp_path: Path) -> None:
+    limit = {"resource": "requests", "amount": 10_000, "per": 1.0}
+    before = asked(name)
+    moments = run(workers(name, tmp_path, limit, 400, tasks=2, holding=0.01))
+    per_call = (asked(name) - before) / len(moments)
+    assert len(moments) > 300
+    assert per_call < 0.15, f"{per_call:.2f} round trips a call"  # without: 0.6
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_four_processes_keep_to_the_bound(name: str, tmp_path: Path) -> None:
+    limit = {"resource": "requests", "amount": RATE, "per": 1.0, "burst": BURST}
+    moments = run(workers(name, tmp_path, limit, LEASE))
+    assert worst_excess(moments, BURST, RATE) <= PROCESSES * LEASE + 1e-3
+    assert len(moments) - BURST >= 0.9 * RATE * (moments[-1] - moments[0])
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_a_killed_process_is_charged_what_it_took(name: str, tmp_path: Path) -> None:
+    uri, log = SHARED[name](tmp_path), tmp_path / "doomed.log"
+    budget, cost = {"resource": "cost", "amount": 5.0, "per": "day"}, 0.001
+    doomed = Worker(uri, str(log), budget, 30, cost=cost, options={"lease_tokens": 100, "lease": 1.5}, holding=0.005)
+    process = doomed.start()
+    patience = time.monotonic() + 20
+    while len(admitted(doomed.log)) < 200:
+        assert time.monotonic() < patience
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    sent, settled = len(admitted(doomed.log)), len(admitted(doomed.log, "="))
+    limit = Limit(Resource.COST, 5.0, "day")
+    with RateLimiter([limit], target="openai:gpt-4", store=uri, ledger="memory://") as other:
+        charged = spent(other)
+        assert settled * cost <= charged <= (sent + 100) * cost + 1e-9
+        with pytest.raises(BudgetExceeded):  # once its lease is over: nobody waits for what the dead may give back
+            other.acquire(Estimate(cost=5.0), timeout=20)
+
+
+def spent(limiter: RateLimiter) -> float:
+    limiter.explain()
+    (budget,) = (limit for limit in limiter.snapshot().limits if limit.resource == "cost")
+    return budget.amount - budget.available
