@@ -412,3 +412,14 @@ def test_two_budgets_of_one_name_both_count_right(other: Budget, manual_clock: M
     call = hold(limiter, 0.5)
     call.settle(Usage(cost=0.25))
     assert {status.available for status in limiter.snapshot().limits if status.resource == "cost"} == {0.75}
+
+
+def test_a_refusal_tells_the_time_where_the_budget_lives(manual_clock: ManualClock) -> None:
+    """As its alerts do: a budget of New York starts anew at midnight there."""
+    limiter = MultiProviderLimiter(
+        [Provider("p", {"m": {"cost_per_1k": 1}})], budget_limit=1, timezone="America/New_York", clock=manual_clock
+    )
+    limiter.acquire("p:m", input_tokens=900, max_output_tokens=100).settle(Usage(input_tokens=1_000))
+    refused = limiter.try_acquire("p:m", input_tokens=1, max_output_tokens=1)
+    assert isinstance(refused, Decision)
+    assert "It frees in 5 h, at 2026-01-01 00:00:00 EST: " in refused.reason

@@ -175,6 +175,27 @@ def test_nobody_listens(manual_clock: ManualClock, caplog: pytest.LogCaptureFixt
     assert "failed: ConnectionRefusedError" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("asked", "after"),
+    [
+        ("7", 7),
+        ("0.5", 0.5),
+        ("Thu, 26 Nov 2026 08:00:30 GMT", 30),
+        ("Thu, 26 Nov 2026 07:00:00 GMT", 0),
+        ("soon", 0),
+        ("-5", 0),
+    ],
+)
+def test_retry_after_is_read_in_every_form(asked: str, after: float) -> None:
+    headers = {"Retry-After": asked, "Date": "Thu, 26 Nov 2026 08:00:00 GMT"}
+    alert = Alert("threshold", "budget", "b", "", "cost", 0.8, 0.9, 1, 0)
+    with Receiver((503, headers)).listening() as receiver:
+        failure = Webhook(receiver.url).post(alert, "msg_1", 1_795_680_000)
+    assert failure is not None
+    assert failure.retried
+    assert failure.after == after
+
+
 def test_how_long_a_retry_waits() -> None:
     failure = webhook_module.Failure("HTTP 500")
     waits = [failure.retry_after(attempt) for attempt in range(1, 6)]

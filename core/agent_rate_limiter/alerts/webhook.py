@@ -123,13 +123,15 @@ class Webhook:
         from http.client import HTTPException
         from urllib.error import HTTPError
 
+        from agent_rate_limiter.providers.headers import lowered, retry_after
+
         request = self._request(self.body(alert), message_id, round(now))
         try:
             self._open().open(request, timeout=self.timeout).close()
         except HTTPError as error:
             with error:
-                after = error.headers.get("Retry-After", "")
-            return Failure(f"HTTP {error.code}", error.code in _RETRIED, float(after) if after.isdecimal() else 0.0)
+                after = retry_after(lowered(error.headers), now) or 0.0
+            return Failure(f"HTTP {error.code}", error.code in _RETRIED, after)
         except (OSError, HTTPException) as error:
             return Failure(type(getattr(error, "reason", error)).__name__)
         return None

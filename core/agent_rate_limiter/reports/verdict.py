@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import datetime, timezone, tzinfo
 
 from agent_rate_limiter.admission import Refusal
 from agent_rate_limiter.decision import Decision
@@ -115,7 +115,8 @@ def _when(refusal: Refusal, now: int) -> str:
         if refusal.bucket.limit.resource is Resource.CONCURRENCY:
             return "It frees when a call in flight ends: wait longer (timeout), or raise the limit."
         return "It does not reset by itself: raise it, or start a new scope."
-    frees = f"It frees in {duration_text(refusal.wait / 1000)}, at {moment_text(now + refusal.wait)}"
+    moment = moment_text(now + refusal.wait, refusal.bucket.limit.timezone)
+    frees = f"It frees in {duration_text(refusal.wait / 1000)}, at {moment}"
     if refusal.bucket.limit.resource is Resource.COST:
         return f"{frees}: wait that long (timeout), raise the budget, or take a cheaper model."
     return f"{frees}: wait that long (timeout), or use a fallback."
@@ -152,9 +153,17 @@ def duration_text(seconds: float) -> str:
     return f"{whole} s"
 
 
-def moment_text(at: int) -> str:
-    """Return an epoch millisecond as "2026-11-23 15:40:00 UTC"."""
+def moment_text(at: int, zone: str = "UTC") -> str:
+    """Return an epoch millisecond as "2026-11-23 15:40:00 UTC", or as it is called elsewhere."""
     try:
-        return datetime.fromtimestamp(at / 1000, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
+        return datetime.fromtimestamp(at / 1000, _zone(zone)).strftime("%Y-%m-%d %H:%M:%S %Z")
     except (ValueError, OverflowError, OSError):
         return "the end of the calendar"
+
+
+def _zone(name: str) -> tzinfo:
+    if name == "UTC":
+        return timezone.utc
+    from zoneinfo import ZoneInfo
+
+    return ZoneInfo(name)
