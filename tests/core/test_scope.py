@@ -197,9 +197,13 @@ def test_a_scope_that_goes_on_in_a_task_keeps_its_budget(manual_clock: ManualClo
     run_virtual(main(), manual_clock)
 
 
-def test_many_scopes_do_not_lose_what_was_used(manual_clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only routes whose limits are all idle are forgotten."""
+@pytest.mark.parametrize("most", [1_000, 16], ids=["busy routes stay", "limits stay without a route"])
+def test_many_scopes_do_not_lose_what_was_used(
+    most: int, manual_clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Routes whose limits are all idle are forgotten; of too many busy ones, the limits are kept."""
     monkeypatch.setattr("agent_rate_limiter.calls.routing._ROUTES", 8)
+    monkeypatch.setattr("agent_rate_limiter.calls.routing._MOST", most)
     limiter = RateLimiter(Limit(Resource.REQUESTS, 1, "day", scope=Scope(agent=EACH)), clock=manual_clock)
 
     def admitted(agents: range) -> int:
@@ -210,6 +214,7 @@ def test_many_scopes_do_not_lose_what_was_used(manual_clock: ManualClock, monkey
         return count
 
     assert [admitted(range(30)), admitted(range(30))] == [30, 0]
+    assert len(limiter._calls._router.routes) <= min(30, most)
     manual_clock.advance(86_400)
     admitted(range(30, 60))
     assert len(limiter.snapshot().limits) < 45  # the first thirty are idle by now, and gone

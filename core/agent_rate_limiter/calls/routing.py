@@ -8,7 +8,7 @@ from functools import lru_cache, partial
 from typing import Protocol
 
 from agent_rate_limiter.admission import Bucket
-from agent_rate_limiter.alerts import Alerts
+from agent_rate_limiter.alerts import Alerts, Watch
 from agent_rate_limiter.calls.context import CallScope, ScopeKey
 from agent_rate_limiter.calls.route import Route
 from agent_rate_limiter.cost_tracker import CostTracker
@@ -22,6 +22,8 @@ from agent_rate_limiter.strategies import GATE, NARROW_GATE
 _FREE_READS = re.compile("anthropic|claude|groq", re.IGNORECASE)
 _ROUTES = 4_096
 """Compiled routes that are kept; beyond, those whose limits are all idle are forgotten."""
+_MOST = 16 * _ROUTES
+"""Beyond these, all are."""
 
 
 class Declared(Protocol):
@@ -81,7 +83,8 @@ class Router:
         self._bucket = bucket
         self.routes: dict[tuple[Target, ScopeKey], Route] = {}
         self._through: dict[str, list[tuple[Target, ScopeKey]]] = {}  # a scope's limit → the routes that it is on
-        self._crowd = _ROUTES
+        self._crowd = self._most_busy = _ROUTES
+        self._busy: dict[Bucket | Watch, Bucket] = {}  # limits, and those who watch them, whose routes were dropped
         self._learned: dict[Target, list[Bucket]] = {}
         self.adaptive: dict[Target, Bucket] = {}
 
@@ -111,7 +114,7 @@ class Router:
             path.append(scoped.kept[self])
         path += self._learned.get(target, ())
         if len(self.routes) >= self._crowd:
-            self._forget_idle(now)
+            self._make_room(now)
         watched = self._alerts.watched(path)
         quote = partial(self._quotes.quote, target, declared.price, declared.kind, budgets=_money(path))
         account = self._costs.account(target, scope.labels, quote)
@@ -170,12 +173,29 @@ class Router:
         for key in self._through.pop(name, ()):
             self.routes.pop(key, None)
 
-    def _forget_idle(self, now: int) -> None:
-        """Drop routes whose limits are as good as fresh; of shared ones these are copies, that may go at any time."""
+    def _make_room(self, now: int) -> None:
+        """Drop routes whose limits are as good as fresh; of shared ones these are copies, that may go at any time.
+
+        When most are not, they go as well, for a route takes ten times the memory of a limit: then their limits stay
+        by themselves. So do the routes that somebody waits on.
+        """
+        tight = len(self.routes) >= _MOST
         for key, route in list(self.routes.items()):
-            if all(b.queue is None and (self._passing or b.strategy.idle_in(b.state, now) == 0) for b in route.path):
-                del self.routes[key]
+            busy = [] if self._passing else [bucket for bucket in route.path if _counts(bucket, now)]
+            if any(bucket.queue is not None for bucket in route.path) or (busy and not tight):
+                continue
+            del self.routes[key]
+            self._busy.update((bucket, bucket) for bucket in busy)
+            self._busy.update((watch, watch.bucket) for watch in route.watched if watch.bucket in busy)
         self._crowd = max(_ROUTES, 2 * len(self.routes))  # so that a look at all of them is rare, however many are busy
+        if len(self._busy) >= self._most_busy:
+            self._busy = {kept: bucket for kept, bucket in self._busy.items() if _counts(bucket, now)}
+            self._most_busy = max(_ROUTES, 2 * len(self._busy))
+
+
+def _counts(bucket: Bucket, now: int) -> bool:
+    """Whether a limit is not as good as fresh."""
+    return bucket.strategy.idle_in(bucket.state, now) != 0
 
 
 def _money(path: Sequence[Bucket]) -> tuple[str, ...]:
