@@ -14,7 +14,7 @@ from typing import Any
 from tests.benchmarks.measure import progress
 from tests.benchmarks.report import Goal, Report
 
-NAMES = ("hot_path", "waiting", "imports", "fairness", "deadlines", "ledger", "storm", "stores")
+NAMES = ("hot_path", "entries", "waiting", "imports", "fairness", "deadlines", "ledger", "storm", "stores")
 LONG = ("processes", "chaos", "frameworks")
 """Run by name only: they take minutes, or need the frameworks (`make bench-frameworks`)."""
 
