@@ -40,6 +40,7 @@ def _class_table() -> bytes:
 
 
 _TABLE = _class_table()
+_LETTERS = _CLASSES[0][0]
 _WEIGHTS = tuple((bytes([number]), weight) for number, (_, weight) in enumerate(_CLASSES, start=1))
 (_LETTER, _W_LETTER), (_SPACE, _W_SPACE), (_SIGN, _W_SIGN), (_DIGIT, _W_DIGIT), (_LINE, _W_LINE) = _WEIGHTS[:5]
 _RARE = _WEIGHTS[_ASCII_CLASSES:]
@@ -60,15 +61,14 @@ def estimate_tokens(text: str | bytes) -> int:
 def token_weight(text: str | bytes) -> float:
     """Estimate like `estimate_tokens`, unrounded: the weights of a stream's pieces add up to that of the whole."""
     data = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
-    classes = data.translate(_TABLE)
-    count = classes.count
-    letters, digits = count(_LETTER), count(_DIGIT)
+    others = data.translate(_TABLE, _LETTERS)  # the classes of all but the letters, which are most of a text
+    count = others.count
+    letters, digits = len(data) - len(others), count(_DIGIT)
     spaces, signs, lines = count(_SPACE), count(_SIGN), count(_LINE)
     weight = letters * _W_LETTER + spaces * _W_SPACE + signs * _W_SIGN + digits * _W_DIGIT + lines * _W_LINE
-    others = len(data) - letters - digits
-    if others > spaces + signs + lines:
+    if len(others) - digits > spaces + signs + lines:
         weight += sum(each * count(byte) for byte, each in _RARE)
-    if letters + digits > _PROSE_RATIO * others + 64:
+    if letters + digits > _PROSE_RATIO * (len(others) - digits) + 64:
         weight += _blob_surplus(data)
     return weight
 
