@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from datetime import datetime
+from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -276,3 +277,27 @@ def test_a_provider_that_says_slow_down_is_obeyed_at_once_and_asked_less_often(m
     (limit,) = [limit for limit in limiter.snapshot().limits if limit.resource == "requests" and limit.name != "gate"]
     assert limit.amount == 480
     assert opens_in(limiter) == 4
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_one_wave_that_meets_several_processes_is_one_strike(
+    manual_clock: ManualClock, shared: bool, tmp_path: Path
+) -> None:
+    """Else as many as there are would multiply what a second refusal in a row has to wait."""
+    store = f"sqlite:///{tmp_path}/limits.db" if shared else "memory://"
+    limits = [Provider("openai", {"gpt-4": {"rpm": 6_000, "concurrency": 50}})]
+    first = MultiProviderLimiter(limits, clock=manual_clock, store=store)
+    limiters = [
+        first,
+        *(MultiProviderLimiter(limits, clock=manual_clock, store=store) if shared else first for _ in "abc"),
+    ]
+    exact = Failure(FailureKind.WAIT, 0.01, Resource.REQUESTS, "minute", requested=1, status=429)
+    wave = [admitted(limiter.try_acquire(GPT)) for limiter in limiters]
+    for call in wave:
+        manual_clock.advance(0.001)
+        call.fail(exact)
+    manual_clock.advance(1)
+    refuse(limiters[-1], Failure(FailureKind.WAIT, 0.01, status=429))
+    assert opens_in(first) == 0.25
+    for limiter in limiters:
+        limiter.close()

@@ -142,7 +142,6 @@ class Feedback:
         told = _told_ms(failure, route.gate.state)
         binding = _binding(route.path, failure)
         searched = binding is None or self._searched(route, binding, hold, now)
-        later = binding is not None and hold.taken_at > binding.refused_at  # than the last wave of refusals
         if binding is None:
             self._search_downwards(route, hold, now)
         elif not searched:
@@ -153,8 +152,8 @@ class Feedback:
             _empty(binding, hold, failure.requested, told, now)
         if searched or failure.requested is None or not _taken(hold, binding):
             self._close(route, hold, told, now)  # else it is exact: smaller calls need not wait as long
-        elif later:
-            route.gate.state = gate.struck(route.gate.state)
+        elif hold.taken_at >= route.gate.state.closed_at:  # else of a wave that is known, here or to another process
+            route.gate.state = gate.struck(route.gate.state, now)
 
     def _searched(self, route: Route, binding: Bucket, hold: Hold, now: int) -> bool:
         """Whether a limit's rate is searched for: a learned one, or a configured one that was refused again and again.

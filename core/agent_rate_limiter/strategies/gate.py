@@ -164,6 +164,14 @@ def prolonged(state: State, until: int) -> State:
     return state._replace(closed_until=max(until, state.closed_until))
 
 
-def struck(state: State) -> State:
-    """Return the gate after a failure that does not close it yet."""
-    return state._replace(strikes=state.strikes + 1)
+def struck(state: State, now: int | None = None) -> State:
+    """Return the gate after a failure that does not close it yet.
+
+    Args:
+        state: before.
+        now: epoch milliseconds, if calls that were admitted before tell nothing new; as after a closing, those that
+            are counted are forgotten.
+    """
+    if now is None:
+        return state._replace(strikes=state.strikes + 1)
+    return state._replace(strikes=state.strikes + 1, closed_at=now, in_flight=0)
