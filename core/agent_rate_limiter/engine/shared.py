@@ -10,12 +10,13 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 from agent_rate_limiter.admission import Bucket, Path, Refusal
+from agent_rate_limiter.engine.changes import Changes
 from agent_rate_limiter.engine.engine import CLOSED
-from agent_rate_limiter.engine.port import Correct, Hold, Leave, Rule, Stand, Write
+from agent_rate_limiter.engine.port import Correct, Hold, Leave, Stand
 from agent_rate_limiter.engine.queue import Waiter, WaitQueue
 from agent_rate_limiter.engine.shared_room import Wishes
 from agent_rate_limiter.engine.upkeep import Upkeep
-from agent_rate_limiter.engine.verdicts import merged, refusal_of, translated
+from agent_rate_limiter.engine.verdicts import refusal_of
 from agent_rate_limiter.engine.wishes import Asked, Ended
 from agent_rate_limiter.errors import LimiterClosed, ReservationError
 
@@ -37,6 +38,7 @@ class SharedEngine(Upkeep):
         self._listeners: dict[Waiter, Callable[[Refusal, int], None]] = {}
         self._apart: set[int] = set()  # holds that were admitted while the store was lost
         super()._begin()
+        self._changes = Changes(self._outbox, lambda bucket: self.is_adaptive(bucket))  # noqa: PLW0108 - it is set later
 
     def _wishes(self) -> Wishes:
         return Wishes(self._ask, self._stand, self._leave, self._open, self._undo, self._waits)
@@ -260,33 +262,12 @@ class SharedEngine(Upkeep):
         for bucket in route.path if keep else ():
             was = before.get(bucket)
             if was is None or was[0] != bucket.state or was[1] is not bucket.limit:
-                self._write(bucket, was)
+                self._changes.note(bucket, was)
         if self._room.waiting:
             self._room.serve_all(now)
             for queue in self._line.queues():
                 self._line.reconsider(queue, now)
         return False
-
-    def _write(self, bucket: Bucket, was: tuple[Any, Any, Any] | None) -> None:
-        after, strategy, limit = bucket.state, bucket.strategy, bucket.limit
-        rule = None
-        if was is None or was[1] is not limit:
-            target = bucket.key.partition("|")[0] if bucket.learned else ""
-            rule = Rule(bucket.rev + 1, limit, target, self.is_adaptive(bucket))
-        before = after if was is None else translated(was[0], was[2], strategy)
-
-        def heard(done: bool, now: int) -> None:  # noqa: FBT001 - the answer
-            if done:
-                bucket.rev = bucket.rev if rule is None else rule.rev
-                bucket.state = after
-                return
-            current = bucket.state  # as the store has it by now
-            bucket.obey(limit, strategy)
-            bucket.state = merged(current, before, after, strategy, now)
-            if rule is not None or bucket.state != current:
-                self._write(bucket, (current, limit if rule is None else None, strategy))
-
-        self._outbox.put(lambda place: Write(place(bucket), before, after, strategy, rule), heard, lambda _: False)
 
     # -- loss ----------------------------------------------------------------------------------------------
 
