@@ -5,14 +5,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from agent_rate_limiter.budgets import Budget
+from agent_rate_limiter.calls.choice import Elsewhere
 from agent_rate_limiter.errors import ConfigError
-from agent_rate_limiter.limits import Limit, Target
+from agent_rate_limiter.limits import Limit, Resource, Target
 from agent_rate_limiter.pricing import Price
-from agent_rate_limiter.provider import Provider
+from agent_rate_limiter.provider import ANY_MODEL, Provider
 
 
 def fallbacks_of(given: Mapping[str, Sequence[str | Target]] | None) -> dict[Target, tuple[Target, ...]]:
@@ -53,6 +54,58 @@ class DeclaredTarget:
         self.price = price
         self.kind = kind
         self.rated = rated
+
+
+def declared_of(
+    providers: Mapping[str, Provider], target: Target, budgets: Sequence[tuple[str, Limit]]
+) -> DeclaredTarget:
+    """Return what is declared of one target; without any provider, every target is allowed, and only budgets bind.
+
+    Raises:
+        ConfigError: it is not configured.
+    """
+    if not providers:
+        return DeclaredTarget(budgets, None, target.provider, rated=False)
+    provider = providers.get(target.provider)
+    model = None if provider is None else provider.model(target.model)
+    if provider is None or model is None:
+        raise _unknown(
+            target, [f"{p.name}:{name}" for p in providers.values() for name in p.models if name != ANY_MODEL]
+        )
+    limits = [(str(target), limit) for limit in model.limits]
+    limits += [(f"{provider.name} pool {p.name}", limit) for p in provider.pools_of(target.model) for limit in p.limits]
+    limits += [(provider.name, limit) for limit in provider.limits]
+    rated = any(limit.resource is not Resource.COST for _, limit in limits)
+    return DeclaredTarget((*limits, *budgets), model.price, price_list_of(provider), rated=rated)
+
+
+def _unknown(target: Target, known: Sequence[str]) -> ConfigError:
+    """Return the error for a target that nobody configured, with the nearest names."""
+    from difflib import get_close_matches
+
+    near = get_close_matches(str(target), known, n=1, cutoff=0.5)
+    hint = f"did you mean '{near[0]}'? " if near else ""
+    names = ", ".join(f"'{name}'" for name in known[:8]) + (", …" if len(known) > 8 else "")  # noqa: PLR2004
+    have = f"Configured: {names}. " if known else "No model is. "
+    fix = "Add it to its Provider's models, or a model '*' for all others."
+    return ConfigError(f"target is '{target}': {hint}It is not configured. {have}{fix}")
+
+
+def elsewhere_of(provider: Provider | None, target: Target, others: tuple[Target, ...]) -> Elsewhere:
+    """Return where a target's calls may go instead: by its limiter, and then by its model."""
+    model = provider and provider.model(target.model)
+    return Elsewhere((*others, *model.fallbacks), model.degrade_to, model.degrade_at) if model else Elsewhere(others)
+
+
+def named_elsewhere(
+    providers: Mapping[str, Provider], fallbacks: Mapping[Target, tuple[Target, ...]]
+) -> Iterator[str | Target]:
+    """Every target that fallbacks name: each has to be configured."""
+    for target, others in fallbacks.items():
+        yield from (target, *others)
+    for provider in providers.values():
+        for model in provider.models.values():
+            yield from filter(None, (*model.fallbacks, model.degrade_to))
 
 
 def by_name(providers: Iterable[Provider]) -> dict[str, Provider]:

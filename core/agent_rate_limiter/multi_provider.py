@@ -19,22 +19,23 @@ from agent_rate_limiter.calls.decorator import limited
 from agent_rate_limiter.calls.fallback import Limited
 from agent_rate_limiter.calls.pending import Pending
 from agent_rate_limiter.calls.reservation import Reservation
-from agent_rate_limiter.calls.routing import unknown_target
 from agent_rate_limiter.checks import check_seconds, check_thresholds, listed, make_estimate
 from agent_rate_limiter.cost_tracker import CostTracker
 from agent_rate_limiter.decision import Decision
 from agent_rate_limiter.declared import (
     DeclaredTarget,
     by_name,
+    declared_of,
+    elsewhere_of,
     fallbacks_of,
     make_ready,
+    named_elsewhere,
     one_target,
-    price_list_of,
     with_thresholds,
 )
 from agent_rate_limiter.engine.port import Clock, SharedStore, Store
-from agent_rate_limiter.limits import Resource, Target
-from agent_rate_limiter.provider import ANY_MODEL, Provider
+from agent_rate_limiter.limits import Target
+from agent_rate_limiter.provider import Provider
 from agent_rate_limiter.reports.snapshot import Advice, Explanation, advise
 from agent_rate_limiter.retry import RetryStrategy
 from agent_rate_limiter.usage import Estimate
@@ -132,11 +133,9 @@ class MultiProviderLimiter(Limiter):
             lease_tokens=lease_tokens,
             chooser=Chooser(self._elsewhere, policy, fallback_after),
         )
-        self._check_elsewhere()
+        elsewhere = named_elsewhere(self.providers, self._fallbacks)
+        self._reroutes = bool([self._target(other) for other in elsewhere])  # refused now, and not when one is needed
         make_ready(self.providers.values())
-        self._reroutes = bool(self._fallbacks) or any(
-            model.fallbacks or model.degrade_to for p in self.providers.values() for model in p.models.values()
-        )
 
     @classmethod
     def from_config(cls, source: str | Path | Mapping[str, Any], **overrides: Any) -> MultiProviderLimiter:
@@ -313,24 +312,9 @@ class MultiProviderLimiter(Limiter):
     def _elsewhere(self, target: Target) -> Elsewhere:
         found = self._elsewheres.get(target)
         if found is None:
-            provider = self.providers.get(target.provider)
-            model = provider and provider.model(target.model)
             others = self._fallbacks.get(target, ())
-            found = Elsewhere(others)
-            if model:
-                found = Elsewhere((*others, *model.fallbacks), model.degrade_to, model.degrade_at)
-            self._elsewheres[target] = found
+            found = self._elsewheres[target] = elsewhere_of(self.providers.get(target.provider), target, others)
         return found
-
-    def _check_elsewhere(self) -> None:
-        """Refuse fallbacks that are not configured now, and not when one is needed."""
-        for target, others in self._fallbacks.items():
-            for other in (target, *others):
-                self._target(other)
-        for provider in self.providers.values():
-            for model in provider.models.values():
-                for other in filter(None, (*model.fallbacks, model.degrade_to)):
-                    self._target(other)
 
     def _target(self, text: str | Target) -> Target:
         try:
@@ -344,20 +328,7 @@ class MultiProviderLimiter(Limiter):
         return target
 
     def _declared(self, target: Target) -> DeclaredTarget:
-        if not self.providers:
-            return DeclaredTarget(self._budget_limits, None, target.provider, rated=False)
-        provider = self.providers.get(target.provider)
-        model = None if provider is None else provider.model(target.model)
-        if provider is None or model is None:
-            known = [f"{p.name}:{name}" for p in self.providers.values() for name in p.models if name != ANY_MODEL]
-            raise unknown_target(target, known)
-        own = [(str(target), limit) for limit in model.limits]
-        shared = [
-            (f"{provider.name} pool {p.name}", limit) for p in provider.pools_of(target.model) for limit in p.limits
-        ]
-        shared += [(provider.name, limit) for limit in provider.limits]
-        rated = any(limit.resource is not Resource.COST for _, limit in (*own, *shared))
-        return DeclaredTarget((*own, *shared, *self._budget_limits), model.price, price_list_of(provider), rated=rated)
+        return declared_of(self.providers, target, self._budget_limits)
 
     def __repr__(self) -> str:
         """State providers and budgets."""

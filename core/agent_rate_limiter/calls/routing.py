@@ -13,7 +13,6 @@ from agent_rate_limiter.calls.context import CallScope, ScopeKey
 from agent_rate_limiter.calls.route import Route
 from agent_rate_limiter.cost_tracker import CostTracker
 from agent_rate_limiter.costs.quotes import Quotes
-from agent_rate_limiter.errors import ConfigError
 from agent_rate_limiter.learning.sizes import Learned
 from agent_rate_limiter.limits import Limit, Resource, Target
 from agent_rate_limiter.pricing import Price
@@ -209,15 +208,3 @@ def _counting(kind: str, path: Sequence[Bucket]) -> str:
     from agent_rate_limiter.providers.kinds import known_kind
 
     return known_kind(kind) or ""
-
-
-def unknown_target(target: Target, known: Sequence[str]) -> ConfigError:
-    """Return the error for a target that nobody configured, with the nearest names."""
-    from difflib import get_close_matches
-
-    near = get_close_matches(str(target), known, n=1, cutoff=0.5)
-    hint = f"did you mean '{near[0]}'? " if near else ""
-    names = ", ".join(f"'{name}'" for name in known[:8]) + (", …" if len(known) > 8 else "")  # noqa: PLR2004
-    have = f"Configured: {names}. " if known else "No model is. "
-    fix = "Add it to its Provider's models, or a model '*' for all others."
-    return ConfigError(f"target is '{target}': {hint}It is not configured. {have}{fix}")
