@@ -19,6 +19,7 @@ from agent_rate_limiter import (
     Usage,
 )
 from agent_rate_limiter.calls.context import current_reservations
+from agent_rate_limiter.calls.life import _tell_of_a_task
 from agent_rate_limiter.providers import Failure, FailureKind
 from agent_rate_limiter.sending import send_async
 from agent_rate_limiter.strategies.gate import SLOW_START
@@ -168,7 +169,10 @@ def test_waiting_for_oneself_is_refused(manual_clock: ManualClock) -> None:
     assert limiter.snapshot().in_flight == 0
 
 
-def test_a_task_that_nobody_awaits_in_the_block_waits_for_its_end(manual_clock: ManualClock) -> None:
+def test_a_task_that_nobody_awaits_in_the_block_waits_for_its_end(
+    manual_clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    _tell_of_a_task.cache_clear()
     limiter = RateLimiter(concurrency=1, clock=manual_clock)
 
     async def later() -> float:
@@ -183,6 +187,9 @@ def test_a_task_that_nobody_awaits_in_the_block_waits_for_its_end(manual_clock: 
         return await task
 
     assert run_virtual(main(), manual_clock) == 7
+    assert run_virtual(main(), manual_clock) == 7
+    (told,) = caplog.messages  # once: should the block await it, here is why nothing goes on
+    assert told.startswith("A call to default:default, made by a task that was started within another call, waits")
 
 
 def test_two_tasks_share_the_call_that_they_were_started_in(manual_clock: ManualClock) -> None:

@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import cast
 
 from agent_rate_limiter.admission import Bucket, Refusal
@@ -30,6 +31,8 @@ from agent_rate_limiter.reports.holders import Holder, holders_of, in_flight
 from agent_rate_limiter.reports.verdict import decision_of, error_of
 from agent_rate_limiter.strategies import GATE
 from agent_rate_limiter.usage import Estimate
+
+_log = logging.getLogger("agent_rate_limiter")
 
 
 class Calls(Endings):
@@ -278,16 +281,35 @@ class Calls(Endings):
         outer = [hold for hold in holds if hold is not None and hold.open]
         for bucket, amount in zip(hold.path, hold.amounts, strict=False) if outer else ():
             if bucket.limit.resource is Resource.CONCURRENCY and amount:
-                ours = [other for other in outer if bucket in other.path and context.entered_here(other)]
-                if sum(other.amounts[other.path.index(bucket)] for other in ours) >= bucket.strategy.capacity:
-                    message = (
-                        f"A call to {route.target} would wait for ever: '{bucket.limit.name}' is held by the call "
-                        "that it is made from. Settle the outer call first, or raise the concurrency."
-                    )
-                    raise ReservationError(message)
+                around_us = [other for other in outer if bucket in other.path]
+                if _slots(bucket, around_us) < bucket.strategy.capacity:
+                    continue
+                if _slots(bucket, filter(context.entered_here, around_us)) < bucket.strategy.capacity:
+                    _tell_of_a_task(str(route.target), bucket.limit.name)
+                    continue
+                message = (
+                    f"A call to {route.target} would wait for ever: '{bucket.limit.name}' is held by the call "
+                    "that it is made from. Settle the outer call first, or raise the concurrency."
+                )
+                raise ReservationError(message)
         standing = [other for other in outer if other.path[0] is route.gate and other.amounts[0]]
         if standing:
             self._learn(route, partial(leave_gate, standing))
+
+
+def _slots(bucket: Bucket, holds: Iterable[Hold]) -> int:
+    return sum(hold.amounts[hold.path.index(bucket)] for hold in holds)
+
+
+@lru_cache(maxsize=256)
+def _tell_of_a_task(target: str, limit: str) -> None:
+    """Once for each limit: it may be as it should, or else the reason why a program stands still."""
+    _log.warning(
+        "A call to %s, made by a task that was started within another call, waits for '%s', which that call holds. "
+        "Should it await the task, neither goes on: settle it first, or raise the concurrency.",
+        target,
+        limit,
+    )
 
 
 def leave_gate(holds: Iterable[Hold], now: int) -> None:
