@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from weakref import WeakMethod, WeakSet, WeakValueDictionary
 
 from agent_rate_limiter.forks import around_fork, last_of_all
+from agent_rate_limiter.stores.sqlite_gone import Whereabouts
 
 _PAUSES = (0.0005, 0.001, 0.002, 0.005, 0.01)
 """Seconds after which another process's lock is tried again; a usual step takes a tenth of the first."""
@@ -58,6 +59,7 @@ class SQLiteFile:
 
     def __init__(self, path: Path, *, synchronous: str = "normal", read_only: bool = False) -> None:
         self._uri = f"{path.resolve().as_uri()}?mode={'ro' if read_only else 'rwc'}"
+        self._whereabouts = Whereabouts(path)
         self._synchronous = synchronous
         self._read_only = read_only
         self._lock = Lock()
@@ -136,9 +138,12 @@ class SQLiteFile:
 
     def connect(self, tenant: Tenant) -> sqlite3.Connection:
         """Return the connection, prepared for a tenant."""
+        if self._connection is not None and self._whereabouts.is_gone():
+            self.drop()
         connection = self._connection
         if connection is None:
             connection = self._connection = self._open()
+            self._whereabouts.remember()
         if tenant.prepared is not connection:
             self._prepare(tenant, connection)
         return connection
