@@ -30,20 +30,34 @@ WORKERS, SLOTS, RATE, BURST, CALL, LEASE = 6, 5, 60, 10, 0.01, 2.0
 def run(*, quick: bool) -> Report:
     """Do all of it."""
     report = Report("chaos", ABOUT)
-    rows = [_killings(name, 8 if quick else 30, report) for name in SHARED]
+    seconds = 8 if quick else 30
+    columns = {
+        "store": "",
+        "killed": "d",
+        "admitted": ",d",
+        "most at once": "d",
+        "acknowledged": ",d",
+        "in the ledger": ",d",
+        "slots back s": ".1f",
+    }
+    rows = [_holding(name, seconds, report) for name in SHARED]
+    report.tables.append(
+        Table(f"{WORKERS} workers, {SLOTS} at once, lease {LEASE:g} s, one killed a second", columns, rows)
+    )
     columns = {
         "store": "",
         "killed": "d",
         "admitted": ",d",
         "above the rate": ".2f",
-        "most at once": "d",
-        "spent $": ".2f",
-        "acknowledged": ",d",
-        "in the ledger": ",d",
-        "slots back s": ".1f",
+        "used": ".0%",
+        "budget $": ".2f",
+        "spent $": ".4f",
+        "charged $": ".4f",
     }
-    title = f"{WORKERS} workers, {RATE}/s, {SLOTS} at once, lease {LEASE:g} s, one killed each second"
-    report.tables.append(Table(title, columns, rows))
+    rows = [_spending(name, seconds, report) for name in SHARED]
+    report.tables.append(
+        Table(f"{WORKERS} workers, {RATE}/s, until the budget is spent, one killed a second", columns, rows)
+    )
     lost = [_losses(policy, 3.0 if quick else 10.0, report) for policy in ("fail_closed", "fail_open", "local")]
     heads = {
         "policy": "",
@@ -65,53 +79,113 @@ def run(*, quick: bool) -> Report:
 # -- killings --------------------------------------------------------------------------------------------------
 
 
-def _killings(name: str, seconds: int, report: Report) -> list[str | float | None]:
+@dataclass
+class Workers:
+    """Processes that are killed one after the other, and replaced.
+
+    Args:
+        folder: for their logs.
+        make: makes the worker that writes a log.
+    """
+
+    folder: Path
+    make: Callable[[str], Worker]
+    logs: list[str] = field(default_factory=list[str])
+    died: dict[str, float] = field(default_factory=dict[str, float])
+    running: list[tuple[str, subprocess.Popen[bytes]]] = field(default_factory=list[Any])
+
+    def start(self) -> None:
+        """Start one more."""
+        log = str(self.folder / f"{len(self.logs)}.log")
+        self.logs.append(log)
+        self.running.append((log, self.make(log).start()))
+
+    def kill(self) -> None:
+        """Kill any of them."""
+        log, process = self.running.pop(random.randrange(len(self.running)))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        self.died[log] = time.time()
+
+    def suffer(self, seconds: int, done: Callable[[], bool] = lambda: False) -> None:
+        """Kill one each second; in the end, all of them."""
+        for _ in range(WORKERS):
+            self.start()
+        try:
+            for _ in range(seconds):
+                time.sleep(1)
+                if done():
+                    return
+                self.kill()
+                self.start()
+        finally:
+            while self.running:
+                self.kill()
+
+    @property
+    def moments(self) -> list[float]:
+        """When each call was admitted, in order."""
+        return sorted(moment for log in self.logs for moment in admitted(log))
+
+
+def _holding(name: str, seconds: int, report: Report) -> list[str | float | None]:
     progress(f"{name}: killings")
     folder = Path(tempfile.mkdtemp())
     uri, ledger = SHARED[name](folder), f"sqlite:///{folder / 'ledger.db'}"
-    budget = CALL * RATE * seconds * 0.6  # it is exhausted on the way
-    limits = [
-        {"resource": "requests", "amount": RATE, "per": 1.0, "burst": BURST},
-        {"resource": "concurrency", "amount": SLOTS},
-        {"resource": "cost", "amount": budget, "per": None, "name": "budget"},
-    ]
+    limits = [{"resource": "concurrency", "amount": SLOTS}]
     options = {"lease": LEASE, "ledger": ledger}
-    logs: list[str] = []
-    died: dict[str, float] = {}
-
-    def start() -> tuple[str, subprocess.Popen[bytes]]:
-        log = str(folder / f"{len(logs)}.log")
-        logs.append(log)
-        return log, Worker(uri, log, limits, 600, 3, holding=0.03, options=options, cost=CALL).start()
-
-    running = [start() for _ in range(WORKERS)]
-    for _ in range(seconds):
-        time.sleep(1)
-        log, process = running.pop(random.randrange(len(running)))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        died[log] = time.time()
-        running.append(start())
-    for log, process in running:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        died[log] = time.time()
-    back = _slots_back(uri, limits[1:2])
-    moments = sorted(moment for log in logs for moment in admitted(log))
-    acknowledged = sum(len(admitted(log, "=")) for log in logs)
+    workers = Workers(folder, lambda log: Worker(uri, log, limits, 600, 3, holding=0.03, options=options, cost=CALL))
+    workers.suffer(seconds)
+    back = _slots_back(uri, limits)
+    acknowledged = sum(len(admitted(log, "=")) for log in workers.logs)
     booked = CostTracker(ledger)
-    rows = booked.report(by=()).to_dicts()
-    kept, spent = int(str(rows[0]["requests"])), float(str(rows[0]["cost"]))
+    kept = int(str(booked.report(by=()).to_dicts()[0]["requests"]))
     booked.close()
-    above, most = max(0.0, round(worst_excess(moments, BURST, RATE), 3)), _most_at_once(logs, died)
+    most = _most_at_once(workers.logs, workers.died)
     report.goals += [
-        Goal(f"{name}: calls above the rate, workers being killed", above, 0, unit=""),
         Goal(f"{name}: calls at once", most, SLOTS, unit=""),
-        Goal(f"{name}: dollars spent", len(moments) * CALL, budget + 1e-6, unit=""),
+        Goal(f"{name}: the same", most, SLOTS, at_least=True, unit=""),
         Goal(f"{name}: acknowledged calls that the ledger misses", max(0, acknowledged - kept), 0, unit=""),
+        Goal(f"{name}: acknowledged calls", acknowledged, SLOTS * seconds, at_least=True, unit=""),
         Goal(f"{name}: seconds until all slots are back", back, LEASE + 1.5, unit=""),
     ]
-    return [name, len(died), len(moments), above, most, spent, acknowledged, kept, back]
+    return [name, len(workers.died), len(workers.moments), most, acknowledged, kept, back]
+
+
+def _spending(name: str, seconds: int, report: Report) -> list[str | float | None]:
+    """Kill until the budget is spent: by calls that cost a part of what they reserved, or all of it if they died."""
+    progress(f"{name}: spending")
+    folder = Path(tempfile.mkdtemp())
+    uri, budget = SHARED[name](folder), CALL * RATE * seconds / 4
+    limits = [
+        {"resource": "requests", "amount": RATE, "per": 1.0, "burst": BURST},
+        {"resource": "cost", "amount": budget, "per": None, "name": "budget"},
+    ]
+    options = {"lease": LEASE, "ledger": "memory://"}
+    workers = Workers(
+        folder, lambda log: Worker(uri, log, limits, 600, 3, 0.03, options=options, cost=CALL, saving=True)
+    )
+    witness = RateLimiter([Limit(**limit) for limit in limits], target="openai:gpt-4", store=uri, ledger="memory://")  # type: ignore[arg-type]
+    workers.suffer(3 * seconds, lambda: _left(witness) < CALL)
+    time.sleep(LEASE + 1)  # until the dead are charged
+    moments = workers.moments
+    paid = [dollars for log in workers.logs for dollars in admitted(log, "$")]
+    spent = sum(paid) + (len(moments) - len(paid)) * CALL  # who died may have spent all that it had reserved
+    charged, above = budget - _left(witness), max(0.0, round(worst_excess(moments, BURST, RATE), 3))
+    used = (len(moments) - BURST) / (RATE * (moments[-1] - moments[0]))
+    report.goals += [
+        Goal(f"{name}: calls above the rate, workers being killed", above, 0, unit=""),
+        Goal(f"{name}: share of the rate used, workers being killed", used, 0.5, at_least=True, unit=""),
+        Goal(f"{name}: dollars spent", spent, charged + 1e-9, unit=""),
+        Goal(f"{name}: dollars charged", charged, budget + 1e-9, unit=""),
+        Goal(f"{name}: the same", charged, budget - CALL, at_least=True, unit=""),
+    ]
+    return [name, len(workers.died), len(moments), above, used, budget, spent, charged]
+
+
+def _left(limiter: RateLimiter) -> float:
+    limiter.try_acquire(requests=0)
+    return next(limit.available for limit in limiter.snapshot().limits if limit.resource == "cost")
 
 
 def _slots_back(uri: str, limits: list[dict[str, Any]]) -> float:

@@ -7,16 +7,21 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
 from agent_rate_limiter import ConfigError, Limit, RateLimiter, Resource, StoreUnavailable
+from agent_rate_limiter.engine.port import Hold
 from agent_rate_limiter.stores import open_store
 from agent_rate_limiter.stores.redis_uri import RedisAddress
 from agent_rate_limiter.stores.redis_wakes import Wakes
 from agent_rate_limiter.testing import ManualClock
-from tests.contract.opened import server
+from tests.contract.direct import Direct
+from tests.contract.opened import SHARED, server
 from tests.contract.servers import Server, binaries, until
+from tests.contract.test_sentinel import told
 
 NAMES = list(binaries())
 
@@ -153,6 +158,28 @@ def test_whose_turn_it_is_is_told_not_asked_for(name: str) -> None:
         return time.monotonic() - start
 
     assert min(asyncio.run(main()) for _ in range(3)) < 0.3
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_whoever_died_in_line_holds_nobody_up(name: str, tmp_path: Path) -> None:
+    uri = SHARED[name](tmp_path)
+    one, other = RateLimiter(concurrency=1, store=uri), RateLimiter(concurrency=1, store=uri)
+    held = one.acquire()
+    slots = held._hold.path[-1]
+    dead, now = Direct(cast("Any", open_store(uri)), "dead"), int(time.time() * 1000) + 500
+    wish = Hold((dead.bucket(slots.key, slots.limit, "", now),), (1,))
+    assert dead.stand(wish, now, rank=0, lasting=60_000) == 0
+
+    async def main() -> None:
+        waiting = asyncio.ensure_future(other.acquire_async(timeout=20))
+        await asyncio.to_thread(until, lambda: server(name).client().pubsub_channels(f"*{uri.partition('=')[2]}*"))
+        held.settle()
+        (await waiting).settle()
+
+    turns = told(other)
+    asyncio.run(main())
+    assert turns, "the dead one stands before it, and hears nothing"
+    dead.shared.close()
 
 
 def test_a_listener_does_not_wait_for_a_server_that_says_nothing(own: Server, monkeypatch: pytest.MonkeyPatch) -> None:

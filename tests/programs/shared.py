@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,9 @@ class Worker:
         options: the limiter's.
         provider: where each call is sent, if anywhere: a simulated OpenAI's address.
         go: a file to wait for, so that all begin together.
-        cost: dollars of each call; then "=" follows when its settlement is acknowledged.
+        cost: dollars that each call reserves; "$ dollars" says what it spent, before it is settled, and "=" follows
+            when its settlement is acknowledged.
+        saving: each second call spends a quarter of what it reserved.
     """
 
     uri: str
@@ -49,6 +52,7 @@ class Worker:
     provider: str = ""
     go: str = ""
     cost: float = 0.0
+    saving: bool = False
 
     def start(self) -> subprocess.Popen[bytes]:
         """Start it."""
@@ -92,6 +96,7 @@ class Worker:
             await asyncio.gather(*(caller(client) for _ in range(self.tasks)))
 
     async def _call(self, limiter: RateLimiter, log: Any, end: float) -> None:
+        shares = cycle((0.25, 1.0) if self.saving else (1.0,))
         while (left := end - time.time()) > 0:
             try:
                 async with limiter.reserve(Estimate(cost=self.cost), timeout=left) as call:
@@ -99,7 +104,9 @@ class Worker:
                     if self.holding:
                         await asyncio.sleep(self.holding)
                     log.write(f"- {time.time() // 0.001 / 1000:.3f} {os.getpid()}\n")  # before its slot comes back
-                    call.settle(Usage(cost=self.cost))
+                    spent = self.cost * next(shares)
+                    log.write(f"$ {spent:.4f} {os.getpid()}\n")
+                    call.settle(Usage(cost=spent))
                 log.write(f"= {time.time():.3f} {os.getpid()}\n")
             except LimitExceeded:
                 return

@@ -23,7 +23,7 @@ _UNTOLD = 1_000
 SLOW = "The store did not answer within the call's timeout: it is slow, or this machine is; or give more time."
 _ANSWER = 5_000
 """Milliseconds after which a call that does not wait gives up on the store's answer."""
-_GRACE = 2_000
+_GRACE = 500
 """Milliseconds that a place in the store's line is kept for a head that is late."""
 
 
@@ -154,6 +154,11 @@ class SharedRoom(WaitingRoom):
         if bucket.strategy.take(bucket.state, head.amount + told.ahead, now) is not None:
             del self._told[queue]
             self._pump(queue, now)
+
+    def called(self, queue: WaitQueue, now: int) -> None:
+        """The store says that it is our turn: ask at once, whatever the head was told before."""
+        self._told.pop(queue, None)
+        self._pump(queue, now)
 
     def serve_freed(self, hold: Hold, now: int) -> None:
         """Something was given back while the store is lost."""

@@ -55,7 +55,7 @@ class Upkeep(Exchange):
         with self._lock:
             for queue in self._line.queues():
                 if queue.bucket.key == key:
-                    self._refresh(queue)
+                    self._line.called(queue, self.clock.now())
         self.deliver()
 
     def _look(self) -> None:

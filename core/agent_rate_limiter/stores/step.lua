@@ -397,12 +397,18 @@ if #records > 0 then
 end
 
 local function wake(slot)  -- the first in line whose turn has come, unless it is our own, which looks by itself
-  local first, name = nil, nil
-  for other, ticket in pairs(slot.line[4]) do
-    if not first or before(ticket, first[2], first[3], first[4]) then first, name = ticket, other end
-  end
-  if first and name ~= member and slot.how.take(slot.p, slot.state, first[5]) then
-    redis.call('PUBLISH', prefix .. 'wake:' .. name, slot.key)
+  local order = {}
+  for name, ticket in pairs(slot.line[4]) do order[#order + 1] = { name, ticket } end
+  table.sort(order, function(a, b) return before(a[2], b[2][2], b[2][3], b[2][4]) end)
+  for place, entry in ipairs(order) do
+    local name, ticket = entry[1], entry[2]
+    if name ~= member and not slot.how.take(slot.p, slot.state, ticket[5]) then return end
+    if name == member or redis.call('PUBLISH', prefix .. 'wake:' .. name, slot.key) > 0 then
+      for gone = 1, place - 1 do  -- nobody heard those: they are dead, and block the way; else they come back
+        slot.line[4][order[gone][1]], slot.moved = nil, true
+      end
+      return
+    end
   end
 end
 
