@@ -402,8 +402,8 @@ local function wake(slot)  -- the first in line whose turn has come, unless it i
   table.sort(order, function(a, b) return before(a[2], b[2][2], b[2][3], b[2][4]) end)
   for place, entry in ipairs(order) do
     local name, ticket = entry[1], entry[2]
-    if name ~= member and not slot.how.take(slot.p, slot.state, ticket[5]) then return end
-    if name == member or redis.call('PUBLISH', prefix .. 'wake:' .. name, slot.key) > 0 then
+    if (place == 1 and name == member) or not slot.how.take(slot.p, slot.state, ticket[5]) then return end
+    if redis.call('PUBLISH', prefix .. 'wake:' .. name, slot.key) > 0 then
       for gone = 1, place - 1 do  -- nobody heard those: they are dead, and block the way; else they come back
         slot.line[4][order[gone][1]], slot.moved = nil, true
       end
