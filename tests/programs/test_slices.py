@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import time
 from pathlib import Path
@@ -9,13 +10,16 @@ from typing import Any
 
 import pytest
 import redis
+from openai import AsyncOpenAI
 
-from agent_rate_limiter import BudgetExceeded, Estimate, Limit, RateLimiter
+from agent_rate_limiter import BudgetExceeded, Estimate, Limit, MultiProviderLimiter, Provider, RateLimiter
 from agent_rate_limiter.limits import Resource
+from agent_rate_limiter.testing import SimulatedProvider
 from tests.contract.opened import SHARED, server
 from tests.programs.shared import Worker, admitted, run, worst_excess
 
 RATE, BURST, LEASE, PROCESSES = 150, 200, 20, 4
+QUESTION: Any = [{"role": "user", "content": "Why do agents wait?"}]
 SERVERS = [name for name in SHARED if name != "sqlite"]
 
 
@@ -76,3 +80,34 @@ def spent(limiter: RateLimiter) -> float:
     limiter.explain()
     (budget,) = (limit for limit in limiter.snapshot().limits if limit.resource == "cost")
     return budget.amount - budget.available
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_a_wrapped_client_with_a_budget_and_headers_rarely_asks(name: str, tmp_path: Path) -> None:
+    rates = {"rpm": 50_000, "tpm": 8_000_000, "input_per_1m": 1, "output_per_1m": 2}
+
+    async def work(limiter: MultiProviderLimiter, url: str) -> None:
+        async with limiter.wrap(AsyncOpenAI(base_url=url, api_key="any")) as client:
+
+            async def agent() -> None:
+                for _ in range(30):
+                    await client.chat.completions.create(model="gpt-4", max_tokens=50, messages=QUESTION)
+
+            await asyncio.gather(*(agent() for _ in range(4)))
+
+    with (
+        SimulatedProvider({"gpt-4": {"rpm": 60_000, "tpm": 10_000_000}}) as provider,
+        MultiProviderLimiter(
+            [Provider("openai", {"gpt-4": rates})],
+            budget_limit=100,
+            store=SHARED[name](tmp_path),
+            ledger="memory://",
+            lease_tokens=20_000,
+        ) as limiter,
+    ):
+        before = asked(name)
+        asyncio.run(work(limiter, provider.openai_url))
+        per_call = (asked(name) - before) / 120
+        report = provider.report()
+    assert (report.completed, report.refused) == (120, 0)
+    assert per_call < 0.4, f"{per_call:.2f} round trips a call"  # without: 1.5

@@ -16,7 +16,6 @@ from agent_rate_limiter.engine.port import Answer, Hold, Reserve
 from agent_rate_limiter.engine.queue import Waiter
 from agent_rate_limiter.engine.shared import Grown, SharedEngine
 from agent_rate_limiter.engine.slices import LASTS, NEVER, Lane, Slice, affordable, shut, weight
-from agent_rate_limiter.engine.waiting_room import busy_elsewhere
 from agent_rate_limiter.engine.wishes import Asked, Ended, PlaceOf
 
 _HEADERS = 100
@@ -57,7 +56,7 @@ class SlicedEngine(SharedEngine):
             if lane is None or lane.slice is None or self._unusable is not None:
                 return False
             now = self._now()
-            piece = self._piece(lane, hold, now)
+            piece = self._piece(lane, hold.amounts, now)
             if piece is None:
                 return False
             hold.id = number = self._numbers = self._numbers + 1
@@ -69,15 +68,13 @@ class SlicedEngine(SharedEngine):
             self.deliver(urgent=False)
         return True
 
-    def _piece(self, lane: Lane, hold: Hold, now: int) -> Slice | None:
-        """Take a call out of a slice of its path, unless others wait there."""
-        if self._room.waiting and busy_elsewhere(hold) is not None:
-            return None
+    def _piece(self, lane: Lane, amounts: Sequence[int], now: int) -> Slice | None:
+        """Take a call out of a slice of its path. Where anybody waits, there is none."""
         while (piece := lane.slice) is not None:
             if now < piece.until:
-                if piece.take(hold.amounts):
+                if piece.take(amounts):
                     return piece
-                if not piece.used_up(hold.amounts):
+                if not piece.used_up(amounts):
                     return None
             self._end_slice(piece, now)
         return None

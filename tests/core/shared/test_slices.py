@@ -15,10 +15,13 @@ from tests.core.shared.slicing import DAY, LEASE, Stores, calls, left, limiter, 
 def test_calls_are_served_without_asking_the_store(stores: Stores, manual_clock: ManualClock) -> None:
     store = stores()
     one = limiter(store, manual_clock)
+    most = 0
     for _ in range(200):
         calls(one, 1, 500, used=500)
         manual_clock.advance(0.01)
+        most = max(most, len(one._calls.engine._slices))
     assert store.runs <= 30
+    assert most == 2, "the next one is there before one is used up"
     manual_clock.advance(3)
     runs = store.runs
     manual_clock.advance(600)
@@ -109,6 +112,21 @@ def test_calls_that_outlive_their_slice_are_settled_each_second(stores: Stores, 
     assert left(one, "cost") == pytest.approx(100 - (6 * 200 + 5 * 1_500) / 1e6)
     assert one.snapshot().in_flight == 0
     assert not one._calls.engine._kept
+
+
+def test_what_long_calls_give_back_does_not_lie_until_it_is_more_than_the_allowance(
+    file: Stores, manual_clock: ManualClock
+) -> None:
+    one, other = limiter(file(), manual_clock, DAY, lease=8_000), limiter(file(), manual_clock, DAY)
+    held = calls(one, 20, 1_000)
+    manual_clock.advance(2)
+    served = [call for call in held if call.id in one._calls.engine._served]
+    assert len(served) > 9
+    for call in served[:8]:
+        call.settle(Usage(1, 0))
+    before = left(other)
+    served[8].settle(Usage(1, 0))
+    assert left(other) - before == 9_000
 
 
 def test_a_big_call_among_small_ones_asks_for_itself(file: Stores, manual_clock: ManualClock) -> None:

@@ -118,6 +118,25 @@ def test_a_head_of_another_process_is_not_delayed(stores: Stores, manual_clock: 
     assert served.index("big") == 0, "20 s at the rate; small calls, and slices for them, do not overtake it"
 
 
+def test_urgent_calls_pass_a_head_of_another_process_but_slices_for_them_do_not(
+    stores: Stores, manual_clock: ManualClock
+) -> None:
+    limit = Limit(Resource.TOKENS, 6_000, 60, burst=10_000)
+    one, other = limiter(stores(), manual_clock, limit), limiter(stores(), manual_clock, limit)
+    calls(one, 1, 7_000, used=7_000)
+
+    async def main() -> None:
+        waiting = asyncio.ensure_future(other.acquire_async(input_tokens=8_000))
+        await asyncio.sleep(0.1)
+        for _ in range(4):
+            (await one.acquire_async(input_tokens=100, priority=0)).settle(Usage(1, 100))
+            assert lying(one) == 0
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+
+    run_virtual(main(), manual_clock)
+
+
 def test_who_has_to_wait_gets_what_lies_in_slices(file: Stores, manual_clock: ManualClock) -> None:
     one = limiter(file(), manual_clock, Limit(Resource.TOKENS, 10_000, "day"))
     calls(one, 4, 500, used=500)
@@ -194,6 +213,15 @@ def test_a_refusal_ends_slices_at_once_and_those_of_others_with_their_next_step(
     assert not other.try_acquire(input_tokens=500)
     manual_clock.advance(30)
     assert other.try_acquire(input_tokens=500)
+
+
+def test_a_refusal_that_closes_no_gate_ends_slices_as_well(file: Stores, manual_clock: ManualClock) -> None:
+    one = limiter(file(), manual_clock)
+    held = calls(one, 4, 500)
+    told = {"resource": Resource.TOKENS, "period": "minute", "requested": 500}
+    held[-1].fail(Failure(FailureKind.WAIT, status=429, retry_after=0.02, **cast("Any", told)))
+    assert lying(one) == 0
+    assert not one.try_acquire(input_tokens=1_000), "the limit has no more than the refused call needs by then"
 
 
 def test_the_slice_of_another_process_ends_when_it_hears_of_a_closed_gate(
