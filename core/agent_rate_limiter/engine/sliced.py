@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from agent_rate_limiter.admission import Bucket, Path, Refusal
+from agent_rate_limiter.admission import Bucket, Path
 from agent_rate_limiter.engine.engine import LAST
 from agent_rate_limiter.engine.outbox import Parcel
 from agent_rate_limiter.engine.port import Answer, Hold, Reserve
@@ -257,10 +257,6 @@ class SlicedEngine(SharedEngine):
         super().decided(asked, found, now)
         if not isinstance(found, bool):
             self._take_back(asked.path, now)
-
-    def _waits(self, waiter: Waiter, refusal: Refusal, now: int) -> None:
-        self._take_back(waiter.hold.path, now)
-        super()._waits(waiter, refusal, now)
 
     # -- in between ----------------------------------------------------------------------------------------
 

@@ -147,6 +147,35 @@ def test_who_has_to_wait_gets_what_lies_in_slices(file: Stores, manual_clock: Ma
     big.cancel()
 
 
+def test_so_it_does_where_only_the_store_knows_that_it_is_missing(stores: Stores, manual_clock: ManualClock) -> None:
+    limit = Limit(Resource.TOKENS, 10_000, "day", strategy="fixed_window")
+    one, other = limiter(stores(), manual_clock, limit), limiter(stores(), manual_clock, limit)
+    calls(one, 3, 500, used=500)
+    calls(other, 1, 6_000, used=6_000)
+    lies = int(left(other))
+    assert lying(one) > 0
+
+    async def main() -> float:
+        async with one.reserve(input_tokens=lies + 300) as call:
+            return float(call.waited)
+
+    assert run_virtual(main(), manual_clock) == 0
+
+
+def test_who_waits_gets_at_once_what_calls_of_slices_give_back(file: Stores, manual_clock: ManualClock) -> None:
+    one = limiter(file(), manual_clock, Limit(Resource.TOKENS, 60_000, "day", strategy="fixed_window"))
+    held = calls(one, 20, 1_000)
+    manual_clock.advance(2)
+    last = next(call for call in reversed(held) if call.id in one._calls.engine._served)
+
+    async def main() -> float:
+        asyncio.get_running_loop().call_later(0.3, last.settle, Usage(1, 0))
+        async with one.reserve(input_tokens=41_000) as call:
+            return float(call.waited)
+
+    assert run_virtual(main(), manual_clock) == pytest.approx(0.3, abs=0.01)
+
+
 def test_what_lies_with_another_process_is_waited_for(stores: Stores, manual_clock: ManualClock) -> None:
     budget = Limit(Resource.COST, 0.02, "day")
     one, other = (limiter(stores(), manual_clock, budget, price=Price(1, 0)) for _ in range(2))
@@ -279,6 +308,12 @@ def test_alerts_look_once_a_second(file: Stores, manual_clock: ManualClock) -> N
     assert shared.alerts.flush()
     assert told == [0.5]
     assert store.runs <= 40
+    long = shared.acquire("p:m", input_tokens=350_000, max_output_tokens=1)
+    manual_clock.advance(30)
+    long.settle(Usage(1, 350_000))
+    manual_clock.advance(1)
+    assert shared.alerts.flush()
+    assert told == [0.5, 0.9], "though nobody calls any more"
 
 
 @pytest.mark.parametrize("strategy", ["fixed_window", "sliding_window"])
