@@ -103,7 +103,8 @@ class Run:
                 self.moments.append(self.clock.now())
 
     def wait(self, milliseconds: int, *, late: bool) -> None:
-        assert all(cast("Any", one)._calls.engine._lying <= self.lease for one in self.limiters)
+        engines = [cast("Any", one)._calls.engine for one in self.limiters]
+        assert all(engine._lying + engine._owed <= self.lease for engine in engines)
         if late:
             self.clock.jump(milliseconds / 1000)
         else:

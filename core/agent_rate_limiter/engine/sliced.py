@@ -41,7 +41,7 @@ class SlicedEngine(SharedEngine):
         self._served: dict[int, Slice] = {}  # calls in flight, by their number
         self._over: dict[Slice, None] = {}  # slices that the store is to be told of
         self._lying = 0  # tokens in slices that are live, or asked for
-        self._owed = 0  # tokens that calls of slices gave back, and the store does not know of yet
+        self._owed = 0  # tokens that came back from slices, and the store does not know of yet
         self._news: dict[Grown, Callable[[int], None]] = {}
         self._tick = NEVER  # when to look after all of this
         self._members = 1
@@ -137,6 +137,7 @@ class SlicedEngine(SharedEngine):
         return True
 
     def _send_for(self, lane: Lane, piece: Slice) -> None:
+        self._tell_all()  # in the same batch, and before it
         lane.asked = piece
         self._lying += piece.tokens
 
@@ -163,8 +164,13 @@ class SlicedEngine(SharedEngine):
         piece.live = False
         self._slices.pop(piece).drop(piece)
         self._lying -= piece.tokens
+        self._owe(piece, piece.left, now)
+
+    def _owe(self, piece: Slice, units: int, now: int) -> None:
+        """Have the store told of what is over: in a moment, unless somebody waits for it, or it is too much to lie."""
         self._over[piece] = None
-        if piece.overdrawn or self._room.waiting:
+        self._owed += max(0, units)
+        if self._room.waiting or piece.overdrawn or self._owed + self._lying > self._allowance:
             self._tell_all()
         else:
             self._wake_at(now + LASTS)
@@ -204,13 +210,8 @@ class SlicedEngine(SharedEngine):
         if piece.live:
             if piece.overdrawn:
                 self._end_slice(piece, now)
-            return
-        self._owed += max(0, hold.amounts[piece.heaviest] - used[piece.heaviest])
-        self._over[piece] = None
-        if self._room.waiting or piece.overdrawn or self._owed + self._lying > self._allowance:
-            self._tell_all()
         else:
-            self._wake_at(now + LASTS)
+            self._owe(piece, hold.amounts[piece.heaviest] - used[piece.heaviest], now)
 
     # -- what comes in, under the lock ---------------------------------------------------------------------
 

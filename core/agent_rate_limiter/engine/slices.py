@@ -101,6 +101,11 @@ class Slice:
         self.flights -= 1
 
     @property
+    def left(self) -> int:
+        """Units of the heaviest limit that nobody uses."""
+        return self._room[self.heaviest]
+
+    @property
     def overdrawn(self) -> bool:
         """Whether more was used of it than was taken."""
         return min(self._room) < 0

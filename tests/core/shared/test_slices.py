@@ -129,6 +129,16 @@ def test_what_long_calls_give_back_does_not_lie_until_it_is_more_than_the_allowa
     assert left(other) - before == 9_000
 
 
+def test_no_more_than_the_allowance_lies_unused(file: Stores, manual_clock: ManualClock) -> None:
+    one, other = (
+        limiter(file(), manual_clock, DAY, "50000 requests/day", lease=8_000),
+        limiter(file(), manual_clock, DAY),
+    )
+    for _ in range(60):
+        calls(one, 1, 1_000, used=0)
+        assert left(other) >= 2_000_000 - 8_000 - 1_000, "its slices, and a call that was just settled"
+
+
 def test_a_big_call_among_small_ones_asks_for_itself(file: Stores, manual_clock: ManualClock) -> None:
     one = limiter(file(), manual_clock)
     calls(one, 4, 500, used=500)
