@@ -78,8 +78,9 @@ def store_of(limiter: Any) -> SQLiteStore:
 
 
 def make_quiet(path: Path, monkeypatch: pytest.MonkeyPatch, **options: Any) -> MultiProviderLimiter:
-    """Nothing is remembered of how large calls are: that is written by another thread, in a moment."""
+    """No other thread writes: nothing is remembered of how large calls are, and nobody says that we are alive."""
     limiter = make(path, **options)
+    limiter._calls.engine.hire = lambda: lambda **_: None  # type: ignore[attr-defined]
     monkeypatch.setattr(limiter._calls.learned, "learn", lambda *_: None)
     return limiter
 
