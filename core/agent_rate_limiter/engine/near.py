@@ -12,13 +12,15 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 from weakref import ReferenceType, ref
 
-from agent_rate_limiter.admission import Bucket
+from agent_rate_limiter.admission import Bucket, Path
 from agent_rate_limiter.engine.outbox import Parcel
 from agent_rate_limiter.engine.port import Answer, Batch, Command, Hold, NearStore, Place, Reserve, Run, Settle
 from agent_rate_limiter.engine.shared import SharedEngine
 from agent_rate_limiter.engine.wishes import Ended
 from agent_rate_limiter.errors import LimiterClosed
 
+_MOST = 64
+"""Settlements in one step."""
 _End = tuple[Hold, Sequence[int], bool]
 """A hold that has ended, what was used, and whether the store keeps a record of it."""
 
@@ -81,17 +83,19 @@ class NearEngine(SharedEngine):
             sent = self.clock.now()
             self._clear_up(sent)
             number = self._numbers = self._numbers + 1
-        path = hold.path
         wanted = tuple([(place, amount) for place, amount in enumerate(hold.amounts) if amount])
-        answer = self._attempt(self._batch(path, (Reserve(number, priority, -1, wanted),)), sent)
+        ends, commands, buckets = self._settlements(hold.path)
+        commands.append(Reserve(number, priority, -1, wanted))
+        answer = self._attempt(self._batch(buckets, commands), sent)
         if answer is None:
+            self._ends.extendleft(reversed(ends))
             return False
         with self._lock:
             now = answer.now
             if not sent <= now <= sent + 1:
                 self.told.heard(now, sent, self.clock.now())
-            self._learn_of(path, answer)
-            admitted = answer.results[0]
+            self._learn_of(buckets, answer)
+            admitted = answer.results[-1]
             if not isinstance(admitted, bool):
                 return False
             hold.id = number
@@ -99,6 +103,15 @@ class NearEngine(SharedEngine):
                 self._kept.add(number)
             self._open(hold, now)
         return True
+
+    def _settlements(self, path: Path) -> tuple[list[_End], list[Command], Sequence[Bucket]]:
+        """Take what has ended; return it with its commands, and the limits that they are about, a path's first."""
+        if not self._ends:
+            return [], [], path
+        ends = [self._ends.popleft() for _ in range(min(_MOST, len(self._ends)))]
+        places = {bucket: place for place, bucket in enumerate(path)}
+        commands: list[Command] = [_settlement(end, places) for end in ends]
+        return ends, commands, list(places)
 
     def _batch(self, buckets: Sequence[Bucket], commands: Sequence[Command]) -> Batch:
         """Its number says nothing: no answer of a near store gets lost. A bucket says of itself what a place does."""
@@ -155,10 +168,7 @@ class NearEngine(SharedEngine):
             self._get_off()
             return None
         self._sending = True
-        ends = [self._ends.popleft() for _ in range(len(self._ends))]
-        places: dict[Bucket, int] = {}
-        commands = [_settlement(end, places) for end in ends]
-        buckets = list(places)
+        ends, commands, buckets = self._settlements(())
         try:
             answer = run(self._batch(buckets, commands), None if self.told.own else self.clock.now())
         except BaseException:
@@ -191,7 +201,8 @@ class NearEngine(SharedEngine):
 
     def deliver(self, *, urgent: bool = True) -> None:
         """As ever; what the caller would not do itself, it does if that takes no time."""
-        if self._ends and not self._afoot and not self.clock_wakes and not (urgent and self.may_block()):
+        alone = self.may_block() or not self._live  # else the loop's next call takes it along, or the courier
+        if self._ends and alone and not (urgent or self._afoot or self.clock_wakes):
             self._shared.hasten()
         super().deliver(urgent=urgent)
 
