@@ -5,11 +5,11 @@ from __future__ import annotations
 from agent_rate_limiter.calls.reservation import Reservation
 from agent_rate_limiter.calls.route import Route
 from agent_rate_limiter.calls.shared import SharedCalls
-from agent_rate_limiter.calls.standing import NEW, Standing
+from agent_rate_limiter.calls.standing import Standing
 from agent_rate_limiter.checks import check_timeout
-from agent_rate_limiter.decision import Decision
 from agent_rate_limiter.engine.near import NearEngine
 from agent_rate_limiter.engine.port import Hold
+from agent_rate_limiter.engine.queue import Waiter
 from agent_rate_limiter.limits import Target
 from agent_rate_limiter.providers.model import Failure
 from agent_rate_limiter.usage import Estimate, Usage
@@ -20,45 +20,16 @@ class NearCalls(SharedCalls):
 
     engine: NearEngine  # pyright: ignore[reportIncompatibleVariableOverride] - it is what made these calls, for good
 
-    def try_acquire(
-        self, target: Target, estimate: Estimate, priority: int | None, standing: Standing = NEW
-    ) -> Reservation | Decision:
-        """Admit now or say why not."""
-        return self._at_once(target, estimate, priority) or super().try_acquire(target, estimate, priority, standing)
-
-    def acquire(
-        self,
-        target: Target,
-        estimate: Estimate,
-        priority: int | None,
-        timeout: float | None,
-        standing: Standing = NEW,
-    ) -> Reservation:
-        """Admit now or when the store does, blocking the thread."""
+    def _ask(
+        self, target: Target, estimate: Estimate, priority: int | None, timeout: float | None, standing: Standing
+    ) -> Reservation | Waiter:
+        """Admit now, if nobody waits; or let everybody wait: for the store's answer at least."""
         if timeout is not None:
             check_timeout(timeout)
-        found = self._at_once(target, estimate, priority)
-        return found or super().acquire(target, estimate, priority, timeout, standing)
-
-    async def acquire_async(
-        self,
-        target: Target,
-        estimate: Estimate,
-        priority: int | None,
-        timeout: float | None,
-        standing: Standing = NEW,
-    ) -> Reservation:
-        """Admit now or when the store does, letting the event loop run."""
-        if timeout is not None:
-            check_timeout(timeout)
-        found = self._at_once(target, estimate, priority)
-        return found or await super().acquire_async(target, estimate, priority, timeout, standing)
-
-    def _at_once(self, target: Target, estimate: Estimate, priority: int | None) -> Reservation | None:
-        route, hold, priority = self._prepare(target, estimate, priority)
-        if self.engine.reserve_now(hold, priority):
+        route, hold, rank = self._prepare(target, estimate, priority)
+        if self.engine.reserve_now(hold, rank):
             return self._admitted(Reservation(self, route, hold, estimate))
-        return None
+        return super()._ask(target, estimate, priority, timeout, standing)
 
     # -- after ---------------------------------------------------------------------------------------------
 
@@ -87,7 +58,7 @@ class NearCalls(SharedCalls):
         """Not yet: the store is to be told first."""
 
     def _see(self, route: Route, hold: Hold) -> None:
-        if self.engine.unsent:
+        if self.engine.unsettled:
             super()._watch(route, hold)
         else:  # the copies are fresh
             super(SharedCalls, self)._watch(route, hold)

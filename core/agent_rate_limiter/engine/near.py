@@ -86,9 +86,13 @@ class NearEngine(SharedEngine):
         wanted = tuple([(place, amount) for place, amount in enumerate(hold.amounts) if amount])
         ends, commands, buckets = self._settlements(hold.path)
         commands.append(Reserve(number, priority, -1, wanted))
-        answer = self._attempt(self._batch(buckets, commands), sent)
+        answer = None
+        try:
+            answer = self._attempt(self._batch(buckets, commands), sent)
+        finally:
+            if answer is None:
+                self._ends.extendleft(reversed(ends))
         if answer is None:
-            self._ends.extendleft(reversed(ends))
             return False
         with self._lock:
             now = answer.now
@@ -149,6 +153,11 @@ class NearEngine(SharedEngine):
                 self._kept.discard(number)
                 self._clear_up(now)
         return now if rides else super().settle(hold, used)
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether the store has not heard of every end yet."""
+        return bool(self._ends or self._outbox.wishes or self._parcel)
 
     def passed(self) -> None:
         """Have delivered what found no ride."""

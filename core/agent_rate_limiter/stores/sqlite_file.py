@@ -9,6 +9,7 @@ a step); before a fork it is closed; and once the program ends, other threads ar
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from collections.abc import Callable
 from contextlib import suppress
@@ -21,6 +22,7 @@ from weakref import WeakMethod, WeakSet, WeakValueDictionary
 from agent_rate_limiter.forks import around_fork, last_of_all
 from agent_rate_limiter.stores.sqlite_gone import Whereabouts
 
+_log = logging.getLogger("agent_rate_limiter")
 _PAUSES = (0.0005, 0.001, 0.002, 0.005, 0.01)
 """Seconds after which another process's lock is tried again; a usual step takes a tenth of the first."""
 _OPENING = 1.0
@@ -203,7 +205,7 @@ class SQLiteFile:
                     arrivals.append(arrive)
         except BaseException:
             for arrive in arrivals:
-                arrive(False)  # noqa: FBT003 - not kept
+                _tell(arrive, False)  # noqa: FBT003 - not kept
             raise
         return arrivals
 
@@ -330,7 +332,14 @@ class Transaction:
         finally:
             self._file.leave()
             for arrive in self._arrivals:
-                arrive(kept)
+                _tell(arrive, kept)
+
+
+def _tell(arrive: Arrive, kept: bool) -> None:  # noqa: FBT001 - passed on
+    try:
+        arrive(kept)
+    except Exception:  # noqa: BLE001 - the others wait for it, too
+        _log.exception("What went along with a transaction could not be told how it ended")
 
 
 def _is_locked(error: sqlite3.Error) -> bool:
