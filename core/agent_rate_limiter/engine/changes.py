@@ -79,10 +79,10 @@ class _Change:
         self._changes.gone(self)
         return Write(place(self.bucket), self._before, self.after, self._strategy, self._rule)
 
-    def hear(self, done: bool, now: int) -> None:  # noqa: FBT001 - the answer
+    def hear(self, found: Any, now: int) -> None:
         """It is written; or else, make the change to what is there by now."""
         bucket, rule = self.bucket, self._rule
-        if done:
+        if found:
             if rule is not None:
                 bucket.rev, bucket.state = rule.rev, self.after
             return
