@@ -196,3 +196,25 @@ def test_a_guess_makes_no_call_too_large(manual_clock: ManualClock) -> None:
     assert limiter.explain(GPT, input_tokens=900).decision.retry_after is not None
     with pytest.raises(RequestTooLarge):  # that is the user's own limit
         limiter.acquire(GPT, input_tokens=1_001)
+
+
+def refused(limiter: MultiProviderLimiter, clock: ManualClock, times: int) -> dict[str, float]:
+    """Let a provider refuse calls by its minute's limit, one after the other; return what is left of each limit."""
+    for _ in range(times):
+        clock.advance(2)
+        for _ in range(5):
+            limiter.acquire(GPT).settle()
+        failure = Failure(FailureKind.WAIT, retry_after=0.01, resource=Resource.REQUESTS, period="minute")
+        limiter.acquire(GPT).fail(failure)
+    return {limit.name: limit.available for limit in limiter.snapshot().limits}
+
+
+def test_a_minutes_limit_that_refuses_is_the_one_that_was_configured_by_the_second(manual_clock: ManualClock) -> None:
+    left = refused(known(manual_clock, rps=100), manual_clock, 1)
+    assert set(left) == {"gate", "100 requests/second"}, "no rate is searched for"
+    assert left["100 requests/second"] <= 1, "but its burst is used up"
+
+
+def test_a_days_limit_is_not_the_minutes_that_refuses(manual_clock: ManualClock) -> None:
+    left = refused(known(manual_clock, rpd=1_000), manual_clock, 2)
+    assert left["1,000 requests/day"] >= 985

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from operator import eq, lt
 from typing import TYPE_CHECKING
 
 from agent_rate_limiter.events import Events, LimitLearned, Paused
@@ -212,12 +213,19 @@ class _Pace:
         return accepted * 60_000 // (now - at) if at and accepted else None
 
 
-def _matching(path: Sequence[Bucket], quota: Quota) -> Bucket | None:
-    """Find the limit that a quota is about: by its period if that is told, else the shortest of the resource."""
+def _matching(path: Sequence[Bucket], quota: Quota, *, finer: bool = False) -> Bucket | None:
+    """Find the limit that a quota is about: by its period if that is told, else the shortest of the resource.
+
+    Args:
+        path: the limits.
+        quota: what is told.
+        finer: one of a shorter period instead.
+    """
     same = [b for b in path if b.limit.resource is quota.resource and not b.scope and b.limit.period_ms]
     if quota.period is not None:
         seconds = PERIOD_SECONDS[quota.period] if isinstance(quota.period, str) else quota.period
-        same = [bucket for bucket in same if bucket.limit.period_ms == round(seconds * 1000)]
+        fits = lt if finer else eq
+        same = [bucket for bucket in same if fits(bucket.limit.period_ms or 0, round(seconds * 1000))]
     return min(same, key=lambda bucket: bucket.limit.period_ms or 0, default=None)
 
 
@@ -278,11 +286,15 @@ def _empty(bucket: Bucket, hold: Hold, requested: int | None, told: int, now: in
 
 
 def _binding(path: Sequence[Bucket], failure: Failure) -> Bucket | None:
-    """Find the limit that refused: as named, else requests, else tokens; a refusal means that no burst is left."""
+    """Find the limit that refused: as named, else requests, else tokens; a refusal means that no burst is left.
+
+    Who was told "6,000 a minute" may have configured 100 a second, for the minute's burst is not to be had: it is that.
+    """
     named = failure.resource
     first = (named,) if named is not None and named in _LEARNABLE else ()
     for resource in (*first, Resource.REQUESTS, Resource.TOKENS, Resource.INPUT_TOKENS, Resource.OUTPUT_TOKENS):
-        bucket = _matching(path, Quota(resource, failure.period if resource is failure.resource else None))
+        quota = Quota(resource, failure.period if resource is failure.resource else None)
+        bucket = _matching(path, quota) or _matching(path, quota, finer=True)
         if bucket is not None:
             return bucket
     return None
