@@ -68,9 +68,7 @@ def share_of(bucket: Bucket, members: int, now: int) -> Bucket:
     """Return a process's own limit, while the shared one cannot be reached: an equal share of what is left of it."""
     limit = bucket.limit
     if limit is GATE or limit is NARROW_GATE:
-        own = Bucket(bucket.key, limit, bucket.scope, now)
-        own.state = bucket.state
-        return own
+        return bucket  # nobody has a share of it: what a provider says meanwhile counts at once
     available = max(0, bucket.strategy.available(bucket.state, now)) // members
     own = Bucket(bucket.key, _divided(limit, members), bucket.scope, now)
     strategy = own.strategy
