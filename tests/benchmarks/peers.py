@@ -185,7 +185,7 @@ def aiolimiter_async() -> Iterator[AsyncEntry]:
 def token_throttle_sync() -> Iterator[Entry]:
     """token-throttle reserves and refunds, as we do."""
     throttle = import_module("token_throttle")
-    limiter = throttle.SyncRateLimiter(_token_throttle_limits(), backend=throttle.SyncMemoryBackendBuilder())
+    limiter = throttle.SyncRateLimiter(token_throttle_limits(), backend=throttle.SyncMemoryBackendBuilder())
     acquire, refund = limiter.acquire_capacity, limiter.refund_capacity
 
     def settled(calls: int) -> None:
@@ -199,7 +199,7 @@ def token_throttle_sync() -> Iterator[Entry]:
 def token_throttle_async() -> Iterator[AsyncEntry]:
     """As token_throttle_sync."""
     throttle = import_module("token_throttle")
-    limiter = throttle.RateLimiter(_token_throttle_limits(), backend=throttle.MemoryBackendBuilder())
+    limiter = throttle.RateLimiter(token_throttle_limits(), backend=throttle.MemoryBackendBuilder())
     acquire, refund = limiter.acquire_capacity, limiter.refund_capacity
 
     async def settled(calls: int) -> None:
@@ -210,7 +210,8 @@ def token_throttle_async() -> Iterator[AsyncEntry]:
     yield SETTLED, settled
 
 
-def _token_throttle_limits() -> object:
+def token_throttle_limits() -> object:
+    """Return what stands for RPM and TPM there."""
     throttle = import_module("token_throttle")
     quotas = [throttle.Quota(metric=metric, limit=limit) for metric, limit in (("requests", RPM), ("tokens", TPM))]
     return throttle.PerModelConfig(quotas=throttle.UsageQuotas(quotas))

@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from importlib import import_module
+from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
 from statistics import median
@@ -20,6 +21,7 @@ from agent_rate_limiter import Limit, RateLimiter, Resource, Scope
 from agent_rate_limiter.stores import redis as ours
 from tests.benchmarks.ledger import bare_of_both, books_on_one_file
 from tests.benchmarks.measure import progress
+from tests.benchmarks.peers import token_throttle_limits
 from tests.benchmarks.report import Goal, Report, Table
 from tests.contract.opened import server
 
@@ -51,6 +53,7 @@ def run(*, quick: bool) -> Report:
     report.notes += [
         "the same script: two EVALSHAs of what our own batches send, from a bare redis-py; a bare bucket: two of a",
         "script of six lines that keeps one bucket. Ours keeps a gate, two limits, order among processes and leases.",
+        "token-throttle (which needs Python 3.12) is left out where it is not installed.",
         "One at a time, a settlement travels with the next call's batch; nobody waits for it.",
     ]
     return report
@@ -77,6 +80,7 @@ def one_by_one(report: Report, rounds: int, calls: int) -> None:
     least = bare_of_both(folder / "bare.db")
     names[BARE_OF_BOTH] = lambda: least(1)
     names.update(peers(server("redis").port))
+    names.update(token_throttle(server("redis").port, folder))
     found = in_turns(names, rounds, calls)
     raw, bare = found["the same script, twice"], found["a bare bucket, twice"]
     rows: list[list[str | float | None]] = [
@@ -134,8 +138,30 @@ def bare_bucket() -> Callable[[], object]:
     return twice
 
 
+def token_throttle(port: int, folder: Path) -> dict[str, Callable[[], object]]:
+    """Return what token-throttle does, which reserves and refunds as we do; nothing before Python 3.12."""
+    if find_spec("token_throttle") is None:
+        return {}
+    throttle: Any = import_module("token_throttle")
+    client: Any = redis.Redis(port=port, db=4)
+
+    def pair(builder: Any) -> Callable[[], object]:
+        limiter = throttle.SyncRateLimiter(token_throttle_limits(), backend=builder)
+
+        def settled() -> None:
+            taken = limiter.acquire_capacity({"requests": 1, "tokens": TOKENS}, "gpt-4")
+            limiter.refund_capacity({"requests": 1, "tokens": TOKENS - 100}, taken)
+
+        return settled
+
+    return {
+        "token-throttle, Redis": pair(throttle.SyncRedisBackendBuilder(client, key_prefix="bench")),
+        "token-throttle, SQLite": pair(throttle.SyncSqliteBackendBuilder(folder / "throttle.db", key_prefix="bench")),
+    }
+
+
 def peers(port: int) -> dict[str, Callable[[], object]]:
-    """Return what other libraries do for RPM + TPM on the same Redis; token-throttle is measured on Python 3.12."""
+    """Return what other libraries do for RPM + TPM on the same Redis."""
     limits: Any = import_module("limits")
     storage: Any = import_module("limits.storage").RedisStorage(f"redis://127.0.0.1:{port}/1")
     moving: Any = import_module("limits.strategies").SlidingWindowCounterRateLimiter(storage)
