@@ -247,6 +247,16 @@ def test_a_scope_budget_lasts_for_several_blocks(manual_clock: ManualClock) -> N
         limiter.acquire("p:m", input_tokens=1_000).cancel()
 
 
+def test_a_scope_budget_that_is_entered_again_inside_counts_once(manual_clock: ManualClock) -> None:
+    limiter = MultiProviderLimiter([Provider("p", {"m": {"cost_per_1k": 1}})], clock=manual_clock)
+    shared = ScopeBudget(2.00)
+    with limiter.scope(budget=shared), limiter.scope(budget=shared, agent="inner"):
+        limiter.acquire("p:m", input_tokens=1_500).settle(Usage(input_tokens=1_500))
+        assert not limiter.try_acquire("p:m", input_tokens=1_000)
+        assert [limit.available for limit in limiter.snapshot().limits if "scope" in limit.name] == [0.5]
+        limiter.acquire("p:m", input_tokens=500).settle(Usage(input_tokens=500))
+
+
 def test_a_scope_budget_with_a_key_is_the_same_one_elsewhere(manual_clock: ManualClock) -> None:
     limiter = MultiProviderLimiter([Provider("p", {"m": {"cost_per_1k": 1}})], clock=manual_clock)
     first, second = ScopeBudget(2.00, key="thread 1"), ScopeBudget(2.00, key="thread 1")

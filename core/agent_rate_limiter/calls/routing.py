@@ -110,8 +110,9 @@ class Router:
         for scoped in scope.limits:
             if self not in scoped.kept:
                 scoped.kept[self] = self._bucket(f"{scoped.name}|{scoped.limit.key}", scoped.limit, scoped.whose, now)
-            path.append(scoped.kept[self])
-        path += self._learned.get(target, ())
+            if scoped.kept[self] not in path:  # entered again inside, it counts once
+                path.append(scoped.kept[self])
+        path += [bucket for bucket in self._learned.get(target, ()) if bucket not in path]
         if len(self.routes) >= self._crowd:
             self._make_room(now)
         watched = self._alerts.watched(path)
