@@ -57,11 +57,12 @@ class RateLimitedEmbeddings(Embeddings):
         check_terms(limiter, priority=priority, timeout=timeout)
         if not isinstance(embeddings, Embeddings):  # pyright: ignore[reportUnnecessaryIsInstance] - what users pass
             raise ConfigError(f"embeddings is {embeddings!r}: give embeddings of LangChain.")
-        self.embeddings = copy.copy(embeddings)
+        self._original = _plain(embeddings, limiter)
+        self.embeddings = copy.copy(self._original)
         self._limiter = limiter
         self._targets = Targets(limiter, target=target, provider=provider)
         self._terms: dict[str, Any] = {"priority": priority, "timeout": timeout}
-        self._chunk = chunk_size or getattr(embeddings, "chunk_size", None) or 1_000
+        self._chunk = chunk_size or getattr(self.embeddings, "chunk_size", None) or 1_000
         if target is None:
             wanted = {"provider": provider, **self._terms}
             self._sdk_counts = replace_clients(self.embeddings, lambda client: limiter.wrap(client, **wanted))
@@ -70,6 +71,12 @@ class RateLimitedEmbeddings(Embeddings):
             switch_off_retries(self.embeddings)
         if not self._sdk_counts:
             self._attempts(())  # refuse now what could never be sent
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what else the embeddings have, such as `model`."""
+        if name.startswith("_") or name == "embeddings":  # not there yet while it is made or copied
+            raise AttributeError(name)
+        return getattr(self.embeddings, name)
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """Embed texts, blocking the thread while they wait."""
@@ -117,6 +124,15 @@ class RateLimitedEmbeddings(Embeddings):
             tokens += size
         if part:
             yield part
+
+
+def _plain(embeddings: Embeddings, limiter: AnyLimiter) -> Embeddings:
+    """The embeddings themselves: on other terms from now on, and not limited twice."""
+    if not isinstance(embeddings, RateLimitedEmbeddings):
+        return embeddings
+    if embeddings._limiter is not limiter:  # noqa: SLF001 - its own kind
+        raise ConfigError("embeddings are limited by another limiter already: give the original.")
+    return embeddings._original  # noqa: SLF001 - as above
 
 
 def _embed(embeddings: Embeddings, texts: list[str], _: object) -> list[list[float]]:

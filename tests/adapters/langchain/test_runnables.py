@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import httpx
 import pytest
 from langchain.agents import create_agent
 from langchain_core.embeddings import DeterministicFakeEmbedding, Embeddings
@@ -214,7 +216,9 @@ def test_runnables_that_make_no_sense() -> None:
 
 def embeddings_at(provider: SimulatedProvider, **options: Any) -> OpenAIEmbeddings:
     named: Any = {"model": MODEL, "base_url": provider.openai_url, "api_key": "sk-test"}
-    return OpenAIEmbeddings(**named, check_embedding_ctx_length=False, chunk_size=4, **options)
+    brief = httpx.Limits(max_keepalive_connections=0)  # nobody closes them
+    clients = {"http_client": httpx.Client(limits=brief), "http_async_client": httpx.AsyncClient(limits=brief)}
+    return OpenAIEmbeddings(**named, **clients, check_embedding_ctx_length=False, chunk_size=4, **options)
 
 
 async def test_embeddings_count_each_request_with_what_it_used(provider: SimulatedProvider) -> None:
@@ -231,6 +235,23 @@ async def test_embeddings_count_each_request_with_what_it_used(provider: Simulat
     assert books(limiter)[:3] == accounts(provider)[:3]
     original.embed_query("text")
     assert books(limiter)[0] == 9
+
+
+def test_limited_embeddings_have_what_the_original_has(provider: SimulatedProvider) -> None:
+    limited: Any = limiter_of().wrap(embeddings_at(provider, dimensions=8))
+    assert (limited.model, limited.dimensions, limited.chunk_size) == (MODEL, 8, 4)  # a cache's namespace
+    assert copy.copy(limited).model == MODEL
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        limited.nothing  # noqa: B018 - that is the point
+
+
+def test_embeddings_that_are_wrapped_again_are_limited_once(provider: SimulatedProvider) -> None:
+    limiter = limiter_of()
+    limited: Any = limiter.wrap(limiter.wrap(embeddings_at(provider)), timeout=5)
+    assert limited.embed_query("text")
+    assert books(limiter)[0] == provider.report().received == 1
+    with pytest.raises(ConfigError, match="limited by another limiter already: give the original"):
+        limiter_of().wrap(limited)
 
 
 async def test_embeddings_with_a_declared_target_are_charged_their_estimates(provider: SimulatedProvider) -> None:
