@@ -1,4 +1,13 @@
-"""Limits, retries and budgets for AI agents: calls are admitted exactly as fast as every limit allows."""
+"""Limits, retries and budgets for AI agents: calls are admitted exactly as fast as every limit allows.
+
+```python
+limiter = MultiProviderLimiter([Provider("openai", {"gpt-4": {"rpm": 500, "tpm": 10_000}})], budget_limit=100)
+client = limiter.wrap(OpenAI())  # a limited twin of an SDK's client, a framework's model, a crew
+```
+
+`MultiProviderLimiter` limits what a program calls, `RateLimiter` one model; `CostTracker` keeps books of any calls,
+`plan` says how long a workload takes. Everything else is what these take, return, or raise.
+"""
 
 from __future__ import annotations
 

@@ -61,7 +61,8 @@ class MultiProviderLimiter(Limiter):
         budgets: further budgets, for scopes or other periods.
         on_alert: who is told of an `Alert` besides the log: a function or coroutine function that takes it, a
             `Webhook`, a `logging.Logger`, or a list of these, each told by a thread of its own.
-        store: where the limits live: "memory://" is this process, "sqlite:///agents.db" every process on this machine.
+        store: where the limits live: "memory://" is this process, "sqlite:///agents.db" every process on this machine,
+            "redis://host:6379/0" many machines.
         on_store_error: while a shared store cannot be reached, "fail_closed" raises StoreUnavailable, "fail_open"
             admits every call, "local" admits by this process's share of the limits.
         clock: tells the time; the system's unless given.
