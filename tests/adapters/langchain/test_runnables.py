@@ -217,7 +217,7 @@ def test_runnables_that_make_no_sense() -> None:
 def embeddings_at(provider: SimulatedProvider, **options: Any) -> OpenAIEmbeddings:
     named: Any = {"model": MODEL, "base_url": provider.openai_url, "api_key": "sk-test"}
     brief = httpx.Limits(max_keepalive_connections=0)  # nobody closes them
-    clients = {"http_client": httpx.Client(limits=brief), "http_async_client": httpx.AsyncClient(limits=brief)}
+    clients: Any = {"http_client": httpx.Client(limits=brief), "http_async_client": httpx.AsyncClient(limits=brief)}
     return OpenAIEmbeddings(**named, **clients, check_embedding_ctx_length=False, chunk_size=4, **options)
 
 
