@@ -6,13 +6,12 @@ import atexit
 import os
 from collections.abc import Callable
 
-_handlers: dict[bool, list[tuple[Callable[[], None], Callable[[], None], Callable[[], None]]]] = {False: [], True: []}
+Handler = Callable[[], object]
+_handlers: dict[bool, list[tuple[Handler, Handler, Handler]]] = {False: [], True: []}
 _last: list[Callable[[], None]] = []
 
 
-def around_fork(
-    before: Callable[[], None], here: Callable[[], None], child: Callable[[], None], *, inner: bool = False
-) -> None:
+def around_fork(before: Handler, here: Handler, child: Handler, *, inner: bool = False) -> None:
     """Have functions called around each fork: callers first, then what they call, as a lock's holder may wait for more.
 
     Args:

@@ -4,7 +4,9 @@ Limiters and ledgers of the same file share it, so that what belongs together is
 polls for a lock that the next thread holds. To use a connection in two threads at once, to close it while a statement
 runs, or to take it across a fork would crash the process or lose what is written. None of that can happen: whoever
 uses or closes it holds the lock, which is not given twice to the same thread (a finalizer may want it in the middle of
-a step); before a fork it is closed; and once the program ends, other threads are let in no more.
+a step); before a fork it is closed; and once the program ends, other threads are let in no more. One that nobody closed
+is closed with its file's object, in whatever thread that is collected: a fork waits for that, too, as a child whose
+parent's other thread was inside of SQLite would wait for SQLite's own locks for ever.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from threading import Lock, get_ident
+from threading import Lock, RLock, get_ident
 from time import monotonic, sleep
 from typing import Any, Protocol
 from weakref import WeakMethod, WeakSet, WeakValueDictionary
@@ -60,6 +62,7 @@ class SQLiteFile:
     """
 
     def __init__(self, path: Path, *, synchronous: str = "normal", read_only: bool = False) -> None:
+        self._connection: sqlite3.Connection | None = None
         self._uri = f"{path.resolve().as_uri()}?mode={'ro' if read_only else 'rwc'}"
         self._whereabouts = Whereabouts(path)
         self._synchronous = synchronous
@@ -67,7 +70,6 @@ class SQLiteFile:
         self._lock = Lock()
         self._owner = 0
         self._forking = False
-        self._connection: sqlite3.Connection | None = None
         self._riders: list[WeakMethod[Rider]] = []
         self.memory: Any = None
         self.steps = 0
@@ -119,6 +121,12 @@ class SQLiteFile:
         if not self.is_mine() and self._lock.acquire(timeout=patience):
             self.drop()
             self._lock.release()
+
+    def __del__(self) -> None:
+        """Close what nobody closed."""
+        if self._connection is not None:
+            with _collecting:
+                self.drop()
 
     # -- for whoever has the lock --------------------------------------------------------------------------
 
@@ -350,6 +358,8 @@ _files: WeakSet[SQLiteFile] = WeakSet()
 _registry: WeakValueDictionary[tuple[str, str], SQLiteFile] = WeakValueDictionary()
 _registry_lock = Lock()
 _inherited: list[sqlite3.Connection] = []
+_collecting = RLock()
+"""Held while a file's object is collected; it may happen in the middle of the same, and of anything else."""
 _ended_by = 0
 """The thread that ends the program, once it does."""
 _LAST = 1.0
@@ -374,3 +384,4 @@ def _each(method: str) -> Callable[[], None]:
 
 last_of_all(_at_exit)
 around_fork(_each("before_fork"), _each("after_fork_here"), _each("after_fork"), inner=True)
+around_fork(_collecting.acquire, _collecting.release, _collecting.release, inner=True)  # after all the files' locks

@@ -29,10 +29,7 @@ from agent_rate_limiter.stores.sqlite_file import SQLiteFile, Transaction
 from agent_rate_limiter.testing import ManualClock
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
-FORKS = pytest.mark.skipif(
-    not hasattr(os, "fork") or "coverage" in sys.modules,
-    reason="no fork here; or coverage, under which the child hangs (not explained yet)",
-)
+FORKS = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 MODEL = {"rpm": 10**6, "tpm": 10**9, "input_per_1m": 1, "output_per_1m": 2}
 DOLLAR = Usage(input_tokens=10**6)
 ONE, NOTHING = Estimate(input_tokens=10**6, max_output_tokens=1), Estimate(requests=0, max_output_tokens=1)
@@ -436,7 +433,8 @@ def in_child(work: Callable[[], bool]) -> int:
     """Fork; return the child's number."""
     child = os.fork()
     if child == 0:
-        faulthandler.dump_traceback_later(20, exit=True)  # a child that hangs says where
+        faulthandler.register(signal.SIGALRM, all_threads=True, chain=True)  # a child that hangs says where, and ends
+        signal.alarm(20)
         try:
             os._exit(0 if work() else 1)
         except BaseException:
@@ -498,6 +496,26 @@ def test_a_fork_waits_for_the_step_of_another_thread(path: Path) -> None:
         thread.join(10)
     charged, booked = spent(limiter)
     assert charged == booked
+
+
+@FORKS
+def test_a_fork_waits_for_a_connection_that_is_collected_in_another_thread(path: Path) -> None:
+    """Its thread is inside of SQLite meanwhile, and has locks that the child would wait for, for ever."""
+    closing, closed = threading.Event(), threading.Event()
+
+    class Slow:
+        def close(self) -> None:
+            closing.set()
+            time.sleep(0.05)
+            closed.set()
+
+    files: list[Any] = [SQLiteFile(path)]
+    files[0]._connection = Slow()
+    collecting = threading.Thread(target=files.clear)
+    collecting.start()
+    assert closing.wait(5)
+    assert os.waitpid(in_child(closed.is_set), 0)[1] == 0
+    collecting.join(5)
 
 
 def test_a_file_is_one_object_as_long_as_somebody_uses_it(path: Path) -> None:
