@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from agent_rate_limiter.calls.reservation import Reservation
 from agent_rate_limiter.calls.route import Route
 from agent_rate_limiter.calls.shared import SharedCalls
-from agent_rate_limiter.calls.standing import Standing
-from agent_rate_limiter.checks import check_timeout
 from agent_rate_limiter.engine.near import NearEngine
 from agent_rate_limiter.engine.port import Hold
-from agent_rate_limiter.engine.queue import Waiter
-from agent_rate_limiter.limits import Target
 from agent_rate_limiter.providers.model import Failure
 from agent_rate_limiter.usage import Estimate, Usage
 
@@ -20,16 +15,9 @@ class NearCalls(SharedCalls):
 
     engine: NearEngine  # pyright: ignore[reportIncompatibleVariableOverride] - it is what made these calls, for good
 
-    def _ask(
-        self, target: Target, estimate: Estimate, priority: int | None, timeout: float | None, standing: Standing
-    ) -> Reservation | Waiter:
-        """Admit now, if nobody waits; or let everybody wait: for the store's answer at least."""
-        if timeout is not None:
-            check_timeout(timeout)
-        route, hold, rank = self._prepare(target, estimate, priority)
-        if self.engine.reserve_now(hold, rank):
-            return self._admitted(Reservation(self, route, hold, estimate))
-        return super()._ask(target, estimate, priority, timeout, standing)
+    def _at_once(self, hold: Hold, priority: int) -> bool:
+        """Take the step now, if nobody waits."""
+        return self.engine.reserve_now(hold, priority)
 
     # -- after ---------------------------------------------------------------------------------------------
 

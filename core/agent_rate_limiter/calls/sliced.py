@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from agent_rate_limiter.calls.reservation import Reservation
 from agent_rate_limiter.calls.route import Route
 from agent_rate_limiter.calls.shared import SharedCalls
-from agent_rate_limiter.calls.standing import Standing
-from agent_rate_limiter.checks import check_timeout
 from agent_rate_limiter.engine.port import Hold
-from agent_rate_limiter.engine.queue import Waiter
 from agent_rate_limiter.engine.sliced import SlicedEngine
-from agent_rate_limiter.limits import Target
 from agent_rate_limiter.providers.model import Failure, Quota
 from agent_rate_limiter.usage import Estimate
 
@@ -22,17 +17,9 @@ class SlicedCalls(SharedCalls):
 
     engine: SlicedEngine  # pyright: ignore[reportIncompatibleVariableOverride] - it is what made these calls, for good
 
-    def _ask(
-        self, target: Target, estimate: Estimate, priority: int | None, timeout: float | None, standing: Standing
-    ) -> Reservation | Waiter:
-        """Serve from a slice, or wait for the store's answer."""
-        if timeout is not None:
-            check_timeout(timeout)
-        route, hold, _ = self._prepare(target, estimate, priority)
-        if not self.engine.serve(hold):
-            return super()._ask(target, estimate, priority, timeout, standing)
-        call = Reservation(self, route, hold, estimate)
-        return self._admitted(call) if self.events.listening else call
+    def _at_once(self, hold: Hold, priority: int) -> bool:  # noqa: ARG002 - a slice was taken in order
+        """Serve it from a slice."""
+        return self.engine.serve(hold)
 
     def refuse(self, route: Route, hold: Hold, estimate: Estimate, failure: Failure) -> float:
         """The provider refused the call: nothing more is sent from slices of its limits."""
