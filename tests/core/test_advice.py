@@ -4,33 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
 from agent_rate_limiter import (
-    EACH,
-    Budget,
     LimitExceeded,
     MultiProviderLimiter,
     Provider,
     RateLimiter,
-    Scope,
     Usage,
 )
 from agent_rate_limiter.testing import ManualClock, run_virtual
+from tests.core.reporting import limited_many_ways
 
 
 @pytest.fixture
 def limiter(manual_clock: ManualClock) -> MultiProviderLimiter:
-    models: Mapping[str, Any] = {"m": {"rpm": 60, "tpm": 6_000, "concurrency": 2, "cost_per_1k": 1.0}}
-    return MultiProviderLimiter(
-        [Provider("p", models, limits=["1000 requests/day"])],
-        budget_limit=10,
-        budgets=[Budget(5, scope=Scope(agent=EACH), name="per agent")],
-        clock=manual_clock,
-    )
+    return limited_many_ways(manual_clock)
 
 
 # ---------------------------------------------------------------- advice, for agents that plan

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
-from typing import Any
 
 import pytest
 
 from agent_rate_limiter import (
-    EACH,
-    Budget,
     Estimate,
     Explanation,
     Limit,
@@ -27,17 +23,12 @@ from agent_rate_limiter import (
 )
 from agent_rate_limiter.providers import Failure, FailureKind, Quota
 from agent_rate_limiter.testing import ManualClock, run_virtual
+from tests.core.reporting import limited_many_ways
 
 
 @pytest.fixture
 def limiter(manual_clock: ManualClock) -> MultiProviderLimiter:
-    models: Mapping[str, Any] = {"m": {"rpm": 60, "tpm": 6_000, "concurrency": 2, "cost_per_1k": 1.0}}
-    return MultiProviderLimiter(
-        [Provider("p", models, limits=["1000 requests/day"])],
-        budget_limit=10,
-        budgets=[Budget(5, scope=Scope(agent=EACH), name="per agent")],
-        clock=manual_clock,
-    )
+    return limited_many_ways(manual_clock)
 
 
 def by_name(found: Snapshot | Explanation) -> dict[str, LimitStatus]:

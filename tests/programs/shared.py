@@ -58,6 +58,16 @@ class Worker:
         """Start it."""
         return subprocess.Popen([sys.executable, "-m", "tests.programs.shared", json.dumps(vars(self))])
 
+    def start_and_kill(self, after: int) -> None:
+        """Start it, and kill it once so many of its calls were admitted."""
+        process = self.start()
+        patience = time.monotonic() + 20
+        while len(admitted(self.log)) < after:
+            assert time.monotonic() < patience
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
     def work(self) -> None:
         """Make calls until time is up."""
         several = self.limit if isinstance(self.limit, list) else [self.limit]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from pathlib import Path
 
 import pytest
 
 from tests.contract.opened import SHARED
-from tests.programs.shared import Worker, admitted, most_at_once, run, slowest_share, worst_excess
+from tests.programs.shared import Worker, most_at_once, run, slowest_share, worst_excess
 
 RATE, BURST, SECONDS = 150, 20, 2.0
 
@@ -30,13 +29,7 @@ def test_the_slots_of_a_killed_process_come_back(name: str, tmp_path: Path) -> N
     uri = SHARED[name](tmp_path)
     limit = {"resource": "concurrency", "amount": 3}
     doomed = Worker(uri, str(tmp_path / "doomed.log"), limit, 30, tasks=3, holding=30, options={"lease": 1.5})
-    process = doomed.start()
-    patience = time.monotonic() + 20
-    while len(admitted(doomed.log)) < 3:
-        assert time.monotonic() < patience
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    doomed.start_and_kill(after=3)
     killed = time.time()
     others = [
         Worker(uri, str(tmp_path / f"{n}.log"), limit, 4, tasks=2, holding=0.05, options={"lease": 1.5})

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
-import time
 from pathlib import Path
 from typing import Any
 
@@ -60,13 +58,7 @@ def test_a_killed_process_is_charged_what_it_took(name: str, tmp_path: Path) -> 
     uri, log = SHARED[name](tmp_path), tmp_path / "doomed.log"
     budget, cost = {"resource": "cost", "amount": 5.0, "per": "day"}, 0.001
     doomed = Worker(uri, str(log), budget, 30, cost=cost, options={"lease_tokens": 100, "lease": 1.5}, holding=0.005)
-    process = doomed.start()
-    patience = time.monotonic() + 20
-    while len(admitted(doomed.log)) < 200:
-        assert time.monotonic() < patience
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    doomed.start_and_kill(after=200)
     sent, settled = len(admitted(doomed.log)), len(admitted(doomed.log, "="))
     limit = Limit(Resource.COST, 5.0, "day")
     with RateLimiter([limit], target="openai:gpt-4", store=uri, ledger="memory://") as other:
