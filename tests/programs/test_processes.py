@@ -25,6 +25,16 @@ def test_four_processes_share_a_rate(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", SHARED)
+def test_slots_go_from_hand_to_hand(name: str, tmp_path: Path) -> None:
+    """More processes than slots: each waits for the others' calls, and not for time to pass."""
+    uri, limit = SHARED[name](tmp_path), {"resource": "concurrency", "amount": 3}
+    workers = [Worker(uri, str(tmp_path / f"{n}.log"), limit, 2, tasks=2, holding=0.03) for n in range(5)]
+    moments = run(workers)
+    assert most_at_once([worker.log for worker in workers]) <= 3
+    assert len(moments) > 60  # of 200; whoever asked once a second made some 15
+
+
+@pytest.mark.parametrize("name", SHARED)
 def test_the_slots_of_a_killed_process_come_back(name: str, tmp_path: Path) -> None:
     uri = SHARED[name](tmp_path)
     limit = {"resource": "concurrency", "amount": 3}

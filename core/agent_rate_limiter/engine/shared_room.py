@@ -150,8 +150,7 @@ class SharedRoom(WaitingRoom):
         head = queue.head(now)
         if told is None or head is None or head in self._asked:
             return
-        bucket = queue.bucket
-        if bucket.strategy.take(bucket.state, head.amount + told.ahead, now) is not None:
+        if _may_fit(queue.bucket, head.amount, told.ahead, now):
             del self._told[queue]
             self._pump(queue, now)
 
@@ -276,3 +275,14 @@ class SharedRoom(WaitingRoom):
                 self._tell(queue, head, refusal.wait, 0, now)
                 return
             self._finish(head, refusal, now)
+
+
+def _may_fit(bucket: Bucket, amount: int, ahead: int, now: int) -> bool:
+    """Whether to ask for a head, after units that went before it when the store was asked last.
+
+    Where nobody knows when units come back (slots), those before it may have had theirs long since: the store knows.
+    """
+    strategy, state = bucket.strategy, bucket.state
+    if strategy.take(state, amount + ahead, now) is not None:
+        return True
+    return strategy.wait(state, amount + ahead, now) is None and strategy.take(state, amount, now) is not None

@@ -94,3 +94,24 @@ def test_deadlines_of_calls_that_are_over_are_forgotten() -> None:
         room.answered(arrival(room, NOW + 30_000), None, 0, NOW)
     assert room.next_time() == NOW + 1
     assert len(room._deadlines) < 100
+
+
+def test_who_was_behind_others_asks_as_soon_as_a_slot_is_free_for_itself() -> None:
+    """Nobody says that those before it have gone: a head that waits until there is room for all would wait in vain."""
+    asked: list[Waiter] = []
+    nothing: Any = lambda *_: None  # noqa: E731
+    wishes = Wishes(lambda waiter, *_: asked.append(waiter), nothing, nothing, nothing, nothing, nothing)
+    room = SharedRoom(MemoryStore(), 1_000, wishes, {})
+    slots = Bucket("slots", Limit(Resource.CONCURRENCY, 5), "", NOW)
+    slots.state = slots.strategy.take(slots.state, 5, NOW)
+    sizing = Sized(slots)
+    waiter = Waiter(Hold(sizing.path, [1]), priority=5, flow="", weight=1, since=NOW, deadline=None, sizing=sizing)
+    waiter.ring = lambda _: True
+    room.place(waiter, NOW)
+    room.answered(waiter, Refusal(slots, 1, 0, None, never=False, may_free=True), 3, NOW)
+    assert slots.queue is not None
+    room.reconsider(slots.queue, NOW)
+    assert asked == [waiter], "nothing has come back"
+    slots.state = slots.strategy.settle(slots.state, 1, 0, NOW, NOW)
+    room.reconsider(slots.queue, NOW)
+    assert asked == [waiter, waiter]
