@@ -12,9 +12,10 @@ from typing import Any, Protocol
 from agent_rate_limiter.admission import Bucket, Path, Refusal
 from agent_rate_limiter.engine.changes import Changes
 from agent_rate_limiter.engine.engine import CLOSED
+from agent_rate_limiter.engine.loss import FAIL_OPEN
 from agent_rate_limiter.engine.port import Correct, Hold, Leave, Stand
 from agent_rate_limiter.engine.queue import Waiter, WaitQueue
-from agent_rate_limiter.engine.shared_room import Wishes
+from agent_rate_limiter.engine.shared_room import SLOW, Wishes
 from agent_rate_limiter.engine.upkeep import Upkeep
 from agent_rate_limiter.engine.verdicts import refusal_of
 from agent_rate_limiter.engine.wishes import Asked, Ended
@@ -41,7 +42,7 @@ class SharedEngine(Upkeep):
         self._changes = Changes(self._outbox, lambda bucket: self.is_adaptive(bucket))  # noqa: PLW0108 - it is set later
 
     def _wishes(self) -> Wishes:
-        return Wishes(self._ask, self._stand, self._leave, self._open, self._undo, self._waits)
+        return Wishes(self._ask, self._stand, self._leave, self._open, self._undo, self._waits, self._late)
 
     # -- calls ---------------------------------------------------------------------------------------------
 
@@ -282,6 +283,13 @@ class SharedEngine(Upkeep):
             self._apart.add(waiter.hold.id)
         self._line.answered(waiter, found, 0, now)
         return False
+
+    def _late(self, waiter: Waiter, now: int) -> None:
+        """A call's time was up before the store's was: who goes on without a store goes on."""
+        if self.loss.policy == FAIL_OPEN:
+            self.without_store(waiter, now)
+        else:
+            self._line.unanswered(waiter, SLOW, now)
 
     # -- the end -------------------------------------------------------------------------------------------
 

@@ -45,9 +45,10 @@ class Wishes:
         open: a call was admitted.
         undo: give back what a call was given that is not there any more.
         waits: a call has to wait, for what binds it.
+        late: the store has not answered within a call's timeout.
     """
 
-    __slots__ = ("ask", "leave", "open", "stand", "undo", "waits")
+    __slots__ = ("ask", "late", "leave", "open", "stand", "undo", "waits")
 
     def __init__(  # noqa: PLR0917 - one for each wish
         self,
@@ -57,8 +58,10 @@ class Wishes:
         opened: Callable[[Hold, int], None],
         undo: Callable[[Hold, int], None],
         waits: Callable[[Waiter, Refusal, int], None],
+        late: Callable[[Waiter, int], object],
     ) -> None:
         self.waits = waits
+        self.late = late
         self.ask = ask
         self.stand = stand
         self.leave = leave
@@ -228,7 +231,7 @@ class SharedRoom(WaitingRoom):
         if waiter.queue is not None:
             super()._expire(waiter, now)
         elif waiter in self._asked:
-            self.unanswered(waiter, SLOW, now)
+            self._wishes.late(waiter, now)
 
     def _pump(self, queue: WaitQueue, now: int) -> None:
         """Ask for a queue's head, unless it was told to wait."""

@@ -98,3 +98,23 @@ def test_a_slow_answer_is_waited_for_until_the_calls_timeout(store: Watched, lim
 
     asyncio.run(asyncio.wait_for(main(), 10))
     assert limiter.snapshot().in_flight == 0
+
+
+def test_who_goes_on_without_a_store_goes_on_when_it_does_not_answer_in_time(store: Watched) -> None:
+    """The call's timeout may be shorter than the store's: then nobody knows yet that it is lost."""
+    limiter = RateLimiter(
+        rpm=1_000, tpm=1_000, store=cast("Any", store), ledger="memory://", on_store_error="fail_open"
+    )
+    limiter.acquire(requests=0, input_tokens=0).settle(Usage(0))
+
+    async def main() -> None:
+        store.go.clear()
+        call = await limiter.acquire_async(input_tokens=600, timeout=0.02)
+        store.go.set()
+        call.settle(Usage(input_tokens=500))
+        (await limiter.acquire_async(input_tokens=500, timeout=5)).cancel()  # 600 were given back, and 500 charged
+
+    asyncio.run(asyncio.wait_for(main(), 10))
+    assert limiter.snapshot().in_flight == 0
+    left = {limit.resource: limit.available for limit in limiter.snapshot().limits}
+    assert 500 <= left["tokens"] < 520

@@ -27,7 +27,7 @@ class Sized:
 def test_who_stood_behind_a_head_that_goes_on_to_another_limit_comes_next() -> None:
     asked: list[Waiter] = []
     nothing: Any = lambda *_: None  # noqa: E731
-    wishes = Wishes(lambda waiter, *_: asked.append(waiter), nothing, nothing, nothing, nothing, nothing)
+    wishes = Wishes(lambda waiter, *_: asked.append(waiter), nothing, nothing, nothing, nothing, nothing, nothing)
     room = SharedRoom(MemoryStore(), 1_000, wishes, {})
     gate = Bucket("gate", Limit(Resource.CONCURRENCY, 9), "", NOW)
     budget = Bucket("budget", Limit(Resource.COST, 1, "day"), "", NOW)
@@ -61,7 +61,12 @@ def test_who_stood_behind_a_head_that_goes_on_to_another_limit_comes_next() -> N
 
 def empty_room() -> SharedRoom:
     nothing: Any = lambda *_: None  # noqa: E731
-    return SharedRoom(MemoryStore(), 1_000, Wishes(nothing, nothing, nothing, nothing, nothing, nothing), {})
+
+    def late(waiter: Waiter, now: int) -> None:
+        room.unanswered(waiter, SLOW, now)
+
+    room = SharedRoom(MemoryStore(), 1_000, Wishes(nothing, nothing, nothing, nothing, nothing, nothing, late), {})
+    return room
 
 
 def arrival(room: SharedRoom, deadline: int) -> Waiter:
@@ -100,7 +105,7 @@ def test_who_was_behind_others_asks_as_soon_as_a_slot_is_free_for_itself() -> No
     """Nobody says that those before it have gone: a head that waits until there is room for all would wait in vain."""
     asked: list[Waiter] = []
     nothing: Any = lambda *_: None  # noqa: E731
-    wishes = Wishes(lambda waiter, *_: asked.append(waiter), nothing, nothing, nothing, nothing, nothing)
+    wishes = Wishes(lambda waiter, *_: asked.append(waiter), nothing, nothing, nothing, nothing, nothing, nothing)
     room = SharedRoom(MemoryStore(), 1_000, wishes, {})
     slots = Bucket("slots", Limit(Resource.CONCURRENCY, 5), "", NOW)
     slots.state = slots.strategy.take(slots.state, 5, NOW)
