@@ -113,7 +113,7 @@ def same_script(limiter: RateLimiter) -> Callable[[], object]:
     for _ in range(20):
         limiter.acquire(input_tokens=TOKENS).settle()
     ours._evaluate = original
-    keys, batch = next((keys, json.loads(text)) for keys, text in reversed(sent) if "reserve" in text)
+    keys, batch = next((keys, json.loads(text)) for keys, text in reversed(sent) if '"sr"' in text)  # settle, reserve
     client: Any = redis.Redis(port=server("redis").port)
     digest = ours._script("step.lua")[1]
     number = count(10**9)

@@ -20,6 +20,8 @@ from agent_rate_limiter.engine.shared import SharedEngine
 _log = logging.getLogger("agent_rate_limiter")
 _MOMENT = 0.001
 """Seconds that what nobody waits for may lie."""
+_LONGEST = 0.1
+"""Seconds for which the rest may lie while there is always somebody else who sends."""
 _LAST_WORDS = 1.0
 """Seconds that a program's end may wait for what is still to be sent."""
 
@@ -40,6 +42,7 @@ class Courier:
         self._bell = Lock()
         self._bell.acquire()
         self._urgent = False
+        self._coming = False  # in a moment, without being called again
         Thread(target=self._work, name="agent-rate-limiter", daemon=True).start()
         _couriers.add(self)
 
@@ -59,6 +62,8 @@ class Courier:
         """Wake it. Safe in a finalizer."""
         if urgent:
             self._urgent = True
+        elif self._coming:
+            return
         if self._bell.locked():  # else it was called before, and has not come yet
             with suppress(RuntimeError):  # called meanwhile
                 self._bell.release()
@@ -71,9 +76,20 @@ class Courier:
                 _log.exception("The courier failed")
                 pause = 1.0
             del engine  # else it would live as long as this thread
-            if self._bell.acquire(timeout=pause) and not self._urgent:
-                self._bell.acquire(timeout=_MOMENT)  # what is sent next may take it along
+            if self._bell.acquire(timeout=pause):
+                self._hold_on()
             self._urgent = False
+
+    def _hold_on(self) -> None:
+        """Leave what nobody waits for to whoever sends next, as long as somebody does."""
+        self._coming, sent, until = True, -1, time.monotonic() + _LONGEST
+        while not self._urgent and time.monotonic() < until:
+            engine = self._engine()
+            before, sent = sent, -1 if engine is None else engine.sent
+            del engine
+            if sent == before or self._bell.acquire(timeout=_MOMENT):
+                break
+        self._coming = False
 
     def end(self) -> None:
         """The program ends: send what is left."""

@@ -180,8 +180,11 @@ class Exchange(Engine):
         """
         if self.clock_wakes or (urgent and self.may_block()):
             self.pump()
-        if not self.clock_wakes and (self._outbox.wishes or self._room.waiting or self.unsent or self._oversleeps()):
-            self._call_courier(urgent=urgent)
+        if self.clock_wakes:
+            return
+        late = self._oversleeps()
+        if late or self._outbox.wishes or self._room.waiting or self.unsent:
+            self._call_courier(urgent=urgent or late)
 
     def _call_courier(self, *, urgent: bool) -> None:
         if self._courier is None:
@@ -312,6 +315,11 @@ class Exchange(Engine):
     def waiting(self) -> int:
         """Calls in this process's queue, and those that the store is being asked about."""
         return self._line.everybody
+
+    @property
+    def sent(self) -> int:
+        """How many batches were sent."""
+        return self._outbox.number
 
     @property
     def unsent(self) -> bool:

@@ -30,13 +30,16 @@ class Outbox:
     Args:
         member: who sends them.
         lease: milliseconds for which a batch proves that the member is alive.
+
+    Attributes:
+        number: of the last batch.
     """
 
     def __init__(self, member: str, lease: int) -> None:
         self.member = member
         self.wishes: deque[Wish] = deque()
         self._lease = lease
-        self._number = 0
+        self.number = 0
 
     def put(
         self,
@@ -58,10 +61,10 @@ class Outbox:
         noted = self.wishes
         wishes = [noted.popleft() for _ in range(min(_MOST, len(noted)))]
         made = [wish.make(place) for wish in wishes]
-        self._number += 1
+        self.number += 1
         batch = Batch(
             self.member,
-            self._number,
+            self.number,
             self._lease,
             [Place(bucket.key, bucket.strategy, bucket.rev) for bucket in places],
             [command for command in made if command is not None],

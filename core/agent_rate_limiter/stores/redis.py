@@ -77,7 +77,7 @@ class RedisStore:
 
     def _step(self, batch: Batch, now: int | None) -> Any:
         prefix = self._prefix
-        payload = encode(batch, now, self._clock.now() if now is None else now, self._seen, self._born, prefix)
+        payload = encode(batch, now, self._clock.now() if now is None else now, self._seen, self._born)
         keys = [f"{prefix}last:{batch.member}", f"{prefix}meta", f"{prefix}holds:{batch.member}"]
         keys += [f"{prefix}members", f"{prefix}rules"]
         for place in batch.places:
@@ -142,7 +142,12 @@ def _evaluate(client: Any, name: str, keys: list[str], arguments: list[Any]) -> 
         return client.execute_command("EVAL", script, len(keys), *keys, *arguments)
 
 
+_PARTS = {"step.lua": ("strategies.lua", "lines.lua", "step.lua")}
+"""A script is one text; this one is told in several files."""
+
+
 @cache
 def _script(name: str) -> tuple[str, str]:
-    text = files("agent_rate_limiter.stores").joinpath(name).read_text(encoding="utf-8")
+    folder = files("agent_rate_limiter.stores").joinpath("lua")
+    text = "\n".join(folder.joinpath(part).read_text(encoding="utf-8") for part in _PARTS.get(name, (name,)))
     return text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from agent_rate_limiter.engine.port import (
@@ -25,16 +26,14 @@ from agent_rate_limiter.stores.steps import kind_of, lasting
 from agent_rate_limiter.strategies import FixedWindow, Gate, SlidingWindow, Strategy, TokenBucket, strategy_for
 from agent_rate_limiter.strategies.numbers import pack, unpack
 
-_VERBS = {command: command.__name__.lower() for command in (Reserve, Settle, Correct, Stand, Leave, Write)}
+_VERBS = {Reserve: "r", Settle: "s", Correct: "c", Stand: "t", Leave: "l", Write: "w"}
 _json = json.JSONEncoder(separators=(",", ":")).encode
 _EXACT = 1 << 53
 """Doubles hold every whole number below; Lua has no others."""
 
 
-def encode(  # noqa: PLR0917 - the script's arguments
-    batch: Batch, now: int | None, about: int, seen: int, known: str, prefix: str
-) -> str:
-    """Return a batch as JSON.
+def encode(batch: Batch, now: int | None, about: int, seen: int, known: str) -> str:
+    """Return a batch as JSON, in as few arrays as that can be: the script makes a table of each.
 
     Args:
         batch: what to do.
@@ -42,12 +41,15 @@ def encode(  # noqa: PLR0917 - the script's arguments
         about: epoch milliseconds, as far as it is known here: calendars are not known there.
         seen: the version of the rules that are known here.
         known: the incarnation of the data that is known here; empty at first.
-        prefix: what all keys begin with.
     """
-    places = [[place.key, kind_of(place.strategy), place.rev, parameters(place, about)] for place in batch.places]
-    verbs = [_VERBS[command.__class__] for command in batch.commands]
-    commands = batch.commands if "write" not in verbs else [_told(command, batch.places) for command in batch.commands]
-    return _json([batch.number, now or 0, batch.member, batch.lease, seen, known, prefix, places, verbs, commands])
+    places, commands = batch.places, batch.commands
+    kinds = "".join([kind_of(place.strategy) for place in places])
+    revisions = [place.rev for place in places]
+    numbers = [parameters(place, about) for place in places]
+    verbs = "".join([_VERBS[command.__class__] for command in commands])
+    told = [_told(command, places) for command in commands]
+    sender = (batch.number, now or 0, batch.member, batch.lease, seen, known)
+    return _json([*sender, kinds, revisions, numbers, verbs, told])
 
 
 def parameters(place: Place, now: int) -> Sequence[int]:
@@ -77,6 +79,12 @@ def _exact(place: Place, *numbers: int) -> Sequence[int]:
 
 
 def _told(command: Command, places: Sequence[Place]) -> Sequence[Any]:
+    if isinstance(command, Reserve):
+        return [command.hold, command.rank, command.standing, *chain.from_iterable(command.amounts)]
+    if isinstance(command, Settle):
+        return [command.hold, command.kept, command.taken_at, *chain.from_iterable(command.changes)]
+    if isinstance(command, Correct):
+        return [command.taken_at, *chain.from_iterable(command.changes)]
     return _write(command, places[command.place]) if isinstance(command, Write) else command
 
 

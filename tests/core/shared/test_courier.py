@@ -12,6 +12,7 @@ from typing import Any, cast
 import pytest
 
 from agent_rate_limiter import Estimate, RateLimiter, StoreUnavailable, Usage
+from agent_rate_limiter.engine import courier_driver
 from agent_rate_limiter.engine.exchange import _TURNS
 from agent_rate_limiter.engine.port import Answer, Batch, SharedStore
 from agent_rate_limiter.stores import open_store
@@ -70,6 +71,27 @@ def test_a_thread_sends_for_others_a_few_times_and_no_more(store: Watched, limit
     limiter.acquire(input_tokens=1).settle()
     assert all_sent.wait(10)
     assert store.senders.count(threading.current_thread().name) <= _TURNS
+    assert store.senders[-1] == COURIER
+
+
+def test_what_nobody_waits_for_is_left_to_whoever_sends_next(
+    store: Watched, limiter: RateLimiter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(courier_driver, "_MOMENT", 60.0)
+    store.senders.clear()
+    for _ in range(5):
+        limiter.acquire(input_tokens=1).settle()
+    assert store.senders == [threading.current_thread().name] * 5  # the courier was called, and holds on
+    asyncio.run(asyncio.wait_for(limiter.acquire_async(input_tokens=1), 10)).settle()  # and comes when it is urgent
+    assert store.senders[5:] == [COURIER]
+
+
+def test_what_nobody_waits_for_is_sent_a_moment_later(store: Watched, limiter: RateLimiter) -> None:
+    call = limiter.acquire(input_tokens=1)
+    sent = threading.Event()
+    store.meanwhile = sent.set
+    call.settle()
+    assert sent.wait(10)
     assert store.senders[-1] == COURIER
 
 
