@@ -20,6 +20,7 @@ from agent_rate_limiter.errors import ConfigError, StoreUnavailable
 from agent_rate_limiter.ledger import DAY, HOUR, Keep, Key, Note, Row, Sums, key_of
 from agent_rate_limiter.ledger import statements as say
 from agent_rate_limiter.stores.sqlite_file import SQLiteFile
+from agent_rate_limiter.stores.sqlite_fixes import explained
 from agent_rate_limiter.usage import Usage
 
 _PATIENCE = 1.0
@@ -124,7 +125,7 @@ class SqliteLedger:
             yield connection
 
     def _unavailable(self, error: sqlite3.Error) -> StoreUnavailable:
-        return StoreUnavailable(f"The ledger in {self._path!r} cannot be used: {_reason(error)}")
+        return StoreUnavailable(f"The ledger in {self._path!r} cannot be used: {explained(error)}")
 
     # -- writing -------------------------------------------------------------------------------------------
 
@@ -321,23 +322,3 @@ def _capped(*amounts: int) -> tuple[int, ...]:
 
 def _span(since: int | None, until: int | None) -> dict[str, int]:
     return {"since": -_EVER if since is None else since, "until": _EVER if until is None else until}
-
-
-def _reason(error: sqlite3.Error) -> str:
-    """What is wrong with the file, and what to do."""
-    said = str(error)
-    for words, meaning in _REASONS.items():
-        if words in said:
-            return f"{meaning} ({said})."
-    return f"{said}."
-
-
-_REASONS = {
-    "not a database": "it is no SQLite database; move it away, or name another file",
-    "malformed": "it is damaged; move it away, and restore a copy",
-    "unable to open": "it cannot be opened; its folder must exist, and be writable",
-    "readonly": "it is read-only; give this process the right to write it and its folder, or name another file",
-    "disk is full": "the disk is full; make room",
-    "locked": "other processes keep it locked",
-    "disk I/O error": "the disk failed",
-}

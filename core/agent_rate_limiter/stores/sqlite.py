@@ -13,6 +13,7 @@ from agent_rate_limiter.engine.port import Answer, Batch, Offer, Place
 from agent_rate_limiter.errors import ConfigError, StoreUnavailable
 from agent_rate_limiter.stores import sqlite_layout
 from agent_rate_limiter.stores.sqlite_file import Arrive, SQLiteFile
+from agent_rate_limiter.stores.sqlite_fixes import explained
 from agent_rate_limiter.stores.sqlite_rows import Rows, Sweeper
 from agent_rate_limiter.stores.steps import Step
 
@@ -175,19 +176,4 @@ class SQLiteStore:
 
     def unavailable(self, error: sqlite3.Error) -> StoreUnavailable:
         """Return what a database's error means, and what to do."""
-        text = str(error)
-        fixes = (fix for marks, fix in _FIXES if any(mark in text for mark in marks))
-        return StoreUnavailable(f"The store {self.name} cannot be used: {text}. {next(fixes, _OTHERWISE)}")
-
-
-_FIXES = (
-    (
-        ("locked", "busy"),
-        "Another process keeps it locked: end its transaction, or give the limits a file of their own.",
-    ),
-    (("readonly", "read-only"), "Make the file and its directory writable for this process."),
-    (("malformed", "not a database", "corrupt"), "Move the file away: a new one is made, and limits start afresh."),
-    (("unable to open", "not a directory"), "Make its directory, and let this process write there."),
-    (("full",), "Free some space on its disk."),
-)
-_OTHERWISE = "See SQLite's documentation for this error."
+        return StoreUnavailable(f"The store {self.name} cannot be used: {explained(error)}")

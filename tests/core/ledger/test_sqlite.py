@@ -198,8 +198,7 @@ def refusal(path: Path) -> str:
 def test_a_file_that_is_no_database(path: Path) -> None:
     path.write_text("so it is not")
     assert refusal(path) == (
-        "The ledger in 'FILE' cannot be used: it is no SQLite database; move it away, or name another file "
-        "(file is not a database)."
+        "The ledger in 'FILE' cannot be used: file is not a database. Move that file away, or name another one."
     )
     assert path.read_text() == "so it is not"
 
@@ -211,14 +210,14 @@ def test_a_damaged_file(path: Path, costs: CostTracker) -> None:
     content = bytearray(path.read_bytes())
     content[4096:-4096] = b"\xff" * (len(content) - 8192)
     path.write_bytes(content)
-    with pytest.raises(StoreUnavailable, match="damaged; move it away, and restore a copy"):
+    with pytest.raises(StoreUnavailable, match="damaged: move it away, and restore a copy"):
         reopened(path).rows()
 
 
 def test_a_folder_that_is_not_there(path: Path) -> None:
     assert refusal(path / "below") == (
-        "The ledger in 'FILE' cannot be used: it cannot be opened; its folder must exist, and be writable "
-        "(unable to open database file)."
+        "The ledger in 'FILE' cannot be used: unable to open database file. "
+        "Make its directory, and let this process write there."
     )
 
 
@@ -236,7 +235,7 @@ def test_a_ledger_is_read_without_being_touched(path: Path, costs: CostTracker) 
     costs.record("p:a", MILLION)
     reader = SqliteLedger(str(path), KEEP, must_exist=True)
     assert sum(sums[4] for _, _, sums in reader.sums(None, None)) == 10**9
-    with pytest.raises(StoreUnavailable, match="it is read-only; give this process the right to write it"):
+    with pytest.raises(StoreUnavailable, match="Make the file and its directory writable"):
         reader.compact(10**15)
     reader.close()
 
@@ -289,8 +288,8 @@ def test_calls_go_on_while_the_file_is_locked(
     waits, is_back = caplog.records
     assert waits.levelno == logging.ERROR
     assert waits.getMessage().replace(str(path), "FILE") == (
-        "The ledger in 'FILE' cannot be used: other processes keep it locked (database is locked). "
-        "1 calls wait in memory until they can be written."
+        "The ledger in 'FILE' cannot be used: database is locked. Another process keeps it locked: "
+        "end its transaction, or use another file. 1 calls wait in memory until they can be written."
     )
     assert is_back.getMessage() == "The ledger can be written again; nothing that waited is missing."
 
@@ -332,7 +331,9 @@ def test_an_error_that_we_have_no_words_for(path: Path, costs: CostTracker, capl
         connection.execute("DROP TABLE ledger_hours")
     connection.close()
     costs.record("p:a", MILLION)
-    assert "cannot be used: no such table: ledger_hours. 1 calls wait in memory" in caplog.text
+    assert (
+        "no such table: ledger_hours. See SQLite's documentation for this error. 1 calls wait in memory" in caplog.text
+    )
 
 
 def test_numbers_that_are_nonsense_are_kept_as_far_as_the_file_goes(costs: CostTracker) -> None:

@@ -24,7 +24,7 @@ from agent_rate_limiter.testing import ManualClock
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [
-        (lambda path: path.write_bytes(b"not a database at all" * 100), "Move the file away"),
+        (lambda path: path.write_bytes(b"not a database at all" * 100), "Move that file away"),
         (lambda path: path.parent.joinpath("limits.db").mkdir(), "name a file"),
         (lambda path: None, "Make its directory"),
     ],
