@@ -11,8 +11,9 @@ client = limiter.wrap(OpenAI())  # a limited twin of an SDK's client, a framewor
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from agent_rate_limiter.lazy import lazy
 
 if TYPE_CHECKING:
     from agent_rate_limiter.alerts import Alert as Alert
@@ -129,18 +130,5 @@ _MODULE = {name: module for module, names in _HOME.items() for name in names}
 __version__ = "0.1.0"
 __all__ = [*sorted(_MODULE), "__version__"]  # noqa: PLE0604  # pyright: ignore[reportUnsupportedDunderAll]
 
-
-def __getattr__(name: str) -> object:
-    """Import a public name when it is first used: the root itself costs nothing."""
-    module = _MODULE.get(name)
-    if module is None:
-        message = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(message)
-    found: object = getattr(import_module(f"{__name__}.{module}"), name)
-    globals()[name] = found
-    return found
-
-
-def __dir__() -> list[str]:
-    """List the public names."""
-    return sorted(__all__)
+if not TYPE_CHECKING:  # type checkers see the imports above, and so whether a name is there
+    __getattr__, __dir__ = lazy(__name__, _MODULE, __all__)

@@ -85,7 +85,11 @@ def test_importing_the_root_loads_none_of_its_modules() -> None:
         "print(*ours()); root.__version__; dir(root); print(*ours())\n"
         "root.Estimate; print(*ours())"
     )
-    assert loaded == ["", "", "agent_rate_limiter.errors agent_rate_limiter.redaction agent_rate_limiter.usage"]
+    assert loaded == [
+        "agent_rate_limiter.lazy",
+        "agent_rate_limiter.lazy",
+        "agent_rate_limiter.errors agent_rate_limiter.lazy agent_rate_limiter.redaction agent_rate_limiter.usage",
+    ]
 
 
 def test_a_whole_call_needs_nothing_but_the_standard_library() -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from agent_rate_limiter.lazy import lazy
 
 if TYPE_CHECKING:
     from agent_rate_limiter import MultiProviderLimiter, RateLimiter
@@ -22,21 +23,8 @@ _MODULE = {
 }
 __all__ = ["BudgetGuard", "CostLines", "RateLimitedLLM", "adapter", "restoring", "unlimited"]
 
-
-def __getattr__(name: str) -> object:
-    """Import a name when it is first used: CrewAI takes seconds to import."""
-    module = _MODULE.get(name)
-    if module is None:
-        message = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(message)
-    value: object = getattr(import_module(f"{__name__}.{module}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    """List the public names."""
-    return __all__
+if not TYPE_CHECKING:  # type checkers see the imports above, and so whether a name is there
+    __getattr__, __dir__ = lazy(__name__, _MODULE, __all__)
 
 
 def adapter(client: Any, limiter: RateLimiter | MultiProviderLimiter, **options: Any) -> Any:

@@ -5,10 +5,10 @@ Each name is imported when it is first used, and LangChain with it.
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from agent_rate_limiter import ConfigError
+from agent_rate_limiter.lazy import lazy
 
 if TYPE_CHECKING:
     from agent_rate_limiter_adapters.http.targets import AnyLimiter
@@ -41,6 +41,9 @@ _MODULE = {
     "rate_limited": "chat",
 }
 __all__ = [*sorted(_MODULE), "adapter"]  # noqa: PLE0604  # pyright: ignore[reportUnsupportedDunderAll]
+
+if not TYPE_CHECKING:  # type checkers see the imports above, and so whether a name is there
+    __getattr__, __dir__ = lazy(__name__, _MODULE, __all__)
 
 
 def adapter(client: T, limiter: AnyLimiter, **options: Any) -> T:
@@ -77,14 +80,3 @@ def adapter(client: T, limiter: AnyLimiter, **options: Any) -> T:
         )
     twin: T = limited
     return twin
-
-
-def __getattr__(name: str) -> object:
-    """Import a name when it is first used."""
-    module = _MODULE.get(name)
-    if module is None:
-        message = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(message)
-    found: object = getattr(import_module(f"{__name__}.{module}"), name)
-    globals()[name] = found
-    return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from agent_rate_limiter import ConfigError
+from agent_rate_limiter.lazy import lazy
 from agent_rate_limiter_adapters.llamaindex.instrumentation import instrument, uninstrument
 from agent_rate_limiter_adapters.llamaindex.limits import Limits
 from agent_rate_limiter_adapters.llamaindex.twins import twin_of
@@ -22,15 +23,8 @@ E = TypeVar("E", bound="BaseEmbedding")
 M = TypeVar("M")
 __all__ = ["FallbackLLM", "adapter", "instrument", "rate_limited", "rate_limited_embedding", "uninstrument"]
 
-
-def __getattr__(name: str) -> Any:
-    """Import what is made of LlamaIndex's own classes when it is first used."""
-    if name != "FallbackLLM":
-        message = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(message)
-    from agent_rate_limiter_adapters.llamaindex.fallback import FallbackLLM
-
-    return FallbackLLM
+if not TYPE_CHECKING:  # what is made of LlamaIndex's own classes
+    __getattr__, __dir__ = lazy(__name__, {"FallbackLLM": "fallback"}, __all__)
 
 
 def rate_limited(

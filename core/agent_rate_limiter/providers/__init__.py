@@ -5,8 +5,9 @@ Everything here is pure: no I/O and no clock (`now` is passed, in epoch seconds)
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from agent_rate_limiter.lazy import lazy
 
 if TYPE_CHECKING:
     from agent_rate_limiter.providers.base import Dialect as Dialect
@@ -32,31 +33,7 @@ _MODULE = {
     "read_refusal": "exceptions",
     "read_usage": "responses",
 }
-__all__ = [
-    "Dialect",
-    "Failure",
-    "FailureKind",
-    "Quota",
-    "StreamReader",
-    "detect",
-    "dialect",
-    "read_failure",
-    "read_refusal",
-    "read_usage",
-]
+__all__ = [*_MODULE]  # noqa: PLE0604  # pyright: ignore[reportUnsupportedDunderAll]
 
-
-def __getattr__(name: str) -> object:
-    """Import a name when it is first used: who needs the vocabulary alone does not pay for the rest."""
-    module = _MODULE.get(name)
-    if module is None:
-        message = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(message)
-    value: object = getattr(import_module(f"{__name__}.{module}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    """List the public names."""
-    return __all__
+if not TYPE_CHECKING:  # type checkers see the imports above, and so whether a name is there
+    __getattr__, __dir__ = lazy(__name__, _MODULE, __all__)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from agent_rate_limiter.lazy import lazy
 from agent_rate_limiter.testing.clock import ManualClock
 from agent_rate_limiter.testing.loop import VirtualTimeLoop, run_virtual
 
@@ -12,12 +13,5 @@ if TYPE_CHECKING:
 
 __all__ = ["ManualClock", "SimulatedProvider", "VirtualTimeLoop", "run_virtual"]
 
-
-def __getattr__(name: str) -> object:
-    """Import the simulated provider when it is used: it needs the extra `testing` (aiohttp)."""
-    if name == "SimulatedProvider":
-        from agent_rate_limiter.testing.simulated import SimulatedProvider
-
-        return SimulatedProvider
-    message = f"module {__name__!r} has no attribute {name!r}"
-    raise AttributeError(message)
+if not TYPE_CHECKING:  # it needs the extra `testing` (aiohttp)
+    __getattr__, __dir__ = lazy(__name__, {"SimulatedProvider": "simulated"}, __all__)
