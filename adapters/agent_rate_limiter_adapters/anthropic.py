@@ -8,7 +8,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from agent_rate_limiter import ConfigError
-from agent_rate_limiter_adapters.http import limited_sdk
+from agent_rate_limiter_adapters.http import kind_of, like, limited_sdk
 
 if TYPE_CHECKING:
     from agent_rate_limiter import MultiProviderLimiter, RateLimiter
@@ -85,9 +85,8 @@ def _kind_of(client: object) -> str:
         classes = (getattr(anthropic, name, None), getattr(anthropic, f"Async{name}", None))
         if isinstance(client, tuple(cls for cls in classes if cls is not None)):
             return kind
-    given = type(client)
     raise ConfigError(
-        f"client is a {given.__module__}.{given.__qualname__}: give an Anthropic or AsyncAnthropic, or its like for "
+        f"client is a {kind_of(client)}: give an Anthropic or AsyncAnthropic, or its like for "
         "Bedrock, Vertex AI, Foundry, AWS or Google Cloud."
     )
 
@@ -106,6 +105,4 @@ def _self_copying(cls: Any) -> Any:
         twin.__class__ = self.__class__
         return twin
 
-    fields = {"__module__": cls.__module__, "__doc__": cls.__doc__, "__qualname__": cls.__qualname__}
-    ours = {"copy": copied, "with_options": copied, "_copied_as": original, "_limited_request": True}
-    return type(cls.__name__, (cls,), {**fields, **ours})
+    return like(cls, copy=copied, with_options=copied, _copied_as=original, _limited_request=True)

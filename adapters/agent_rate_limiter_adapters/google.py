@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import tenacity
 
 from agent_rate_limiter import ConfigError
-from agent_rate_limiter_adapters.http import Destinations, library_of, limited_client
+from agent_rate_limiter_adapters.http import Destinations, kind_of, library_of, like, limited_client
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -54,8 +54,7 @@ def adapter(
     from google import genai
 
     if not isinstance(client, genai.Client):
-        kind = type(client)
-        raise ConfigError(f"client is a {kind.__module__}.{kind.__qualname__}: give a google.genai.Client.")
+        raise ConfigError(f"client is a {kind_of(client)}: give a google.genai.Client.")
     original: Any = client
     api = original._api_client  # noqa: SLF001 - no public way
     destinations = Destinations(limiter, provider=provider, kind="vertex" if api.vertexai else "gemini")
@@ -123,7 +122,7 @@ def _limited_async(api: Any, limit: Callable[[Any], Any]) -> Any:
 @cache
 def _undying(cls: Any) -> Any:
     """The class of a twin, which leaves the shared connections open when it is dropped."""
-    return cls if "_is_limited" in cls.__dict__ else _like(cls, __del__=_stay, _is_limited=True)
+    return cls if "_is_limited" in cls.__dict__ else like(cls, __del__=_stay, _is_limited=True)
 
 
 def _stay(_: object) -> None:
@@ -152,8 +151,8 @@ def _sending_once(cls: Any) -> Any:
         if not _options_of(self).httpx_async_client:
             await self._async_httpx_client.aclose()
 
-    fields = {"_request": request, "_async_request": request_async, "close": close, "aclose": aclose}
-    return _like(cls, **fields, _limited_twin_of=None)
+    sends = {"_request": request, "_async_request": request_async}
+    return like(cls, **sends, close=close, aclose=aclose, _limited_twin_of=None)
 
 
 def _options_of(api: Any) -> Any:
@@ -161,8 +160,3 @@ def _options_of(api: Any) -> Any:
     while (original := getattr(api, "_limited_twin_of", None)) is not None:
         api = original._api_client  # noqa: SLF001
     return api._http_options  # noqa: SLF001
-
-
-def _like(cls: Any, **fields: Any) -> Any:
-    names = {"__module__": cls.__module__, "__doc__": cls.__doc__, "__qualname__": cls.__qualname__}
-    return type(cls.__name__, (cls,), {**names, **fields})

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from agent_rate_limiter import ConfigError
-from agent_rate_limiter_adapters.http import limited_sdk
+from agent_rate_limiter_adapters.http import kind_of, limited_sdk
 
 if TYPE_CHECKING:
     from agent_rate_limiter import MultiProviderLimiter, RateLimiter
@@ -56,10 +56,8 @@ def adapter(
     import openai
 
     if not isinstance(client, (openai.OpenAI, openai.AsyncOpenAI)):
-        kind = type(client)
         raise ConfigError(
-            f"client is a {kind.__module__}.{kind.__qualname__}: give an OpenAI, AsyncOpenAI, AzureOpenAI or "
-            "AsyncAzureOpenAI."
+            f"client is a {kind_of(client)}: give an OpenAI, AsyncOpenAI, AzureOpenAI or AsyncAzureOpenAI."
         )
     azure = isinstance(client, (openai.AzureOpenAI, openai.AsyncAzureOpenAI))
     return limited_sdk(

@@ -11,14 +11,14 @@ if TYPE_CHECKING:
     from agent_rate_limiter_adapters.crewai.crews import unlimited as unlimited
     from agent_rate_limiter_adapters.crewai.guard import BudgetGuard as BudgetGuard
     from agent_rate_limiter_adapters.crewai.llm import RateLimitedLLM as RateLimitedLLM
+    from agent_rate_limiter_adapters.crewai.llm import restoring as restoring
     from agent_rate_limiter_adapters.crewai.prints import CostLines as CostLines
-    from agent_rate_limiter_adapters.crewai.twins import restoring as restoring
 
 _MODULE = {
     "BudgetGuard": "guard",
     "CostLines": "prints",
     "RateLimitedLLM": "llm",
-    "restoring": "twins",
+    "restoring": "llm",
     "unlimited": "crews",
 }
 __all__ = ["BudgetGuard", "CostLines", "RateLimitedLLM", "adapter", "restoring", "unlimited"]
@@ -48,6 +48,7 @@ def adapter(client: Any, limiter: RateLimiter | MultiProviderLimiter, **options:
     from agent_rate_limiter import ConfigError
     from agent_rate_limiter_adapters.crewai.crews import limited_agent, limited_crew
     from agent_rate_limiter_adapters.crewai.llm import RateLimitedLLM
+    from agent_rate_limiter_adapters.http import kind_of
 
     if isinstance(client, Crew):
         return limited_crew(client, limiter, options)
@@ -55,5 +56,4 @@ def adapter(client: Any, limiter: RateLimiter | MultiProviderLimiter, **options:
         return limited_agent(client, limiter, options)
     if isinstance(client, BaseLLM):
         return RateLimitedLLM(client, limiter, **options)
-    kind = type(client)
-    raise ConfigError(f"client is a {kind.__module__}.{kind.__qualname__}: give a Crew, an Agent or an LLM.")
+    raise ConfigError(f"client is a {kind_of(client)}: give a Crew, an Agent or an LLM.")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,8 @@ from agent_rate_limiter import ConfigError
 from agent_rate_limiter.sending import check_terms
 from agent_rate_limiter_adapters.crewai.calls import Call, asked_of, current, heard
 from agent_rate_limiter_adapters.crewai.terms import Terms, estimate
-from agent_rate_limiter_adapters.crewai.twins import clone, twin_of
+from agent_rate_limiter_adapters.crewai.twins import clone, rebuilding, twin_of
+from agent_rate_limiter_adapters.http import kind_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -141,6 +143,18 @@ class RateLimitedLLM(Base):
         return twin
 
 
+@contextmanager
+def restoring(limiter: RateLimiter | MultiProviderLimiter, **options: Any) -> Generator[None]:
+    """Put limited LLMs that are restored from a checkpoint in the block under this limiter.
+
+    Args:
+        limiter: whose limits.
+        options: those of `RateLimitedLLM`.
+    """
+    with rebuilding(lambda plain: RateLimitedLLM(plain, limiter, **options)):
+        yield
+
+
 def _plain(llm: RateLimitedLLM) -> Any:
     """The LLM as it was before it was limited."""
     return super(RateLimitedLLM, llm)
@@ -149,10 +163,7 @@ def _plain(llm: RateLimitedLLM) -> Any:
 def _an_llm(value: Any) -> BaseLLM:
     llm = create_llm(value) if isinstance(value, str) else value
     if not isinstance(llm, BaseLLM):
-        kind = type(value)
-        raise ConfigError(
-            f"llm is a {kind.__module__}.{kind.__qualname__}: give an LLM of CrewAI, or the name of a model."
-        )
+        raise ConfigError(f"llm is a {kind_of(value)}: give an LLM of CrewAI, or the name of a model.")
     return llm
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import uuid4
 from weakref import WeakValueDictionary
 
@@ -16,9 +16,7 @@ from pydantic import PrivateAttr
 
 from agent_rate_limiter import ConfigError
 from agent_rate_limiter_adapters.crewai.headers import listen
-
-if TYPE_CHECKING:
-    from agent_rate_limiter import MultiProviderLimiter, RateLimiter
+from agent_rate_limiter_adapters.http import like, stay
 
 _PREFIX = "agent_rate_limiter"
 _SLOTS = ("__dict__", "__pydantic_extra__", "__pydantic_fields_set__", "__pydantic_private__")
@@ -58,25 +56,8 @@ def clone(llm: Any, cls: type) -> Any:
 
 @cache
 def _limited_class(cls: Any, limited: Any) -> Any:
-    fields = {
-        "__module__": cls.__module__,
-        "__qualname__": cls.__qualname__,
-        "__doc__": cls.__doc__,
-        "__annotations__": {"llm_type": str, "_terms": Any},
-        "llm_type": _PREFIX,
-        "_terms": PrivateAttr(default=None),
-        "__reduce__": _stay,
-    }
-    meta: Any = type(cls)
-    return meta(cls.__name__, (limited, cls), fields)
-
-
-def _stay(twin: Any) -> Any:
-    """Refuse to be pickled."""
-    raise ConfigError(
-        f"A limited {type(twin).__name__} cannot be pickled: limit the original where it is unpickled, with a limiter "
-        "on the same store."
-    )
+    fields = {"__annotations__": {"llm_type": str, "_terms": Any}, "llm_type": _PREFIX}
+    return like(cls, limited, **fields, _terms=PrivateAttr(default=None), __reduce__=stay)
 
 
 def _prepare(twin: Any) -> None:
@@ -134,18 +115,11 @@ def _kind(llm_type: str) -> str:
 
 
 @contextmanager
-def restoring(limiter: RateLimiter | MultiProviderLimiter, **options: Any) -> Generator[None]:
-    """Put limited LLMs that are restored from a checkpoint in the block under this limiter.
-
-    Args:
-        limiter: whose limits.
-        options: those of `RateLimitedLLM`.
-    """
-    from agent_rate_limiter_adapters.crewai.llm import RateLimitedLLM
+def rebuilding(limited: Callable[[Any], Any]) -> Generator[None]:
+    """Make limited LLMs in the block of those that CrewAI rebuilds, by this function."""
 
     def restore(fields: dict[str, Any]) -> Any:
-        plain = {**fields, "llm_type": _kind(fields["llm_type"])}
-        return RateLimitedLLM(base_agent._validate_llm_ref(plain), limiter, **options)
+        return limited(base_agent._validate_llm_ref({**fields, "llm_type": _kind(fields["llm_type"])}))
 
     token = _restore.set(restore)
     try:

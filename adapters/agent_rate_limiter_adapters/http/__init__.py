@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
 from agent_rate_limiter_adapters.http.clients import library_of, limited_client
+from agent_rate_limiter_adapters.http.likeness import kind_of, like, stay
 from agent_rate_limiter_adapters.http.sdk import limited_sdk
 from agent_rate_limiter_adapters.http.targets import Destinations
 from agent_rate_limiter_adapters.http.transports import transports
@@ -14,7 +15,17 @@ if TYPE_CHECKING:
     from agent_rate_limiter_adapters.http.targets import AnyLimiter
 
 C = TypeVar("C")
-__all__ = ["Destinations", "adapter", "library_of", "limited_client", "limited_sdk", "transports"]
+__all__ = [
+    "Destinations",
+    "adapter",
+    "kind_of",
+    "library_of",
+    "like",
+    "limited_client",
+    "limited_sdk",
+    "stay",
+    "transports",
+]
 
 
 def adapter(

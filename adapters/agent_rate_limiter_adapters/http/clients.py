@@ -12,6 +12,7 @@ from agent_rate_limiter import ConfigError
 from agent_rate_limiter.sending import check_terms
 from agent_rate_limiter_adapters.http.elsewhere import Others
 from agent_rate_limiter_adapters.http.flow import Terms
+from agent_rate_limiter_adapters.http.likeness import kind_of, like
 from agent_rate_limiter_adapters.http.targets import Destinations
 from agent_rate_limiter_adapters.http.transports import Wrapping, transports
 
@@ -33,10 +34,7 @@ def library_of(client: object) -> Any:
         library = sys.modules.get(name) if name in LIBRARIES else None
         if library is not None and isinstance(client, (library.Client, library.AsyncClient)):
             return library
-    kind = type(client)
-    raise ConfigError(
-        f"client is a {kind.__module__}.{kind.__qualname__}: give a Client or AsyncClient of httpx or httpx2."
-    )
+    raise ConfigError(f"client is a {kind_of(client)}: give a Client or AsyncClient of httpx or httpx2.")
 
 
 def limited_client(
@@ -99,7 +97,4 @@ def _stay(_: object) -> None:
 @cache
 def _undying(cls: Any) -> Any:
     """The class of a twin, which leaves the shared connections open when it is dropped."""
-    if "_limited_twin_of" in cls.__dict__:
-        return cls
-    fields = {"__module__": cls.__module__, "__doc__": cls.__doc__, "__qualname__": cls.__qualname__}
-    return type(cls.__name__, (cls,), {**fields, "_limited_twin_of": None, "__del__": _stay})
+    return cls if "_limited_twin_of" in cls.__dict__ else like(cls, _limited_twin_of=None, __del__=_stay)

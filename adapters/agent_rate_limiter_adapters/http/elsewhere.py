@@ -10,6 +10,7 @@ from urllib.parse import urlencode, urlsplit
 from agent_rate_limiter import ConfigError, Target
 from agent_rate_limiter.providers import dialect
 from agent_rate_limiter_adapters.http import body as bodies
+from agent_rate_limiter_adapters.http.likeness import kind_of
 
 if TYPE_CHECKING:
     from httpx2 import Request
@@ -139,7 +140,7 @@ def _endpoint(client: Any, target: Target) -> Endpoint:
         base, key = str(api._http_options.base_url), api.api_key  # noqa: SLF001
     else:
         raise ConfigError(
-            f"fallbacks give a {client.__class__.__module__}.{client.__class__.__qualname__} for '{target}': give a "
+            f"fallbacks give a {kind_of(client)} for '{target}': give a "
             "client of openai (with any base_url), anthropic or google.genai that has an API key."
         )
     return Endpoint(base.rstrip("/") + _COMPATIBLE[root], {**own, "authorization": f"Bearer {key}"})

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from agent_rate_limiter import RateLimiterError
 from agent_rate_limiter_adapters.http.clients import limited_client
 from agent_rate_limiter_adapters.http.elsewhere import others_of
+from agent_rate_limiter_adapters.http.likeness import like
 from agent_rate_limiter_adapters.http.targets import Destinations
 
 if TYPE_CHECKING:
@@ -91,5 +92,4 @@ def _limited_class(cls: Any) -> Any:
             return await send(self, cast_to, options, **rest)
 
     ours = request_async if inspect.iscoroutinefunction(send) else request
-    fields = {"__module__": cls.__module__, "__doc__": cls.__doc__, "__qualname__": cls.__qualname__}
-    return type(cls.__name__, (cls,), {**fields, "request": ours, "_limited_request": True})
+    return like(cls, request=ours, _limited_request=True)

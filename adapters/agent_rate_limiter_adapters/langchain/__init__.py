@@ -62,6 +62,7 @@ def adapter(client: T, limiter: AnyLimiter, **options: Any) -> T:
     from langchain_core.language_models import BaseChatModel, BaseLLM
     from langchain_core.runnables import Runnable
 
+    from agent_rate_limiter_adapters.http import kind_of
     from agent_rate_limiter_adapters.langchain import chat, embeddings, runnables
 
     limited: Any  # a chat model is of its class; an embeddings or a completion is not quite
@@ -74,9 +75,6 @@ def adapter(client: T, limiter: AnyLimiter, **options: Any) -> T:
     elif isinstance(client, Runnable):
         limited = runnables.limited_chain(client, limiter, **options)
     else:
-        kind = type(client)
-        raise ConfigError(
-            f"client is a {kind.__module__}.{kind.__qualname__}: give a model, embeddings or a Runnable of LangChain."
-        )
+        raise ConfigError(f"client is a {kind_of(client)}: give a model, embeddings or a Runnable of LangChain.")
     twin: T = limited
     return twin

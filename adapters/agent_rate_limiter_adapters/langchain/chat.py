@@ -12,6 +12,7 @@ from langchain_core.language_models import BaseChatModel
 
 from agent_rate_limiter import ConfigError, Reservation, Target
 from agent_rate_limiter.sending import check_terms, send, send_async, stream, stream_async
+from agent_rate_limiter_adapters.http import kind_of, like, stay
 from agent_rate_limiter_adapters.langchain.sdk import switch_off_retries
 from agent_rate_limiter_adapters.langchain.targets import Targets, chat_estimate, url_of
 from agent_rate_limiter_adapters.langchain.usage import ChatMeter, usage_of_result
@@ -148,24 +149,9 @@ def limited_class(cls: type[M], terms: Terms) -> type[M]:
     fields = {
         name: wraps(getattr(cls, name))(make(getattr(plain, name), plain, terms)) for name, make in wanted.items()
     }
-    limited = _subclass(cls, {**fields, "__init__": _init(cls)})
+    limited: type[M] = like(cls, **fields, __init__=_init(cls), __reduce__=stay)
     limited._limited_by = terms.limiter  # type: ignore[attr-defined]  # noqa: SLF001 - pydantic would copy it for each model
     return limited
-
-
-def _subclass(cls: type[M], fields: dict[str, Any]) -> type[M]:
-    looks = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
-    metaclass: Any = type(cls)
-    subclass: type[M] = metaclass(cls.__name__, (cls,), {**looks, "__reduce__": _stay, **fields})
-    return subclass
-
-
-def _stay(model: Any) -> Any:
-    """Refuse to be pickled."""
-    raise ConfigError(
-        f"A limited {type(model).__name__} cannot be pickled: limit the original where it is unpickled, with a limiter "
-        "on the same store."
-    )
 
 
 def _class_of(model: BaseChatModel, limiter: AnyLimiter) -> Any:
@@ -206,7 +192,7 @@ def _asking_usage(cls: Any) -> Any:
         silent = all(choice is None for choice in told)
         return silent or bool(cls._should_stream_usage(self, stream_usage, **options))
 
-    return _subclass(cls, {"_should_stream_usage": decided})
+    return like(cls, _should_stream_usage=decided, __reduce__=stay)
 
 
 def _view(model: Any, cls: Any) -> Any:
@@ -257,7 +243,6 @@ def _astream(base: Any, plain: Any, terms: Terms) -> Any:
 
 
 def _named(thing: object) -> str:
-    kind = type(thing)
-    if kind.__name__ == "_ConfigurableModel":
+    if type(thing).__name__ == "_ConfigurableModel":
         return "what init_chat_model() returns when no model is named: there is no model in it yet"
-    return f"a {kind.__module__}.{kind.__qualname__}"
+    return f"a {kind_of(thing)}"

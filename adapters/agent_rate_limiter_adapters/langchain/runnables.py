@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from agent_rate_limiter import ConfigError, Estimate, Usage
 from agent_rate_limiter.providers import dialect, read_usage
 from agent_rate_limiter.sending import check_terms, send, send_async, stream, stream_async
+from agent_rate_limiter_adapters.http import kind_of
 from agent_rate_limiter_adapters.langchain.chat import rate_limited
 from agent_rate_limiter_adapters.langchain.sdk import switch_off_retries
 from agent_rate_limiter_adapters.langchain.targets import Targets, text_estimate, url_of
@@ -188,15 +189,14 @@ def limited_chain(runnable: R, limiter: AnyLimiter, **options: Any) -> R:
     """
     limited: R = _swapped(runnable, limiter, options)
     if limited is runnable:
-        kind = type(runnable)
-        if kind.__name__ == "_ConfigurableModel":
+        if type(runnable).__name__ == "_ConfigurableModel":
             raise ConfigError(
                 "client is what init_chat_model() returns where fields are configurable: it makes a model for each "
                 "call. Name the model and no fields, give RateLimitCallbackHandler(limiter) as a callback, or give an "
                 "agent RateLimitMiddleware(limiter)."
             )
         raise ConfigError(
-            f"client is a {kind.__module__}.{kind.__qualname__} in which no model can be seen: wrap the model before "
+            f"client is a {kind_of(runnable)} in which no model can be seen: wrap the model before "
             "you build it (limiter.wrap(model)), give an agent RateLimitMiddleware(limiter), or say where its calls "
             "go, as target='provider:model'."
         )

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from agent_rate_limiter import ConfigError
 from agent_rate_limiter.lazy import lazy
+from agent_rate_limiter_adapters.http import kind_of
 from agent_rate_limiter_adapters.llamaindex.instrumentation import instrument, uninstrument
 from agent_rate_limiter_adapters.llamaindex.limits import Limits
 from agent_rate_limiter_adapters.llamaindex.twins import twin_of
@@ -136,5 +137,4 @@ def adapter(model: M, limiter: RateLimiter | MultiProviderLimiter, **options: An
 
 def _check(name: str, given: object, wanted: Any, words: str) -> None:
     if not isinstance(given, wanted):
-        kind = type(given)
-        raise ConfigError(f"{name} is a {kind.__module__}.{kind.__qualname__}: give {words}.")
+        raise ConfigError(f"{name} is a {kind_of(given)}: give {words}.")

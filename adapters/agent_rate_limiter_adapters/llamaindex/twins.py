@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any, get_type_hints
 
 from agent_rate_limiter import ConfigError
+from agent_rate_limiter_adapters.http import like
 from agent_rate_limiter_adapters.llamaindex import embeddings, endpoints
 from agent_rate_limiter_adapters.llamaindex.limits import CLIENTS, GETTERS, Limits
 from agent_rate_limiter_adapters.llamaindex.processes import Make, limiter_named, name_of
@@ -104,10 +105,8 @@ def limited_class(cls: Any, *, made_late: bool, by_sdk: bool) -> Any:
         methods |= {name: _limited_getter(getattr(cls, name)) for name in GETTERS if hasattr(cls, name)}
     for method in methods.values():
         method.__dict__["__dispatcher_span_decorated__"] = True  # the span is the original's: it needs no second one
-    fields = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
     private = {"_limits": PrivateAttr(default=None), "_before": PrivateAttr(default=None)}
-    metaclass: Any = type(cls)
-    return metaclass(cls.__name__, (cls,), {**fields, **private, **methods, "__reduce__": _reduce})
+    return like(cls, **private, **methods, __reduce__=_reduce)
 
 
 def _limited_getter(get: Callable[[Any], Any]) -> Callable[[Any], Any]:
