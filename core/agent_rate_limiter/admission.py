@@ -17,7 +17,6 @@ class Bucket:
         limit: the rule.
         scope: whom it applies to, in words; empty for everybody.
         now: epoch milliseconds.
-        strategy: how it counts, where the limit does not say.
     """
 
     __slots__ = (
@@ -40,7 +39,7 @@ class Bucket:
         "take",
     )
 
-    def __init__(self, key: str, limit: Limit, scope: str, now: int, strategy: Strategy | None = None) -> None:
+    def __init__(self, key: str, limit: Limit, scope: str, now: int) -> None:
         self.key = key
         self.scope = scope
         self.configured = limit
@@ -48,7 +47,7 @@ class Bucket:
         self.merged_at = 0  # admission of the call whose answer corrected it last, in epoch milliseconds
         self.refused_at = 0  # when the provider last refused though the bucket had room: then headers told too much
         self.rev = 0  # how often a store that is shared had the rule changed
-        self.obey(limit, strategy or strategy_for(limit))
+        self.obey(limit, strategy_for(limit))
         self.state: Any = self.strategy.initial(now)
         self.before: Any = None  # the state before the take that is under way
         self.queue: Any = None  # the engine's: who waits for this bucket

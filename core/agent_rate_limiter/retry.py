@@ -42,8 +42,8 @@ class RetryBudget:
     """
 
     def __init__(self, ratio: float = 0.2, minimum: int = 10) -> None:
-        _at_least("ratio", ratio, 0)
-        _at_least("minimum", minimum, 0)
+        _at_least_0("ratio", ratio)
+        _at_least_0("minimum", minimum)
         self.ratio = ratio
         self.minimum = minimum
         self._since = 0
@@ -108,11 +108,11 @@ class RetryStrategy:
         if not isinstance(max_attempts, int) or isinstance(max_attempts, bool) or max_attempts < 1:
             raise ConfigError(f"max_attempts is {max_attempts!r}: give a whole number of at least 1.")
         if max_time is not None:
-            _at_least("max_time", max_time, 0)
+            _at_least_0("max_time", max_time)
         _one_of("backoff", backoff, BACKOFFS)
         _one_of("jitter", jitter, JITTERS)
-        _at_least("base", base, 0)
-        _at_least("cap", cap, 0)
+        _at_least_0("base", base)
+        _at_least_0("cap", cap)
         if budget is not None and not isinstance(budget, RetryBudget):
             raise ConfigError(f"budget is {budget!r}: give a RetryBudget(ratio, minimum), or None.")
         for field, given in (("classify", classify), ("wait", wait), ("stop", stop)):
@@ -244,10 +244,10 @@ def _state(attempt: int, elapsed: float, error: BaseException | None) -> RetryCa
     return state
 
 
-def _at_least(field: str, value: object, least: float) -> None:
+def _at_least_0(field: str, value: object) -> None:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not least <= value <= _MOST:  # type: ignore[operator]
-        raise ConfigError(f"{field} is {value!r}: give a finite number of at least {least:g}.")
+    if not number or not 0 <= value <= _MOST:  # type: ignore[operator]
+        raise ConfigError(f"{field} is {value!r}: give a finite number of at least 0.")
 
 
 def _one_of(field: str, value: str, allowed: tuple[str, ...]) -> None:

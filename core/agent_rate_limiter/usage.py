@@ -124,11 +124,6 @@ class Estimate(_OpenEstimate):
         """The output to reserve for: the expectation, or the maximum when there is none."""
         return self.output_tokens or self.max_output_tokens
 
-    @property
-    def worst_output_tokens(self) -> int:
-        """The output a hard budget must be ready to pay for."""
-        return max(self.output_tokens, self.max_output_tokens)
-
 
 @final
 @dataclass(frozen=True, init=False, repr=False)

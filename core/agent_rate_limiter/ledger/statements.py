@@ -7,7 +7,6 @@ from agent_rate_limiter.ledger import COLUMNS, DAY, HOUR
 
 VERSION = 1
 """Of the tables."""
-_SUMMED = ", ".join(COLUMNS)
 TABLES = f"""
 CREATE TABLE IF NOT EXISTS ledger_meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS ledger_accounts (

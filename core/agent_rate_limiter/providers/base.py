@@ -28,11 +28,11 @@ def openai_row(
     return HeaderRow(resource, period, limit, remaining, (reset, *resets), pool=pool, refills=refills)
 
 
-def openai_rows(requests: str | None, tokens: str | None, *, refills: bool = False) -> tuple[HeaderRow, ...]:
-    """The usual pair of them, with the periods that one provider means."""
+def openai_rows(requests: str | None = None, *, refills: bool = False) -> tuple[HeaderRow, ...]:
+    """The usual pair of them: tokens by the minute, requests by whatever one provider means."""
     return (
         openai_row(Resource.REQUESTS, requests, "requests", refills=refills),
-        openai_row(Resource.TOKENS, tokens, "tokens", refills=refills),
+        openai_row(Resource.TOKENS, "minute", "tokens", refills=refills),
     )
 
 
@@ -50,7 +50,7 @@ class Dialect:
     """
 
     kind: str
-    rows: tuple[HeaderRow, ...] = field(default_factory=lambda: openai_rows(None, "minute"))
+    rows: tuple[HeaderRow, ...] = field(default_factory=openai_rows)
     rules: tuple[Rule, ...] = ()
     hosts: tuple[str, ...] = ()
     media_tokens: int = 1_000
@@ -79,10 +79,6 @@ class Dialect:
     def counted(self, method: str, path: str) -> bool:
         """Whether a request is a model call; lists of models, files, batches and token counts are not."""
         return request.counted(method, path)
-
-    def streaming(self, path: str, body: object) -> bool:
-        """Whether a request asks for a stream."""
-        return request.streaming(path, body)
 
     def estimate(self, path: str, body: object) -> Estimate:
         """What a request is expected to use: input tokens from its text, and the most output that it allows."""
@@ -121,10 +117,6 @@ class Dialect:
         """
         fields = lowered(headers)
         return stated(self.rows, fields, now) or generic(fields, now)
-
-    def over_limit(self, headers: object) -> bool:
-        """Whether a response that succeeded warns that the limit is exceeded (Fireworks): slow down."""
-        return lowered(headers).get("x-ratelimit-over-limit", "").strip().lower() in {"yes", "true", "1"}
 
     # ------------------------------------------------------------------ errors
 

@@ -16,7 +16,7 @@ _REQUESTS, _TOKENS = Resource.REQUESTS, Resource.TOKENS
 _INPUT, _OUTPUT = Resource.INPUT_TOKENS, Resource.OUTPUT_TOKENS
 
 _OPENAI_ROWS = (
-    *openai_rows(None, "minute", refills=True),  # requests: per minute, or per day on low tiers; the reset tells which
+    *openai_rows(refills=True),  # requests: per minute, or per day on low tiers; the reset tells which
     openai_row(_TOKENS, "minute", "project-tokens", pool="project", refills=True),
 )
 _AZURE_ROWS = (
@@ -65,7 +65,7 @@ _DIALECTS = (
     GeminiDialect("vertex", (), rules.GEMINI, ("aiplatform.googleapis.com",), media_tokens=1_120, stream_options=True),
     Dialect("bedrock", (), rules.BEDROCK, media_tokens=1_600),
     Dialect("mistral", _MISTRAL_ROWS, rules.MISTRAL, ("api.mistral.ai", "codestral.mistral.ai")),
-    Dialect("groq", openai_rows("day", "minute"), rules.GROQ, ("api.groq.com",), stream_options=True),
+    Dialect("groq", openai_rows("day"), rules.GROQ, ("api.groq.com",), stream_options=True),
     Dialect("cohere", hosts=("api.cohere.com", "api.cohere.ai")),
     Dialect("xai", rules=rules.XAI, hosts=("api.x.ai",), stream_options=True),
     Dialect("deepseek", rules=rules.DEEPSEEK, hosts=("api.deepseek.com",), stream_options=True),

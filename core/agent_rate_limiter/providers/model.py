@@ -69,8 +69,7 @@ class Quota:
         period: "second" … "month", or seconds; None when the headers do not tell.
         limit: the amount per period; None when not told, 0 when the account has none.
         remaining: what is left of it; negative when overdrawn.
-        reset_after: seconds from now until what `reset_means` says; None when not told.
-        reset_means: "full" when the whole limit is back by then, "next" when some of it is.
+        reset_after: seconds from now until the limit is whole again; None when not told.
         granularity: the unit that `remaining` is rounded to (1000 for Anthropic's tokens).
         pool: which quota it is where one resource has several ("project", "priority", "uncached"); empty for the
             main one.
@@ -81,6 +80,5 @@ class Quota:
     limit: int | None = None
     remaining: int | None = None
     reset_after: float | None = None
-    reset_means: str = "full"
     granularity: int = 1
     pool: str = ""

@@ -32,7 +32,6 @@ _MODEL_CALLS = re.compile(
     | /v\d/(?:chat|embed|rerank|classify|generate|summarize) | /conversations | /ocr             # Cohere, Mistral
     ) /? (?:\?|$)"""
 )
-_STREAMED_PATH = re.compile(r":stream\w+|/converse-stream|/invoke-with-response-stream")
 _WITHOUT_OUTPUT = re.compile(r"embed|rerank|moderations|/classify", re.IGNORECASE)
 
 _PROMPT = words(
@@ -91,11 +90,6 @@ def renamed(path: str, body: object, name: str) -> tuple[str | None, dict[str, A
 def counted(method: str, path: str) -> bool:
     """Whether it is a model call."""
     return method.upper() == "POST" and _MODEL_CALLS.search(path) is not None
-
-
-def streaming(path: str, body: object) -> bool:
-    """Whether the answer comes as a stream."""
-    return _STREAMED_PATH.search(path) is not None or mapping(body).get("stream") is True
 
 
 def estimate(path: str, body: object, media_tokens: int) -> Estimate:

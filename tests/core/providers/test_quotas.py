@@ -294,9 +294,3 @@ class _Pairs:
 )
 def test_headers_of_any_library(headers: object) -> None:
     assert dialect("azure").quotas(headers, NOW) == [Quota(TOKENS, "minute", None, 7)]
-
-
-@pytest.mark.parametrize(("told", "expected"), [("yes", True), ("true", True), ("no", False), (None, False)])
-def test_fireworks_soft_warning(told: str | None, expected: object) -> None:
-    headers = {} if told is None else {"X-RateLimit-Over-Limit": told}
-    assert dialect("fireworks").over_limit(headers) is expected

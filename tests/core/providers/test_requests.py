@@ -109,24 +109,6 @@ def test_everything_else_is_not(path: str) -> None:
     assert not dialect("openai").counted("POST", path)
 
 
-@pytest.mark.parametrize(
-    ("path", "body", "expected"),
-    [
-        (CHAT, {"stream": True}, True),
-        (CHAT, {"stream": False}, False),
-        (CHAT, {"stream": "yes"}, False),
-        (CHAT, {}, False),
-        ("/v1beta/models/m:streamGenerateContent", {}, True),
-        ("/v1beta/models/m:generateContent", {}, False),
-        ("/model/m/converse-stream", {}, True),
-        ("/model/m/invoke-with-response-stream", {}, True),
-        ("/model/m/converse", {}, False),
-    ],
-)
-def test_streaming(path: str, body: Any, expected: object) -> None:
-    assert dialect("generic").streaming(path, body) is expected
-
-
 def _user(content: Any) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": content}]}
 

@@ -45,8 +45,8 @@ def _anthropic(status: int, kind: str, message: str, code: str | None = None) ->
     return Reply(status, anthropic.error_body(kind, message, {"error_code": code} if code else None))
 
 
-def _mistral(status: int, kind: str, message: str, code: str) -> Reply:
-    return Reply(status, {"object": "error", "message": message, "type": kind, "param": None, "code": code})
+def _mistral(kind: str, message: str, code: str) -> Reply:
+    return Reply(429, {"object": "error", "message": message, "type": kind, "param": None, "code": code})
 
 
 def _bedrock(status: int, kind: str, message: str) -> Reply:
@@ -60,9 +60,9 @@ _REPLIES: dict[str, Reply] = {
         429, gemini.error_body(429, "Resource exhausted, please try again later.", "RESOURCE_EXHAUSTED")
     ),
     "bedrock_throttling": _bedrock(429, "ThrottlingException", "Too many tokens, please wait before trying again."),
-    "mistral_rate_limited": _mistral(429, "rate_limited", "Rate limit exceeded", "1300"),
+    "mistral_rate_limited": _mistral("rate_limited", "Rate limit exceeded", "1300"),
     "mistral_capacity": _mistral(
-        429, "service_tier_capacity_exceeded", "Service tier capacity exceeded for this model.", "3505"
+        "service_tier_capacity_exceeded", "Service tier capacity exceeded for this model.", "3505"
     ),
     "xai_rate_limited": Reply(
         429,

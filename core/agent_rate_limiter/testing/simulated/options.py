@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from decimal import Decimal
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast
 
 from agent_rate_limiter.errors import ConfigError
 from agent_rate_limiter.testing.simulated.tokens import compact, count_tokens
@@ -22,7 +22,6 @@ Headers = Literal["all", "remaining", "none"]
 Dialect = Literal["openai", "azure", "groq", "anthropic", "gemini"]
 Resource = Literal["requests", "tokens", "input_tokens", "output_tokens", "concurrency"]
 
-Number = TypeVar("Number", int, float)
 Count = int | tuple[int, int] | Callable[["Call"], int]
 """A number of tokens: fixed, drawn from (low, high), or computed from the call."""
 Seconds = float | tuple[float, float] | Callable[["Call"], float]
