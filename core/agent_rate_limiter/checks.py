@@ -9,12 +9,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from agent_rate_limiter.errors import ConfigError
+from agent_rate_limiter.plain import is_number, is_whole, meant
 from agent_rate_limiter.usage import Estimate
 
 ONE_REQUEST = Estimate()
 _COUNTS = ("requests", "input_tokens", "output_tokens", "max_output_tokens", "cost", "exact")
 """In the order of an Estimate's fields."""
-_KNOWN = f"it is one of {', '.join(_COUNTS[:4])}."
 _LONGEST = 1e10
 """Seconds; three hundred years are as good as for ever."""
 _MOST_TOKENS = 10**9
@@ -59,13 +59,6 @@ def check_estimate(estimate: object) -> None:
         )
 
 
-def _unknown_count(name: str) -> ConfigError:
-    from difflib import get_close_matches
-
-    near = get_close_matches(name, _COUNTS, n=1)
-    return ConfigError(f"{name}: no such count; " + (f"did you mean {near[0]!r}?" if near else _KNOWN))
-
-
 def make_estimate(estimate: Estimate | None, counts: Mapping[str, Any]) -> Estimate:
     """Return the estimate, or the one that keyword counts stand for.
 
@@ -76,7 +69,8 @@ def make_estimate(estimate: Estimate | None, counts: Mapping[str, Any]) -> Estim
         try:
             return Estimate(**counts) if counts else ONE_REQUEST
         except TypeError:
-            raise _unknown_count(next(name for name in counts if name not in _COUNTS)) from None
+            name = next(name for name in counts if name not in _COUNTS)
+            raise ConfigError(f"{name}: no such count; {meant(name, _COUNTS)}") from None
     if counts:
         message = f"{next(iter(counts))} is given beside an Estimate: put it into the Estimate."
         raise ConfigError(message)
@@ -112,7 +106,7 @@ def check_queue(max_queue: object) -> dict[int | None, int]:
     for priority, most in bounds.items():
         if priority is not None:
             check_priority(priority)
-        if isinstance(most, bool) or not isinstance(most, int) or most < 0:
+        if not is_whole(most) or most < 0:
             fix = "give a whole number of at least 0, or {priority: number}"
             raise ConfigError(f"max_queue is {max_queue!r}: {fix}.")
     return {None if priority is None else int(priority): most for priority, most in bounds.items()}
@@ -120,16 +114,14 @@ def check_queue(max_queue: object) -> dict[int | None, int]:
 
 def check_lease_tokens(lease_tokens: object) -> None:
     """Raise a ConfigError unless it is a number of tokens that calls can be served from."""
-    number = isinstance(lease_tokens, int) and not isinstance(lease_tokens, bool)
-    if not number or not 0 < lease_tokens <= _MOST_TOKENS:  # type: ignore[operator]
+    if not is_whole(lease_tokens) or not 0 < lease_tokens <= _MOST_TOKENS:
         fix = "give tokens as a whole number above 0 and up to a billion, several times what a call uses, or None"
         raise ConfigError(f"lease_tokens is {lease_tokens!r}: {fix}.")
 
 
 def check_seconds(field: str, seconds: object) -> None:
     """Raise a ConfigError unless it is a finite number of seconds, 0 at least."""
-    number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
-    if not number or not 0 <= seconds <= _LONGEST:  # type: ignore[operator]
+    if not is_number(seconds) or not 0 <= seconds <= _LONGEST:
         raise ConfigError(f"{field} is {seconds!r}: give seconds as a finite number of at least 0.")
 
 
@@ -158,8 +150,7 @@ def check_thresholds(thresholds: float | Sequence[float], field: str = "alert_th
     """
     shares: tuple[Any, ...] = tuple(thresholds) if isinstance(thresholds, (tuple, list)) else (thresholds,)
     for share in shares:
-        number = isinstance(share, (int, float)) and not isinstance(share, bool)
-        if not number or not 0 < share <= 1:
+        if not is_number(share) or not 0 < share <= 1:
             message = f"{field} is {share!r}: give a share above 0 and up to 1, such as 0.8, or several."
             raise ConfigError(message)
     return tuple(sorted(set(shares)))

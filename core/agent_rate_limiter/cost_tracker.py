@@ -24,6 +24,7 @@ from agent_rate_limiter.costs.report import CostReport, make_report, make_rows
 from agent_rate_limiter.errors import ConfigError, StoreUnavailable
 from agent_rate_limiter.ledger import Keep, Note, open_ledger
 from agent_rate_limiter.limits import NANO_PER_DOLLAR, Target, label_texts
+from agent_rate_limiter.plain import is_whole
 from agent_rate_limiter.pricing import Price
 
 if TYPE_CHECKING:
@@ -247,7 +248,7 @@ class CostTracker:
         Raises:
             ConfigError: a value makes no sense.
         """
-        if not isinstance(last, int) or isinstance(last, bool) or last < 1:
+        if not is_whole(last) or last < 1:
             raise ConfigError(f"last is {last!r}: give a whole number of at least 1.")
         self.add_up()
         first, end = span_of(since, until)

@@ -12,6 +12,7 @@ from typing import NamedTuple, NoReturn
 
 from agent_rate_limiter.checks import check_thresholds
 from agent_rate_limiter.errors import ConfigError
+from agent_rate_limiter.plain import is_number
 from agent_rate_limiter.redaction import one_line
 from agent_rate_limiter.reprs import spare_repr
 
@@ -321,10 +322,9 @@ def _period(resource: Resource, per: float | str | None) -> float | str | None:
 
 def check_positive(field: str, value: object) -> None:
     """Raise a ConfigError unless it is a finite number above 0."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not 0 < value < float("inf"):  # type: ignore[operator]
+    if not is_number(value) or not 0 < value < float("inf"):
         _refuse(field, value, "give a finite number above 0")
-    if value > _MOST:  # type: ignore[operator]
+    if value > _MOST:
         _refuse(field, value, "give a number of at most 1e15")
 
 

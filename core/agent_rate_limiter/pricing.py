@@ -9,6 +9,7 @@ from operator import attrgetter, mul
 from typing import TYPE_CHECKING, cast
 
 from agent_rate_limiter.errors import ConfigError
+from agent_rate_limiter.plain import is_number, is_whole
 from agent_rate_limiter.reprs import spare_repr
 
 if TYPE_CHECKING:
@@ -198,7 +199,7 @@ def _nano(dollars: float) -> int:
 
 
 def _checked(name: str, dollars: object) -> float:
-    if isinstance(dollars, (int, float)) and not isinstance(dollars, bool) and 0 <= dollars <= _MOST:
+    if is_number(dollars) and 0 <= dollars <= _MOST:
         return dollars
     raise ConfigError(f"{name} is {dollars!r}: give dollars as a finite number of at least 0.")
 
@@ -213,7 +214,7 @@ def _check_tiers(tiers: object) -> None:
     if not isinstance(tiers, Mapping):
         raise ConfigError(f"tiers is {tiers!r}: give a mapping such as {{200_000: Price(6, 22.5)}}.")
     for above, tier in cast("Mapping[object, object]", tiers).items():
-        if not isinstance(above, int) or isinstance(above, bool) or above < 0:
+        if not is_whole(above) or above < 0:
             raise ConfigError(f"tiers hold {above!r}: give the input tokens above which it begins, a whole number.")
         if not isinstance(tier, Price) or tier.tiers or tier.service_tiers:
             raise ConfigError(f"tiers[{above}] is {tier!r}: give a Price without tiers or service tiers of its own.")

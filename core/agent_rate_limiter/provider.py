@@ -11,6 +11,7 @@ from agent_rate_limiter._environment import expand
 from agent_rate_limiter.checks import listed
 from agent_rate_limiter.errors import ConfigError
 from agent_rate_limiter.limits import Limit, Target
+from agent_rate_limiter.plain import is_number
 
 if TYPE_CHECKING:
     from typing_extensions import TypedDict, Unpack
@@ -86,7 +87,7 @@ def _check_name(name: object) -> None:
 
 
 def _check_share(share: object) -> None:
-    if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share <= 1:
+    if not is_number(share) or not 0 < share <= 1:
         raise ConfigError(f"degrade_at is {share!r}: give a share above 0 and up to 1, such as 0.8.")
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent_rate_limiter.checks import is_plain
 from agent_rate_limiter.errors import ConfigError
+from agent_rate_limiter.plain import is_number, is_whole
 from agent_rate_limiter.providers.model import Failure, FailureKind
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ class RetryStrategy:
         wait: wait_base | None = None,
         stop: stop_base | None = None,
     ) -> None:
-        if not isinstance(max_attempts, int) or isinstance(max_attempts, bool) or max_attempts < 1:
+        if not is_whole(max_attempts) or max_attempts < 1:
             raise ConfigError(f"max_attempts is {max_attempts!r}: give a whole number of at least 1.")
         if max_time is not None:
             _at_least_0("max_time", max_time)
@@ -245,8 +246,7 @@ def _state(attempt: int, elapsed: float, error: BaseException | None) -> RetryCa
 
 
 def _at_least_0(field: str, value: object) -> None:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not 0 <= value <= _MOST:  # type: ignore[operator]
+    if not is_number(value) or not 0 <= value <= _MOST:
         raise ConfigError(f"{field} is {value!r}: give a finite number of at least 0.")
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, NoReturn, final
 
 from agent_rate_limiter.errors import ConfigError
+from agent_rate_limiter.plain import is_number
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -219,25 +220,19 @@ class Usage(_OpenUsage):
 
 
 def _check(made: Any) -> None:
+    """Refuse what makes no sense."""
     kind = type(made).__name__
-    for name in (each.name for each in fields(made)):
-        value = getattr(made, name)
-        if name == "exact":
-            continue
-        if name == "service_tier":
-            if not isinstance(value, str):
-                _refuse(kind, name, value, "give a word such as 'batch', or leave it out")
-            continue
-        if name == "cost":
-            if value is None:
-                continue
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not number or not 0 <= value <= 1e15:  # noqa: PLR2004
-                _refuse(kind, name, value, "give dollars as a finite number of at least 0, or None")
-        elif not isinstance(value, int) or value < 0:
-            _refuse(kind, name, value, "give a whole number of at least 0")
-        elif kind == "Estimate" and value > _MOST:  # what was used is taken as it comes
-            _refuse(kind, name, value, "give a number of at most 1e15")
+    told = {each.name: getattr(made, each.name) for each in fields(made) if each.name != "exact"}
+    cost, tier = told.pop("cost"), told.pop("service_tier", "")
+    for name, count in told.items():
+        if not isinstance(count, int) or count < 0:
+            _refuse(kind, name, count, "give a whole number of at least 0")
+        if count > _MOST and kind == "Estimate":  # what was used is taken as it comes
+            _refuse(kind, name, count, "give a number of at most 1e15")
+    if cost is not None and (not is_number(cost) or not 0 <= cost <= _MOST):
+        _refuse(kind, "cost", cost, "give dollars as a finite number of at least 0, or None")
+    if not isinstance(tier, str):
+        _refuse(kind, "service_tier", tier, "give a word such as 'batch', or leave it out")
 
 
 def _refuse(kind: str, field: str, value: object, fix: str) -> NoReturn:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from agent_rate_limiter.checks import check_priority, check_timeout
 from agent_rate_limiter.errors import ConfigError
+from agent_rate_limiter.plain import meant
 
 GROUP = "agent_rate_limiter.adapters"
 """Entry points of this group: the name is the top-level module of the classes that the adapter knows
@@ -54,9 +54,7 @@ def check_options(adapter: Adapter, options: Mapping[str, Any]) -> None:
     known = [parameter.name for parameter in takes if parameter.kind is parameter.KEYWORD_ONLY]
     for name in options:
         if name not in known:
-            near = get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"it is one of {', '.join(known)}."
-            raise ConfigError(f"wrap: no option {name!r} for this client; {hint}")
+            raise ConfigError(f"wrap: no option {name!r} for this client; {meant(name, known)}")
 
 
 def find_adapter(client: object) -> EntryPoint | None:

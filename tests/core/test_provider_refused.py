@@ -19,9 +19,9 @@ TEXT_LIMIT = "write it like '40 requests/week', '1M tokens/day', '$5/day' or '10
 RESOURCES = "it is one of requests, input_tokens, output_tokens, tokens, cost, concurrency"
 PERIODS = "it is one of second, minute, hour, day, week, month, or a number of seconds"
 MODEL_KEYS = (
-    "rps, rpm, rpd, tpm, tpd, itpm, otpm, concurrency, limits, cost_per_1k, input_per_1m, output_per_1m, "
-    "cached_input_per_1m, cache_write_per_1m, cache_write_1h_per_1m, reasoning_per_1m, input_audio_per_1m, "
-    "output_audio_per_1m, per_request, counts, strategy, tiers, service_tiers, fallbacks, degrade_to, degrade_at"
+    "rps, rpm, rpd, tpm, tpd, itpm, otpm, concurrency, limits, counts, strategy, cost_per_1k, input_per_1m, "
+    "output_per_1m, cached_input_per_1m, cache_write_per_1m, cache_write_1h_per_1m, reasoning_per_1m, "
+    "input_audio_per_1m, output_audio_per_1m, per_request, tiers, service_tiers, fallbacks, degrade_to, degrade_at"
 )
 WORDS = "count requests, tokens, input tokens, output tokens, dollars ('$5/day') or concurrent"
 CONCURRENCY = "'concurrency' goes with the resource 'concurrency', and only with it"

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from agent_rate_limiter.errors import ConfigError
+from agent_rate_limiter.plain import is_number
 
 if TYPE_CHECKING:
     from urllib.request import OpenerDirector
@@ -89,8 +90,7 @@ class Webhook:
             raise ConfigError("webhook is no address: write it like 'https://host/path'.")
         if format not in FORMATS:
             raise ConfigError(f"format is {format!r}: it is one of {', '.join(FORMATS)}.")
-        number = isinstance(timeout, (int, float)) and not isinstance(timeout, bool)
-        if not number or not 0 < timeout <= _LONGEST_WAIT:
+        if not is_number(timeout) or not 0 < timeout <= _LONGEST_WAIT:
             raise ConfigError(f"timeout is {timeout!r}: give seconds above 0 and up to 60.")
         self._url = url
         self._key = _key_of(secret)

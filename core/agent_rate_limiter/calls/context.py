@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from agent_rate_limiter.errors import ConfigError
 from agent_rate_limiter.limits import Limit, Resource, labels_text
+from agent_rate_limiter.plain import is_whole
 from agent_rate_limiter.redaction import one_line
 
 if TYPE_CHECKING:
@@ -224,7 +225,7 @@ def check_most(field: str, most: object) -> None:
     Raises:
         ConfigError: it is none.
     """
-    if isinstance(most, bool) or not isinstance(most, int) or most < 1:
+    if not is_whole(most) or most < 1:
         raise ConfigError(f"{field} is {most!r}: give a whole number of at least 1, or None.")
 
 

@@ -98,21 +98,7 @@ class Router:
             ConfigError: the target is not configured.
         """
         declared = self._declared(target)
-        labels = {"provider": target.provider, "model": target.model, **scope.labels}
-        path = [self._bucket(f"{target}|gate", GATE if declared.rated else NARROW_GATE, "", now)]
-        for owner, limit in declared.limits:
-            share = limit.scope.key(labels)
-            if share is not None:
-                key = "|".join(filter(None, (owner, limit.key, str(limit.scope), share)))
-                bucket = self._bucket(key, limit, share, now)
-                if bucket not in path:  # written twice, it counts once
-                    path.append(bucket)
-        for scoped in scope.limits:
-            if self not in scoped.kept:
-                scoped.kept[self] = self._bucket(f"{scoped.name}|{scoped.limit.key}", scoped.limit, scoped.whose, now)
-            if scoped.kept[self] not in path:  # entered again inside, it counts once
-                path.append(scoped.kept[self])
-        path += [bucket for bucket in self._learned.get(target, ()) if bucket not in path]
+        path = self._path(target, scope, declared, now)
         if len(self.routes) >= self._crowd:
             self._make_room(now)
         watched = self._alerts.watched(path)
@@ -134,6 +120,25 @@ class Router:
         for scoped in scope.limits:
             self._through.setdefault(scoped.name, []).append((target, scope.key))
         return route
+
+    def _path(self, target: Target, scope: CallScope, declared: Declared, now: int) -> list[Bucket]:
+        """Every limit that such a call is under, once: the gate, those declared, the scope's, those learned."""
+        labels = {"provider": target.provider, "model": target.model, **scope.labels}
+        path = [self._bucket(f"{target}|gate", GATE if declared.rated else NARROW_GATE, "", now)]
+        for owner, limit in declared.limits:
+            share = limit.scope.key(labels)
+            if share is not None:
+                key = "|".join(filter(None, (owner, limit.key, str(limit.scope), share)))
+                bucket = self._bucket(key, limit, share, now)
+                if bucket not in path:  # written twice, it counts once
+                    path.append(bucket)
+        for scoped in scope.limits:
+            if self not in scoped.kept:
+                scoped.kept[self] = self._bucket(f"{scoped.name}|{scoped.limit.key}", scoped.limit, scoped.whose, now)
+            if scoped.kept[self] not in path:  # entered again inside, it counts once
+                path.append(scoped.kept[self])
+        path += [bucket for bucket in self._learned.get(target, ()) if bucket not in path]
+        return path
 
     def kind(self, target: Target) -> str:
         """Return whose dialect a target most likely speaks."""

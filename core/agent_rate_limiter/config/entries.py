@@ -17,17 +17,7 @@ from agent_rate_limiter.limits import Limit, Target
 from agent_rate_limiter.pricing import Price
 from agent_rate_limiter.provider import DEGRADE_AT, Model, Pool, Provider
 
-_PRICES = (
-    "input_per_1m",
-    "output_per_1m",
-    "cached_input_per_1m",
-    "cache_write_per_1m",
-    "cache_write_1h_per_1m",
-    "reasoning_per_1m",
-    "input_audio_per_1m",
-    "output_audio_per_1m",
-    "per_request",
-)
+_BOTH_WAYS = ("input_per_1m", "output_per_1m")
 _PATTERN = frozenset("*?[")
 
 
@@ -94,12 +84,8 @@ class _Limited(Entry):
 
     def all_limits(self, counts: str = "actual", strategy: str = "") -> tuple[Limit, ...]:
         """Make every limit of the entry, equal ones once."""
-        amounts = {name: getattr(self, name) for name in SHORTHANDS}
-        made = [
-            shorthand(name, amount, counts=counts, strategy=strategy)
-            for name, amount in amounts.items()
-            if amount is not None
-        ]
+        given = self.given()
+        made = [shorthand(name, given[name], counts=counts, strategy=strategy) for name in SHORTHANDS if name in given]
         made += [_limit_of(item, counts, strategy) for item in self.limits or ()]
         limits = tuple(dict.fromkeys(made))
         _check_names(limits)
@@ -122,6 +108,15 @@ def _limit_of(item: Limit | LimitEntry | str, counts: str, strategy: str) -> Lim
     limit = Limit.parse(item)
     rate = limit.per is not None  # totals and concurrency go by one strategy only
     return replace(limit, counts=counts, strategy=strategy if strategy and rate else limit.strategy)
+
+
+class _LimitedModels(_Limited):
+    counts: kinds.Counts | None = Field(None, description="how the provider charges output when it admits a call")
+    strategy: kinds.RateStrategy | None = Field(None, description="for the limits above that are not mappings")
+
+    def own_limits(self) -> tuple[Limit, ...]:
+        """Make every limit, counted and paced as the entry says."""
+        return self.all_limits(self.counts or "actual", self.strategy or "")
 
 
 class DegradeEntry(Entry):
@@ -156,23 +151,22 @@ class PriceEntry(Entry):
     def price(self) -> Price | None:
         """Make the price; None when none is given."""
         given = self.given()
-        prices = {name: given[name] for name in _PRICES if name in given}
-        both = [name for name in _PRICES[:2] if name in prices]
-        if self.cost_per_1k is not None:
+        prices = {name: given[name] for name in PriceEntry.model_fields if name in given}
+        per_1k = prices.pop("cost_per_1k", None)
+        both = [name for name in _BOTH_WAYS if name in prices]
+        if per_1k is not None:
             if both:
-                raise ConfigError(f"cost_per_1k is {self.cost_per_1k}: give it or {both[0]}, not both.")
-            return replace(Price.per_1k(self.cost_per_1k), **prices)
-        for name in _PRICES[:2]:
+                raise ConfigError(f"cost_per_1k is {per_1k}: give it or {both[0]}, not both.")
+            return replace(Price.per_1k(per_1k), **prices)
+        for name in _BOTH_WAYS:
             if prices and name not in prices:
                 raise ConfigError(f"{name} is missing: add it (0 where it is free).")
         return Price(**prices) if prices else None
 
 
-class ModelEntry(PriceEntry, _Limited):
+class ModelEntry(PriceEntry, _LimitedModels):
     """A model: its limits, its prices, and where its calls may go instead."""
 
-    counts: kinds.Counts | None = Field(None, description="how the provider charges output when it admits a call")
-    strategy: kinds.RateStrategy | None = Field(None, description="for the limits above that are not mappings")
     tiers: dict[kinds.Count, PriceEntry] | None = Field(
         None, description="prices of calls that send more than so many input tokens, as {200000: {…}}"
     )
@@ -184,10 +178,6 @@ class ModelEntry(PriceEntry, _Limited):
         None, description="the cheaper target that takes over when a budget runs low"
     )
     degrade_at: kinds.Share | None = Field(None, description="the share of the budget at which it does")
-
-    def own_limits(self) -> tuple[Limit, ...]:
-        """Make every limit of the model."""
-        return self.all_limits(self.counts or "actual", self.strategy or "")
 
     def price(self) -> Price | None:
         """Make the price with its tiers and service tiers; None when none is given."""
@@ -233,16 +223,14 @@ def _model_item(value: object) -> Model | ModelEntry:
 ModelItem = Annotated[Model | ModelEntry, kinds.Read(_model_item, ModelEntry | None)]
 
 
-class PoolEntry(_Limited):
+class PoolEntry(_LimitedModels):
     """Limits that some models share."""
 
     models: list[kinds.Text] = Field(description="their names, or patterns such as '*:free'")
-    counts: kinds.Counts | None = Field(None, description="how the provider charges output when it admits a call")
-    strategy: kinds.RateStrategy | None = Field(None, description="for the limits above that are not mappings")
 
     def pool(self, name: str) -> Pool:
         """Make the pool."""
-        return Pool(name, tuple(self.models), self.all_limits(self.counts or "actual", self.strategy or ""))
+        return Pool(name, tuple(self.models), self.own_limits())
 
     @model_validator(mode="after")
     def _sound(self) -> PoolEntry:

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from agent_rate_limiter.errors import ConfigError
 from agent_rate_limiter.limits import Target
+from agent_rate_limiter.plain import is_number
 from agent_rate_limiter.pricing import Price, check_price
 from agent_rate_limiter.usage import Usage
 
@@ -55,10 +56,9 @@ def took(latency: object) -> int:
     Raises:
         ConfigError: it is no finite number of seconds.
     """
-    number = isinstance(latency, (int, float)) and not isinstance(latency, bool)
-    if not number or not 0 <= latency < 1e9:  # type: ignore[operator]  # noqa: PLR2004
+    if not is_number(latency) or not 0 <= latency < 1e9:  # noqa: PLR2004
         raise ConfigError(f"latency is {latency!r}: give seconds as a finite number of at least 0.")
-    return round(latency * 1000)  # type: ignore[operator]
+    return round(latency * 1000)
 
 
 def span_of(since: float | datetime | None, until: float | datetime | None) -> tuple[int | None, int | None]:

@@ -14,6 +14,7 @@ from urllib.parse import unquote
 
 from agent_rate_limiter.costs.quotes import STATED
 from agent_rate_limiter.errors import ConfigError
+from agent_rate_limiter.plain import is_number
 from agent_rate_limiter.usage import Estimate, Usage
 
 if TYPE_CHECKING:
@@ -127,8 +128,7 @@ class Keep(NamedTuple):
             ConfigError: a number of days makes no sense.
         """
         for name, days in (("keep_rows", rows), ("keep_hours", hours)):
-            number = isinstance(days, (int, float)) and not isinstance(days, bool)
-            if not number or not 0 <= days <= 1e6:  # noqa: PLR2004 - longer than anybody lives
+            if not is_number(days) or not 0 <= days <= 1e6:  # noqa: PLR2004 - longer than anybody lives
                 raise ConfigError(f"{name} is {days!r}: give a number of days of at least 0.")
         if not isinstance(passing, Iterable):
             raise ConfigError(f"passing_labels is {passing!r}: give a list of labels' names.")

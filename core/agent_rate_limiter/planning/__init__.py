@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent_rate_limiter.errors import ConfigError
+from agent_rate_limiter.plain import is_number
 from agent_rate_limiter.planning.simulation import Name, Outcome, simulate
 from agent_rate_limiter.planning.traces import read_workload
 from agent_rate_limiter.planning.workload import Workload
@@ -146,7 +147,7 @@ def plan(
     """
     from agent_rate_limiter.config import load_config
 
-    if isinstance(factor, bool) or not isinstance(factor, (int, float)) or not 1 < factor <= 1_000:  # noqa: PLR2004  # pyright: ignore[reportUnnecessaryIsInstance] - users' input
+    if not is_number(factor) or not 1 < factor <= 1_000:  # noqa: PLR2004
         raise ConfigError(f"factor is {factor!r}: give a number above 1, such as 2.")
     quiet = {"store": "memory://", "lease_tokens": None, "ledger": "memory://", "on_alert": None}
     quiet["on_unknown_price"] = "zero"

@@ -8,11 +8,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, cast
 
 from agent_rate_limiter.errors import ConfigError
+from agent_rate_limiter.plain import is_number, is_whole, meant
 from agent_rate_limiter.planning.spoken import EXAMPLE, in_words
 from agent_rate_limiter.planning.workload import (
     FIRST_TOKEN,
@@ -101,9 +101,7 @@ def _entry(where: str, entry: object) -> tuple[float | None, dict[str, str], Cal
     fields = {_ALIASES.get(str(key), str(key)): value for key, value in cast("Mapping[object, object]", entry).items()}
     for key in fields:
         if key not in _KEYS and key not in _OF_LEDGERS:
-            near = get_close_matches(key, _KEYS, n=1)
-            fix = f"did you mean {near[0]!r}?" if near else f"it is one of {', '.join(_KEYS)}."
-            raise ConfigError(f"{where}: {key}: unknown key; {fix}")
+            raise ConfigError(f"{where}: {key}: unknown key; {meant(key, _KEYS)}")
     sent, produced, most, cached = (_count(where, name, fields.get(name)) for name in _COUNTS)
     took = _number(where, "seconds", fields.get("seconds"))
     call = Call(
@@ -123,7 +121,7 @@ def _entry(where: str, entry: object) -> tuple[float | None, dict[str, str], Cal
 def _count(where: str, name: str, value: object) -> int:
     if value is None:
         return 0
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+    if not is_whole(value) or value < 0:
         raise ConfigError(f"{where}: {name} is {value!r}: give a whole number of at least 0.")
     return value
 
@@ -131,7 +129,7 @@ def _count(where: str, name: str, value: object) -> int:
 def _number(where: str, name: str, value: object) -> float | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < _EPOCH:
+    if not is_number(value) or not 0 <= value < _EPOCH:
         raise ConfigError(f"{where}: {name} is {value!r}: give seconds of at least 0.")
     return float(value)
 
@@ -140,7 +138,7 @@ def _moment(where: str, value: object) -> float | None:
     """Seconds from the start, or since the epoch; as a number or ISO text."""
     if value is None:
         return None
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e12:  # noqa: PLR2004
+    if is_number(value) and abs(value) < 1e12:  # noqa: PLR2004
         return float(value)
     try:
         moment = value if isinstance(value, datetime) else datetime.fromisoformat(str(value).replace("Z", "+00:00"))

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from agent_rate_limiter.errors import RateLimiterError
+from agent_rate_limiter.plain import is_whole
 from agent_rate_limiter.providers.kinds import detect, dialect, known_kind
 from agent_rate_limiter.providers.model import Failure, FailureKind
 from agent_rate_limiter.providers.shapes import get, is_mapping, mapping, words
@@ -223,7 +224,7 @@ def _status(error: BaseException, response: object) -> int | None:
 
 
 def _status_code(value: object) -> int | None:
-    if isinstance(value, int) and not isinstance(value, bool) and 100 <= value < 600:  # noqa: PLR2004 - HTTP's range
+    if is_whole(value) and 100 <= value < 600:  # noqa: PLR2004 - HTTP's range
         return int(value)
     return None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
+from agent_rate_limiter.plain import is_whole
 from agent_rate_limiter.testing.simulated.calls import BadRequest, Event
 from agent_rate_limiter.testing.simulated.tokens import compact
 
@@ -25,7 +26,7 @@ def maximum(body: Mapping[str, Any], *names: str) -> int | None:
         value = body.get(name)
         if value is None:
             continue
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        if not is_whole(value) or value < 1:
             raise BadRequest(f"Invalid value for '{name}': expected a whole number of at least 1.", name)
         return value
     return None

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from decimal import Decimal
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast
 
 from agent_rate_limiter.errors import ConfigError
+from agent_rate_limiter.plain import meant
 from agent_rate_limiter.testing.simulated.tokens import compact, count_tokens
 
 if TYPE_CHECKING:
@@ -276,9 +276,7 @@ def _check_names(options: Mapping[str, Any], where: str) -> None:
     known = list(ModelOptions.__annotations__)
     for name in options:
         if name not in known:
-            close = get_close_matches(name, known, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}."
-            raise ConfigError(f"{where}: no option {name!r}; {hint}")
+            raise ConfigError(f"{where}: no option {name!r}; {meant(name, known)}")
 
 
 def _answers(given: Mapping[str, Any], where: str) -> Answers:
