@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 from collections import deque
@@ -38,8 +39,8 @@ _BATCH = 512
 """Calls that are noted in memory before they are added up: a lock for each costs as much as the sums."""
 _UNWRITTEN = 100_000
 """Calls that wait in memory while a ledger's file cannot be written; beyond, the oldest are lost, and that is said."""
-_RETRY = 5_000
-"""Milliseconds after which calls try again to write a ledger that cannot be written: each try may wait for its file."""
+_RETRY = 5
+"""How many times as long as calls may be held up by a ledger they go on without it, when it cannot be written."""
 _ACCOUNTS = 4_096
 _ROWS = 1 << 40
 _log = logging.getLogger("agent_rate_limiter")
@@ -173,11 +174,16 @@ class CostTracker:
         """
         if self._failing and not at_once and self._now() < self._retry_at:
             return
-        with self.lock:
-            late = self.late
-            notes = list(islice(iter(late.popleft, None), len(late)))  # what others add meanwhile stays
-            if notes:
-                self._write(notes)
+        late = self.late
+        while self.lock.acquire(timeout=self._ledger.patience):
+            try:
+                notes = list(islice(iter(late.popleft, None), len(late)))  # what others add meanwhile stays
+                if notes:
+                    self._write(notes)
+            finally:
+                self.lock.release()
+            if not late or self._failing:  # else whoever wanted to write meanwhile may have gone on
+                return
 
     def _write(self, notes: list[Note]) -> None:
         try:
@@ -205,7 +211,7 @@ class CostTracker:
             fate = f"; the oldest {lost} are lost" if lost else " until they can be written"
             _log.error("%s %d calls wait in memory%s.", error, len(self.late), fate)
         self._failing = True
-        self._retry_at = self._now() + _RETRY
+        self._retry_at = self._now() + round(_RETRY * 1000 * abs(self._ledger.patience))
 
     # -- reading -------------------------------------------------------------------------------------------
 
@@ -300,6 +306,14 @@ def _priced(note: Note) -> Note:
 
 
 _trackers: WeakSet[CostTracker] = WeakSet()
+
+
+@atexit.register
+def _at_exit() -> None:
+    """Write what could not be written when its call ended."""
+    for tracker in list(_trackers):
+        if tracker.batch == 1 and tracker.late:
+            tracker.add_up()
 
 
 def _after_fork() -> None:

@@ -19,7 +19,7 @@ from agent_rate_limiter.admission import Bucket
 from agent_rate_limiter.engine.engine import Engine
 from agent_rate_limiter.engine.loss import Loss
 from agent_rate_limiter.engine.outbox import Outbox, Parcel
-from agent_rate_limiter.engine.port import Answer, Clock, Rule, SharedStore, Store, VirtualClock
+from agent_rate_limiter.engine.port import Answer, Batch, Clock, Rule, SharedStore, Store, VirtualClock
 from agent_rate_limiter.engine.shared_room import SharedRoom, Wishes
 from agent_rate_limiter.engine.store_clock import StoreClock
 from agent_rate_limiter.engine.verdicts import obey
@@ -233,7 +233,7 @@ class Exchange(Engine):
         self._sending = True
         try:
             parcel, sent = self._pack()
-            answer = self._shared.run(parcel.batch, None if self.told.own else sent)
+            answer = self._run(parcel.batch, None if self.told.own else sent)
         except Exception as error:  # noqa: BLE001 - a store may do anything, but not break the call, nor the next one
             self._unanswered(error)
             return False
@@ -241,6 +241,9 @@ class Exchange(Engine):
             self._sending = False
         self._take_in(parcel, answer, sent)
         return True
+
+    def _run(self, batch: Batch, now: int | None) -> Answer:
+        return self._shared.run(batch, now)
 
     def _pack(self) -> tuple[Parcel, int]:
         with self._lock:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from threading import get_ident
 from typing import Any, cast
 from weakref import ReferenceType, ref
 
@@ -21,6 +22,8 @@ from agent_rate_limiter.errors import LimiterClosed
 
 _MOST = 64
 """Settlements in one step."""
+_BRIEFLY = 0.05
+"""Seconds that a call's own thread tries, where another process is in the way."""
 _End = tuple[Hold, Sequence[int], bool]
 """A hold that has ended, what was used, and whether the store keeps a record of it."""
 
@@ -35,6 +38,10 @@ def _offer(engine: ReferenceType[NearEngine]) -> Callable[[Run], Callable[[bool]
     return offer
 
 
+class _InTheWay(Exception):
+    """The step could not be taken in a moment."""
+
+
 class NearEngine(SharedEngine):
     """As SharedEngine, but calls take their steps themselves while nobody waits."""
 
@@ -47,6 +54,7 @@ class NearEngine(SharedEngine):
     def _begin(self) -> None:
         super()._begin()
         self._ends: deque[_End] = deque()  # that wait for a ride
+        self._patient = 0  # the thread that may wait for a locked file
         self._afoot = False  # it could not ride, and finds out why by itself
 
     # -- calls ---------------------------------------------------------------------------------------------
@@ -207,6 +215,26 @@ class NearEngine(SharedEngine):
             self._call_courier(urgent=True)
 
     # -- the long way round --------------------------------------------------------------------------------
+
+    def chores(self) -> int:
+        """As ever. Whoever does them has time."""
+        self._patient = get_ident()
+        return super().chores()
+
+    def _run(self, batch: Batch, now: int | None) -> Answer:
+        """As ever, but not for long in a thread whose call may have less time than that: then the courier does it."""
+        if self.clock_wakes or self._patient == get_ident():
+            return self._shared.run(batch, now)
+        answer = self._shared.attempt(batch, now, _BRIEFLY)
+        if answer is None:
+            raise _InTheWay
+        return answer
+
+    def _unanswered(self, error: Exception) -> None:
+        if isinstance(error, _InTheWay):
+            self._call_courier(urgent=True)
+        else:
+            super()._unanswered(error)
 
     def deliver(self, *, urgent: bool = True) -> None:
         """As ever; what the caller would not do itself, it does if that takes no time."""

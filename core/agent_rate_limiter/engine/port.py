@@ -331,8 +331,8 @@ class NearStore(SharedStore, Protocol):
         """Whether this very thread is in the middle of a step."""
         ...
 
-    def attempt(self, batch: Batch, now: int | None) -> Answer | None:
-        """As `run`, but never blocks: None where somebody is in the way."""
+    def attempt(self, batch: Batch, now: int | None, patience: float = 0) -> Answer | None:
+        """As `run`, but blocks for so many seconds at most: None where somebody is in the way."""
         ...
 
     def take_along(self, offer: Offer) -> None:

@@ -115,8 +115,7 @@ class SharedEngine(Upkeep):
         self._dropped.append(hold)
         if self._courier is not None:
             self._courier(urgent=False)
-        elif self._lock.acquire(blocking=False):
-            self._lock.release()
+        elif not self._lock.locked():
             self.advance()
 
     def change(self, route: Grown, learn: Callable[[int], None]) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
-from urllib.parse import unquote
 
 from agent_rate_limiter.costs.quotes import STATED
 from agent_rate_limiter.errors import ConfigError
@@ -150,6 +149,11 @@ class Ledger(Protocol):
     durable: bool
     """Whether it outlives the process: then every call is written when it ends."""
 
+    @property
+    def patience(self) -> float:
+        """Seconds that a call may be held up by it in this thread; -1: it takes no time."""
+        ...
+
     def write(self, notes: Sequence[Note], now: int) -> None:
         """Add calls: all of them or, with an exception, none. It is `now`, in epoch milliseconds."""
         ...
@@ -190,10 +194,11 @@ def open_ledger(uri: str, keep: Keep, *, synchronous: str = "normal") -> Ledger:
         from agent_rate_limiter.ledger.memory import MemoryLedger
 
         return MemoryLedger(keep)
-    if isinstance(uri, str) and uri.startswith("sqlite:///") and len(uri) > len("sqlite:///"):
+    if isinstance(uri, str) and uri.startswith("sqlite://"):
         from agent_rate_limiter.ledger.sqlite import SqliteLedger
+        from agent_rate_limiter.stores.sqlite_uri import file_of
 
-        return SqliteLedger(unquote(uri.removeprefix("sqlite:///")), keep, synchronous=synchronous)
+        return SqliteLedger(file_of("ledger", uri), keep, synchronous=synchronous)
     scheme, marks, _ = uri.partition("://") if isinstance(uri, str) else ("", "", "")
     shown = f"{scheme}://…" if marks else uri  # what follows may hold a password
     raise ConfigError(f"ledger is {shown!r}: give 'memory://', or 'sqlite:///costs.db' for a file.")

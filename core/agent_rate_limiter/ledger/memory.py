@@ -24,6 +24,7 @@ class MemoryLedger:
     """
 
     durable = False
+    patience = -1.0
 
     def __init__(self, keep: Keep) -> None:
         self._keep = keep

@@ -10,12 +10,14 @@ Old rows are dropped and old hours rolled up a little at a time, within the tran
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from agent_rate_limiter.costs.accounts import Account
+from agent_rate_limiter.engine.courier_driver import may_block
 from agent_rate_limiter.errors import ConfigError, StoreUnavailable
 from agent_rate_limiter.ledger import DAY, HOUR, Keep, Key, Note, Row, Sums, key_of
 from agent_rate_limiter.ledger import statements as say
@@ -23,8 +25,8 @@ from agent_rate_limiter.stores.sqlite_file import SQLiteFile
 from agent_rate_limiter.stores.sqlite_fixes import explained
 from agent_rate_limiter.usage import Usage
 
-_PATIENCE = 1.0
-"""Seconds that a writer waits for others."""
+_PATIENCE, _BRIEFLY = 1.0, 0.05
+"""Seconds that a writer waits for others; and where an event loop would be held up by that."""
 _EVERY = 64
 """Calls after which a little is tidied up."""
 _DROPPED = 256
@@ -58,7 +60,7 @@ class SqliteLedger:
     def __init__(self, path: str, keep: Keep, *, synchronous: str = "normal", must_exist: bool = False) -> None:
         if synchronous not in {"normal", "full"}:
             raise ConfigError(f"synchronous is {synchronous!r}: give 'normal' or 'full'.")
-        if must_exist and not Path(path).is_file():
+        if must_exist and not os.path.isfile(path):  # noqa: PTH113 - never raises
             raise StoreUnavailable(
                 f"There is no ledger {path!r}: name the file that a CostTracker or a limiter writes."
             )
@@ -105,6 +107,11 @@ class SqliteLedger:
                 "update agent-rate-limiter, or name another file."
             )
 
+    @property
+    def patience(self) -> float:
+        """Seconds that a call may be held up by a file that others keep locked."""
+        return _PATIENCE if may_block() else _BRIEFLY
+
     def close(self) -> None:
         """Let go of the file; the next call opens it again."""
         self._reader.file.close()
@@ -132,7 +139,7 @@ class SqliteLedger:
     def write(self, notes: Sequence[Note], now: int) -> None:
         """Add calls, in one transaction; limits in the same file have their settlements written along with them."""
         try:
-            with self._file.transaction(self, _PATIENCE, company=True) as connection:
+            with self._file.transaction(self, self.patience, company=True) as connection:
                 try:
                     for note in notes:
                         self._add(connection, note)

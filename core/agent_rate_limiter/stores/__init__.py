@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeGuard
-from urllib.parse import unquote
 
 from agent_rate_limiter.errors import ConfigError
 
@@ -28,11 +27,12 @@ def open_store(uri: str | Store | SharedStore) -> Store | SharedStore:
         from agent_rate_limiter.stores.memory import MemoryStore
 
         return MemoryStore()
-    scheme, marks, rest = uri.partition("://")
+    scheme, marks, _ = uri.partition("://")
     if marks and scheme == "sqlite":
         from agent_rate_limiter.stores.sqlite import SQLiteStore
+        from agent_rate_limiter.stores.sqlite_uri import file_of
 
-        return SQLiteStore(_file(rest))
+        return SQLiteStore(file_of("store", uri))
     if marks and scheme.partition("+")[0] in {"redis", "rediss"}:
         return _redis(uri)
     shown = f"{scheme}://…" if marks else uri  # what follows may hold a password
@@ -60,10 +60,3 @@ def is_shared(store: Store | SharedStore) -> TypeGuard[SharedStore]:
 def is_near(store: SharedStore) -> TypeGuard[NearStore]:
     """Whether a step in it takes less time than to have another thread take it."""
     return hasattr(type(store), "attempt")  # not what passes everything on: it may want to see everything
-
-
-def _file(rest: str) -> str:
-    """As everywhere: three slashes begin a relative path, four an absolute one."""
-    if not rest.startswith("/"):
-        raise ConfigError(f"store is 'sqlite://{rest}': write three slashes before a path, 'sqlite:///{rest}'.")
-    return unquote(rest[1:])

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 from agent_rate_limiter.clock import SystemClock
 from agent_rate_limiter.engine.port import Answer, Batch, Offer, Place
-from agent_rate_limiter.errors import ConfigError, StoreUnavailable
+from agent_rate_limiter.errors import StoreUnavailable
 from agent_rate_limiter.stores import sqlite_layout
-from agent_rate_limiter.stores.sqlite_file import Arrive, SQLiteFile
+from agent_rate_limiter.stores.sqlite_file import SQLiteFile
 from agent_rate_limiter.stores.sqlite_fixes import explained
 from agent_rate_limiter.stores.sqlite_rows import Rows, Sweeper
+from agent_rate_limiter.stores.sqlite_turns import Arrive
 from agent_rate_limiter.stores.steps import Step
 
 if TYPE_CHECKING:
@@ -33,16 +34,10 @@ class SQLiteStore:
 
     Args:
         path: the file; made on first use.
-
-    Raises:
-        ConfigError: the path cannot be a file.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        if str(path) in {"", ".", ":memory:"} or self.path.is_dir():
-            message = f"store is 'sqlite:///{path}': name a file, such as 'sqlite:///agents.db'."
-            raise ConfigError(message)
         self.name = f"sqlite:///{path}"
         self.look_every = 20
         self.file = SQLiteFile.shared(self.path)
@@ -73,12 +68,12 @@ class SQLiteStore:
         """Whether this very thread is in the middle of a step, or of the books' transaction."""
         return self.file.is_mine()
 
-    def attempt(self, batch: Batch, now: int | None) -> Answer | None:
-        """Take one step if no other thread and no other process is in the way, else none."""
-        if not self.file.is_ready(self):
+    def attempt(self, batch: Batch, now: int | None, patience: float = 0) -> Answer | None:
+        """Take one step if no other thread and no other process is in the way for so many seconds, else none."""
+        if not (patience or self.file.is_ready(self)):
             return None
         try:
-            with self.file.transaction(self, 0) as connection:
+            with self.file.transaction(self, patience) as connection:
                 answer, seen = self._step(connection, batch, now)
         except sqlite3.Error:
             return None

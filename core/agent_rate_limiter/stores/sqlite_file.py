@@ -11,40 +11,23 @@ parent's other thread was inside of SQLite would wait for SQLite's own locks for
 
 from __future__ import annotations
 
-import logging
 import sqlite3
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock, RLock, get_ident
-from time import monotonic, sleep
-from typing import Any, Protocol
+from typing import Any
 from weakref import WeakMethod, WeakSet, WeakValueDictionary
 
 from agent_rate_limiter.forks import around_fork, last_of_all
+from agent_rate_limiter.stores.sqlite_fixes import is_locked
 from agent_rate_limiter.stores.sqlite_gone import Whereabouts
+from agent_rate_limiter.stores.sqlite_turns import Rider, Tenant, Transaction, Turn
 
-_log = logging.getLogger("agent_rate_limiter")
-_PAUSES = (0.0005, 0.001, 0.002, 0.005, 0.01)
-"""Seconds after which another process's lock is tried again; a usual step takes a tenth of the first."""
-_OPENING = 1.0
+_LOG_KEPT = 16 << 20
+"""Bytes of the write-ahead log that are kept, when somebody has read for long and it has grown meanwhile."""
+_OPENING = 5.0
 """Seconds that opening may wait for others."""
-
-Arrive = Callable[[bool], None]
-"""Told whether what went along was kept."""
-Rider = Callable[[sqlite3.Connection], "Arrive | None"]
-"""Adds to a transaction that somebody else has begun, and will end."""
-
-
-class Tenant(Protocol):
-    """Keeps tables in a file."""
-
-    prepared: sqlite3.Connection | None
-    """The connection that it has prepared."""
-
-    def prepare(self, connection: sqlite3.Connection) -> None:
-        """Make its tables, unless they are there."""
-        ...
 
 
 class SQLiteFile:
@@ -58,19 +41,21 @@ class SQLiteFile:
     Attributes:
         memory: what tenants know of its rows. Dropped with every transaction that is not kept; others' commits they
             find out by `PRAGMA data_version`.
+        riders: who adds to the transactions that are open for company.
         steps: how often limits were changed through this connection, whose own changes that does not tell.
     """
 
     def __init__(self, path: Path, *, synchronous: str = "normal", read_only: bool = False) -> None:
         self._connection: sqlite3.Connection | None = None
-        self._uri = f"{path.resolve().as_uri()}?mode={'ro' if read_only else 'rwc'}"
+        path = path.resolve()
+        self._uri = f"{path.as_uri()}?mode={'ro' if read_only else 'rwc'}"
         self._whereabouts = Whereabouts(path)
         self._synchronous = synchronous
         self._read_only = read_only
         self._lock = Lock()
         self._owner = 0
         self._forking = False
-        self._riders: list[WeakMethod[Rider]] = []
+        self.riders: list[WeakMethod[Rider]] = []
         self.memory: Any = None
         self.steps = 0
         _files.add(self)
@@ -88,7 +73,7 @@ class SQLiteFile:
     def take_along(self, rider: Rider) -> None:
         """Let a bound method add to the transactions that are open for company, as long as its object lives."""
         with _registry_lock:
-            self._riders = [*(known for known in self._riders if known() is not None), WeakMethod(rider)]
+            self.riders = [*(known for known in self.riders if known() is not None), WeakMethod(rider)]
 
     def transaction(self, tenant: Tenant, patience: float, *, company: bool = False) -> Transaction:
         """Return a transaction that writes.
@@ -153,8 +138,9 @@ class SQLiteFile:
         connection = self._connection
         if connection is None:
             connection = self._connection = self._open()
-            self._whereabouts.remember()
-        if tenant.prepared is not connection:
+            self._prepare(tenant, connection)
+            self._whereabouts.remember()  # its log is there by now
+        elif tenant.prepared is not connection:
             self._prepare(tenant, connection)
         return connection
 
@@ -177,6 +163,7 @@ class SQLiteFile:
             if not self._read_only:
                 connection.execute("PRAGMA journal_mode = WAL")
                 connection.execute(f"PRAGMA synchronous = {self._synchronous}")
+                connection.execute(f"PRAGMA journal_size_limit = {_LOG_KEPT}")
         except BaseException:
             connection.close()
             raise
@@ -195,27 +182,8 @@ class SQLiteFile:
         if connection is not None and connection.in_transaction:
             with suppress(sqlite3.Error):
                 connection.execute("ROLLBACK")
-        if isinstance(error, sqlite3.Error) and not _is_locked(error):
+        if isinstance(error, sqlite3.Error) and not is_locked(error):
             self.drop()
-
-    def board(self, connection: sqlite3.Connection) -> list[Arrive]:
-        """Let others add what they have to write.
-
-        Raises:
-            Exception: one of them could not; those before were told that nothing is kept.
-        """
-        arrivals: list[Arrive] = []
-        try:
-            for reference in self._riders:
-                rider = reference()
-                arrive = None if rider is None else rider(connection)
-                if arrive is not None:
-                    arrivals.append(arrive)
-        except BaseException:
-            for arrive in arrivals:
-                _tell(arrive, False)  # noqa: FBT003 - not kept
-            raise
-        return arrivals
 
     # -- forks ---------------------------------------------------------------------------------------------
 
@@ -241,117 +209,6 @@ class SQLiteFile:
         self._lock = Lock()
         self._owner = 0
         self._forking = False
-
-
-class Turn:
-    """This thread's turn at the connection."""
-
-    __slots__ = ("_file", "_patience", "_tenant")
-
-    def __init__(self, file: SQLiteFile, tenant: Tenant, patience: float) -> None:
-        self._file = file
-        self._tenant = tenant
-        self._patience = patience
-
-    def __enter__(self) -> sqlite3.Connection:
-        self._file.enter(self._patience)
-        try:
-            return self._file.connect(self._tenant)
-        except BaseException as error:
-            self._file.undo(error)
-            self._file.leave()
-            raise
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        self._file.leave()
-
-
-class Transaction:
-    """All or nothing. A class, as a generator costs more than a step's own work."""
-
-    __slots__ = ("_arrivals", "_company", "_connection", "_file", "_patience", "_tenant")
-
-    def __init__(self, file: SQLiteFile, tenant: Tenant, patience: float, company: bool) -> None:  # noqa: FBT001
-        self._file = file
-        self._tenant = tenant
-        self._patience = patience
-        self._company = company
-        self._arrivals: list[Arrive] = []
-
-    def __enter__(self) -> sqlite3.Connection:
-        file = self._file
-        file.enter(self._patience)
-        try:
-            self._connection = connection = file.connect(self._tenant)
-            self._begin(connection)
-            if self._company:
-                self._board(connection)
-        except BaseException as error:
-            file.undo(error)
-            file.leave()
-            raise
-        return connection
-
-    def _begin(self, connection: sqlite3.Connection) -> None:
-        try:
-            connection.execute("BEGIN IMMEDIATE")
-        except sqlite3.OperationalError as error:
-            if not (_is_locked(error) and self._patience):
-                raise
-            self._insist(connection)
-
-    def _insist(self, connection: sqlite3.Connection) -> None:
-        """Try again and again, less and less often."""
-        now = monotonic()
-        deadline, pauses = now + self._patience, iter(_PAUSES)
-        pause = 0.0
-        while True:
-            pause = min(next(pauses, pause), max(0.0, deadline - now))
-            sleep(pause)
-            try:
-                connection.execute("BEGIN IMMEDIATE")
-            except sqlite3.OperationalError as error:
-                now = monotonic()
-                if now >= deadline or not _is_locked(error):
-                    raise
-            else:
-                return
-
-    def _board(self, connection: sqlite3.Connection) -> None:
-        try:
-            self._arrivals = self._file.board(connection)
-        except Exception:  # noqa: BLE001 - they find out what it was when they go by themselves
-            self._file.memory = None
-            connection.execute("ROLLBACK")
-            self._begin(connection)
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        kept = False
-        try:
-            if error is None:
-                try:
-                    self._connection.execute("COMMIT")
-                    kept = True
-                except BaseException as failure:
-                    self._file.undo(failure)
-                    raise
-            else:
-                self._file.undo(error)
-        finally:
-            self._file.leave()
-            for arrive in self._arrivals:
-                _tell(arrive, kept)
-
-
-def _tell(arrive: Arrive, kept: bool) -> None:  # noqa: FBT001 - passed on
-    try:
-        arrive(kept)
-    except Exception:  # noqa: BLE001 - the others wait for it, too
-        _log.exception("What went along with a transaction could not be told how it ended")
-
-
-def _is_locked(error: sqlite3.Error) -> bool:
-    return isinstance(error, sqlite3.OperationalError) and "lock" in str(error)
 
 
 _files: WeakSet[SQLiteFile] = WeakSet()

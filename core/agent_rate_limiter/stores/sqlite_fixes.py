@@ -11,9 +11,16 @@ _FIXES = (
     (("malformed", "corrupt"), "It is damaged: move it away, and restore a copy, or begin with a new one."),
     (("unable to open", "not a directory"), "Make its directory, and let this process write there."),
     (("full",), "Free some space on its disk."),
-    (("disk I/O error",), "Look after its disk."),
+    (("disk I/O error",), "Look after its disk; if its '-wal' was removed in use, that mends itself within seconds."),
+    (("no such table", "no such column", "has no column"), "Its tables are not this library's: name another file."),
+    (("upgrade",), "Or name another file."),
 )
 _OTHERWISE = "See SQLite's documentation for this error."
+
+
+def is_locked(error: BaseException) -> bool:
+    """Whether others were only faster."""
+    return isinstance(error, sqlite3.OperationalError) and "lock" in str(error)
 
 
 def explained(error: sqlite3.Error) -> str:

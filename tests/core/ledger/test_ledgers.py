@@ -279,7 +279,7 @@ def test_options_that_make_no_sense(make: Make, options: dict[str, Any], message
     [
         ("redis://user:secret@host", "ledger is 'redis://…': give 'memory://', or 'sqlite:///costs.db' for a file."),
         ("costs.db", "ledger is 'costs.db': give"),
-        ("sqlite:///", "ledger is 'sqlite://…': give"),
+        ("sqlite:///", "ledger is 'sqlite:///': name a file"),
         (5, "ledger is 5: give"),
     ],
 )

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from agent_rate_limiter import CostTracker, MultiProviderLimiter, Price, Usage
-from agent_rate_limiter.stores import sqlite_gone
+from agent_rate_limiter.stores import sqlite_file, sqlite_gone
 
 PRICES = {"p:m": Price(1, 1)}
 MILLION = Usage(input_tokens=1_000_000)
@@ -38,6 +40,54 @@ def test_books_go_on_in_a_new_file(tmp_path: Path, caplog: pytest.LogCaptureFixt
         assert found.total == 2
     (said,) = caplog.messages
     assert said.startswith(f"The file {file} was removed or replaced while it was in use")
+
+
+def test_a_program_that_changes_its_directory_misses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with CostTracker("sqlite:///costs.db", prices=PRICES) as costs:
+        costs.record("p:m", MILLION)
+        (tmp_path / "below").mkdir()
+        monkeypatch.chdir("below")
+        costs.record("p:m", MILLION)
+        assert costs.total == 2
+    assert not caplog.messages
+
+
+def test_a_log_that_is_removed_is_missed_and_nothing_else(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = tmp_path / "costs.db"
+    with CostTracker(f"sqlite:///{file}", prices=PRICES) as costs:
+        costs.record("p:m", MILLION)
+        Path(f"{file}-wal").unlink()
+        costs.record("p:m", MILLION)
+        costs.record("p:m", MILLION)
+    with CostTracker.reading(str(file)) as found:
+        assert found.total == 3
+    assert [said.split(" was removed")[0] for said in caplog.messages] == [f"The file {file}-wal"]
+
+
+def test_a_log_that_grows_because_somebody_reads_is_spoken_of_and_cut_afterwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sqlite_gone, "_LARGE", 200_000)
+    monkeypatch.setattr(sqlite_file, "_LOG_KEPT", 100_000)
+    file = tmp_path / "costs.db"
+    log = Path(f"{file}-wal")
+    with CostTracker(f"sqlite:///{file}", prices=PRICES) as costs:
+        costs.record("p:m", MILLION)
+        with closing(sqlite3.connect(file, isolation_level=None)) as reader:
+            reader.execute("BEGIN")
+            reader.execute("SELECT * FROM ledger_rows").fetchone()
+            while log.stat().st_size < 300_000:
+                costs.record("p:m", MILLION)
+            reader.execute("COMMIT")
+            reader.execute("PRAGMA wal_checkpoint")
+        costs.record("p:m", MILLION)
+        assert log.stat().st_size <= 100_000
+    (said,) = caplog.messages
+    assert said.startswith(f"The file {log} has grown to 0 MB")
+    assert "an open cursor" in said
 
 
 def test_a_file_that_was_moved_away_keeps_what_it_held(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import multiprocessing
 import os
 import signal
@@ -10,42 +9,17 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from agent_rate_limiter import CostTracker, MultiProviderLimiter, Price, Provider, StoreUnavailable, Usage
+from agent_rate_limiter import CostTracker, MultiProviderLimiter, Provider, StoreUnavailable, Usage
 from agent_rate_limiter.ledger import Keep
 from agent_rate_limiter.ledger.sqlite import SqliteLedger
 from agent_rate_limiter.testing import ManualClock
+from tests.core.ledger.books import MILLION, PRICES, count, reopened
 
-PRICES = {"p:a": Price(1, 2)}
-MILLION = Usage(input_tokens=10**6)
 KEEP = Keep(7, 30, ())
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "costs.db"
-
-
-@pytest.fixture
-def costs(path: Path, manual_clock: ManualClock) -> Iterator[CostTracker]:
-    with CostTracker(f"sqlite:///{path}", prices=PRICES, clock=manual_clock) as tracker:
-        yield tracker
-
-
-def reopened(path: Path) -> CostTracker:
-    return CostTracker(f"sqlite:///{path}")
-
-
-def count(path: Path, table: str = "ledger_rows") -> int:
-    with sqlite3.connect(path) as connection:
-        (found,) = connection.execute(f"SELECT count(*) FROM {table}").fetchone()  # noqa: S608 - a constant
-    connection.close()
-    return int(found)
-
 
 # ---------------------------------------------------------------- what survives
 
@@ -256,97 +230,3 @@ def test_another_synchronous(path: Path) -> None:
         assert costs.total == 1
     with pytest.raises(ValueError, match="synchronous is 'off': give 'normal' or 'full'"):
         CostTracker(f"sqlite:///{path}", synchronous="off")
-
-
-# ---------------------------------------------------------------- while it cannot be written
-
-
-def test_calls_go_on_while_the_file_is_locked(
-    costs: CostTracker,
-    manual_clock: ManualClock,
-    path: Path,
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """They wait in memory, it is said once, and nothing is missing afterwards."""
-    monkeypatch.setattr("agent_rate_limiter.ledger.sqlite._PATIENCE", 0.01)
-    costs.close()
-    other = sqlite3.connect(path, isolation_level=None)
-    other.execute("BEGIN IMMEDIATE")
-    for number in range(3):
-        costs.record("p:a", MILLION, agent=number)
-    assert count(path) == 0
-    other.execute("ROLLBACK")
-    other.close()
-    costs.record("p:a", MILLION, agent=3)
-    assert count(path) == 0  # it is not tried on every call: that may take a second
-    manual_clock.advance(5)
-    costs.record("p:a", MILLION, agent=4)
-    assert count(path) == 5
-    assert [row["labels"] for row in reversed(costs.rows().rows)] == [{"agent": str(number)} for number in range(5)]
-    assert costs.total == 5
-    waits, is_back = caplog.records
-    assert waits.levelno == logging.ERROR
-    assert waits.getMessage().replace(str(path), "FILE") == (
-        "The ledger in 'FILE' cannot be used: database is locked. Another process keeps it locked: "
-        "end its transaction, or use another file. 1 calls wait in memory until they can be written."
-    )
-    assert is_back.getMessage() == "The ledger can be written again; nothing that waited is missing."
-
-
-def test_the_longest_that_waits_is_lost_at_last_and_that_is_said(
-    costs: CostTracker,
-    manual_clock: ManualClock,
-    path: Path,
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("agent_rate_limiter.cost_tracker._UNWRITTEN", 2)
-    monkeypatch.setattr("agent_rate_limiter.ledger.sqlite._PATIENCE", 0.01)
-    costs.close()
-    other = sqlite3.connect(path, isolation_level=None)
-    other.execute("BEGIN IMMEDIATE")
-    for number in range(3):
-        costs.record("p:a", MILLION, agent=number)
-        manual_clock.advance(5)
-    other.close()
-    assert [row["labels"] for row in costs.rows()] == [{"agent": "2"}, {"agent": "1"}]
-    assert "2 calls wait in memory; the oldest 1 are lost." in caplog.text
-
-
-def test_nothing_is_half_written(costs: CostTracker, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A row whose sums cannot be added is not there either, nor is its account."""
-    costs.record("p:a", MILLION, agent="x")
-    monkeypatch.setattr("agent_rate_limiter.ledger.statements.ADD_HOUR", "INSERT INTO nowhere VALUES (?)")
-    costs.record("p:a", MILLION, agent="y")
-    assert (count(path), count(path, "ledger_accounts")) == (1, 1)
-    monkeypatch.undo()
-    costs.add_up()
-    costs.record("p:a", MILLION, agent="y")
-    assert (count(path), costs.total, len(costs.report(("agent",)))) == (3, 3.0, 2)
-
-
-def test_an_error_that_we_have_no_words_for(path: Path, costs: CostTracker, caplog: pytest.LogCaptureFixture) -> None:
-    with sqlite3.connect(path) as connection:
-        connection.execute("DROP TABLE ledger_hours")
-    connection.close()
-    costs.record("p:a", MILLION)
-    assert (
-        "no such table: ledger_hours. See SQLite's documentation for this error. 1 calls wait in memory" in caplog.text
-    )
-
-
-def test_numbers_that_are_nonsense_are_kept_as_far_as_the_file_goes(costs: CostTracker) -> None:
-    assert costs.record("p:a", Usage(input_tokens=10**30, cache_write_tokens=10**25)) > 0
-    costs.record("q:a", Usage(cost=1e15))
-    assert [row["input_tokens"] for row in costs.rows()] == [0, 1 << 53]
-    assert costs.total == 2 * (1 << 53) / 10**9
-
-
-def test_whatever_goes_wrong_with_the_books_breaks_no_call(
-    costs: CostTracker, caplog: pytest.LogCaptureFixture
-) -> None:
-    costs.record("p:a", MILLION, agent="x")
-    costs.record("p:\udfff", Usage(cost=1.0))  # half a character
-    assert costs.total == 1
-    assert "1 calls cannot be written to the ledger, and are lost to it." in caplog.text

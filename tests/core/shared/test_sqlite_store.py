@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 
@@ -21,12 +24,18 @@ from agent_rate_limiter.engine.port import SharedStore
 from agent_rate_limiter.testing import ManualClock
 
 
+def other_tables(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE limits_rows (name TEXT)")
+
+
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [
         (lambda path: path.write_bytes(b"not a database at all" * 100), "Move that file away"),
         (lambda path: path.parent.joinpath("limits.db").mkdir(), "name a file"),
         (lambda path: None, "Make its directory"),
+        (other_tables, "name another file"),
     ],
 )
 def test_what_is_wrong_with_the_file_is_said(spoil: Callable[[Path], object], says: str, tmp_path: Path) -> None:
@@ -65,10 +74,54 @@ def test_state_survives_the_process(tmp_path: Path, manual_clock: ManualClock) -
         assert limiter.snapshot().limits[0].available == left
 
 
-@pytest.mark.parametrize("uri", ["sqlite://agents.db", "sqlite:///", "sqlite:///:memory:"])
-def test_what_is_no_file_is_refused(uri: str) -> None:
-    with pytest.raises(ConfigError, match="store is 'sqlite"):
-        RateLimiter(rpm=1, store=uri)
+@pytest.mark.parametrize(
+    ("uri", "fix"),
+    [
+        ("sqlite://agents.db", "write three slashes before a path, 'sqlite:///agents.db'"),
+        ("sqlite:///", "name a file"),
+        ("sqlite:///:memory:", "name a file"),
+        ("sqlite:////tmp/", "name a file"),
+        ("sqlite:////tmp", "name a file"),
+        ("sqlite:///a%00b.db", "name a file"),
+        ("sqlite:///agents.db?timeout=5", "a file takes no parameters; a '?' in its name is written %3F"),
+    ],
+)
+@pytest.mark.parametrize("field", ["store", "ledger"])
+def test_what_is_no_file_is_refused(uri: str, fix: str, field: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{field} is '{re.escape(uri)}': {re.escape(fix)}"):
+        RateLimiter(rpm=1, **{field: uri})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["a b", "100%25", "%3F", "#1", "ünï", "C%3A%5Cagents", "~me"])
+def test_odd_names_are_files(name: str, tmp_path: Path) -> None:
+    RateLimiter(rpm=1, store=f"sqlite:///{tmp_path}/{name}.db").acquire().settle()
+    assert [file.name for file in tmp_path.glob("*.db")] == [f"{unquote(name)}.db"]
+
+
+def test_home_is_where_it_is_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    RateLimiter(rpm=1, store="sqlite:///~/limits.db").acquire().settle()
+    assert (tmp_path / "limits.db").exists()
+
+
+def test_a_name_that_is_too_long_is_said_to_be(tmp_path: Path) -> None:
+    with pytest.raises(StoreUnavailable, match="unable to open"):
+        RateLimiter(rpm=1, store=f"sqlite:///{tmp_path}/{'x' * 300}.db")
+
+
+def test_a_call_in_a_thread_waits_no_longer_than_its_timeout_for_a_locked_file(tmp_path: Path) -> None:
+    path = tmp_path / "limits.db"
+    limiter = RateLimiter(rpm=100, store=f"sqlite:///{path}", ledger="memory://")
+    limiter.acquire().settle()
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        began = time.monotonic()
+        with pytest.raises(StoreUnavailable, match="did not answer within the call's timeout"):
+            limiter.acquire(timeout=0.1)
+        assert time.monotonic() - began < 2.5, "the store is waited for for 5 s"
+        other.execute("ROLLBACK")
+    limiter.acquire(timeout=5).settle()
 
 
 def test_whoever_holds_the_store_up_is_not_waited_for_in_vain(tmp_path: Path) -> None:
