@@ -52,11 +52,9 @@ if TYPE_CHECKING:
     from agent_rate_limiter.events import StoreFound as StoreFound
     from agent_rate_limiter.events import StoreLost as StoreLost
     from agent_rate_limiter.limiter import RateLimiter as RateLimiter
-    from agent_rate_limiter.limits import EACH as EACH
     from agent_rate_limiter.limits import Limit as Limit
     from agent_rate_limiter.limits import Priority as Priority
     from agent_rate_limiter.limits import Resource as Resource
-    from agent_rate_limiter.limits import Scope as Scope
     from agent_rate_limiter.limits import Target as Target
     from agent_rate_limiter.multi_provider import MultiProviderLimiter as MultiProviderLimiter
     from agent_rate_limiter.planning import Plan as Plan
@@ -72,6 +70,8 @@ if TYPE_CHECKING:
     from agent_rate_limiter.reports.snapshot import Snapshot as Snapshot
     from agent_rate_limiter.retry import RetryBudget as RetryBudget
     from agent_rate_limiter.retry import RetryStrategy as RetryStrategy
+    from agent_rate_limiter.scopes import EACH as EACH
+    from agent_rate_limiter.scopes import Scope as Scope
     from agent_rate_limiter.usage import Estimate as Estimate
     from agent_rate_limiter.usage import Usage as Usage
 
@@ -115,7 +115,7 @@ _HOME = {
         "StoreLost",
     ),
     "limiter": ("RateLimiter",),
-    "limits": ("EACH", "Limit", "Priority", "Resource", "Scope", "Target"),
+    "limits": ("Limit", "Priority", "Resource", "Target"),
     "multi_provider": ("MultiProviderLimiter",),
     "planning": ("Plan", "plan"),
     "pricing": ("Price",),
@@ -123,6 +123,7 @@ _HOME = {
     "reports.holders": ("Holder",),
     "reports.snapshot": ("Advice", "Explanation", "LimitStatus", "Snapshot"),
     "retry": ("RetryBudget", "RetryStrategy"),
+    "scopes": ("EACH", "Scope"),
     "usage": ("Estimate", "Usage"),
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}

@@ -35,12 +35,13 @@ from agent_rate_limiter.decision import Decision
 from agent_rate_limiter.engine.port import Clock, Hold, SharedStore, Store
 from agent_rate_limiter.errors import ConfigError, QuotaExhausted
 from agent_rate_limiter.events import AlertRaised, Events
-from agent_rate_limiter.limits import Target, label_texts, labels_text
+from agent_rate_limiter.limits import Target
 from agent_rate_limiter.machinery import calls_for, make_engine
 from agent_rate_limiter.reports.holders import holders_of, in_flight, recently_used
 from agent_rate_limiter.reports.snapshot import Explanation, Snapshot, shown, status_of
 from agent_rate_limiter.reports.verdict import decision_of
 from agent_rate_limiter.retry import RetryStrategy
+from agent_rate_limiter.scopes import label_texts, labels_text
 from agent_rate_limiter.usage import Estimate
 
 if TYPE_CHECKING:

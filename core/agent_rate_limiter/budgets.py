@@ -11,8 +11,9 @@ from typing import Any
 
 from agent_rate_limiter.checks import check_thresholds
 from agent_rate_limiter.errors import ConfigError
-from agent_rate_limiter.limits import EVERYBODY, Limit, Resource, Scope
+from agent_rate_limiter.limits import Limit, Resource
 from agent_rate_limiter.reprs import spare_repr
+from agent_rate_limiter.scopes import EVERYBODY, Scope
 
 ACTIONS = ("block", "warn", "degrade")
 DEFAULT_THRESHOLDS = (0.8,)

@@ -24,9 +24,10 @@ from agent_rate_limiter.costs.quotes import Quote, Quotes
 from agent_rate_limiter.costs.report import CostReport, make_report, make_rows
 from agent_rate_limiter.errors import ConfigError, StoreUnavailable
 from agent_rate_limiter.ledger import Keep, Note, open_ledger
-from agent_rate_limiter.limits import NANO_PER_DOLLAR, Target, label_texts
+from agent_rate_limiter.limits import NANO_PER_DOLLAR, Target
 from agent_rate_limiter.plain import is_whole
 from agent_rate_limiter.pricing import Price
+from agent_rate_limiter.scopes import label_texts
 
 if TYPE_CHECKING:
     from types import TracebackType

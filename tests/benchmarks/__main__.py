@@ -15,7 +15,7 @@ from tests.benchmarks.measure import progress
 from tests.benchmarks.report import Goal, Report
 
 NAMES = ("hot_path", "entries", "waiting", "imports", "fairness", "deadlines", "ledger", "storm", "stores")
-LONG = ("processes", "chaos", "frameworks")
+LONG = ("processes", "fleet", "chaos", "frameworks")
 """Run by name only: they take minutes, or need the frameworks (`make bench-frameworks`)."""
 
 

@@ -11,8 +11,9 @@ import pytest
 from agent_rate_limiter import MultiProviderLimiter
 from agent_rate_limiter.config import LimiterConfig, config_schema, load_config
 from agent_rate_limiter.errors import ConfigError
-from agent_rate_limiter.limits import Limit, Resource, Scope, Target
+from agent_rate_limiter.limits import Limit, Resource, Target
 from agent_rate_limiter.provider import Model, Provider
+from agent_rate_limiter.scopes import Scope
 
 EVERYTHING = {
     "providers": [

@@ -52,7 +52,7 @@ def test_a_limit_with_a_scope_says_so() -> None:
 
 
 def test_limits_are_values() -> None:
-    limit = Limit("tokens", 5, "day", scope=Scope(agent="a"))  # type: ignore[arg-type]  # a word does, too
+    limit = Limit("tokens", 5, "day", scope=Scope(agent="a"))  # a word does, too
     assert limit == Limit(TOKENS, 5.0, "day", scope=Scope(agent="a"))
     assert len({limit, pickle.loads(pickle.dumps(limit))}) == 1  # noqa: S301 - our own
     assert replace(limit, timezone="Europe/Vienna").timezone == "Europe/Vienna"

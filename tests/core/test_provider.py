@@ -13,9 +13,10 @@ import pytest
 
 from agent_rate_limiter.errors import ConfigError
 from agent_rate_limiter.limit_text import shorthand
-from agent_rate_limiter.limits import Limit, Resource, Scope, Target
+from agent_rate_limiter.limits import Limit, Resource, Target
 from agent_rate_limiter.pricing import Price
 from agent_rate_limiter.provider import Model, Provider
+from agent_rate_limiter.scopes import Scope
 
 
 def model_of(entry: Any, name: str = "gpt-4", **rest: Any) -> Model:

@@ -17,8 +17,9 @@ from agent_rate_limiter import (
     RateLimiter,
     RequestTooLarge,
 )
-from agent_rate_limiter.limits import Resource, Scope
+from agent_rate_limiter.limits import Resource
 from agent_rate_limiter.provider import Provider
+from agent_rate_limiter.scopes import Scope
 from agent_rate_limiter.testing import ManualClock, run_virtual
 
 

@@ -284,6 +284,7 @@ assert_type(rerouted("x"), str)
 
 # ---------------------------------------------------------------- the vocabulary
 
+by_name = Limit("requests", 100, per="minute", thresholds=(0.5,))
 limit = Limit(Resource.REQUESTS, 500, "minute", burst=5, scope=Scope(agent=EACH, run="42"))
 assert_type(limit.per, float | str | None)
 assert_type(replace(limit, amount=5), Limit)

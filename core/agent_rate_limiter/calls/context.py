@@ -9,9 +9,10 @@ from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple
 
 from agent_rate_limiter.errors import ConfigError
-from agent_rate_limiter.limits import Limit, Resource, labels_text
+from agent_rate_limiter.limits import Limit, Resource
 from agent_rate_limiter.plain import is_whole
 from agent_rate_limiter.redaction import one_line
+from agent_rate_limiter.scopes import labels_text
 
 if TYPE_CHECKING:
     from agent_rate_limiter.admission import Bucket

@@ -19,8 +19,9 @@ from agent_rate_limiter.alerts.webhook import FORMATS
 from agent_rate_limiter.budgets import ACTIONS
 from agent_rate_limiter.calls.choice import POLICIES
 from agent_rate_limiter.costs.quotes import ON_UNKNOWN
-from agent_rate_limiter.limits import COUNTS, PERIOD_SECONDS, STRATEGIES, Limit, Resource, Scope, Target
+from agent_rate_limiter.limits import COUNTS, PERIOD_SECONDS, STRATEGIES, Limit, Resource, Target
 from agent_rate_limiter.retry import BACKOFFS, JITTERS
+from agent_rate_limiter.scopes import Scope
 from agent_rate_limiter.stores import ON_STORE_ERROR
 
 _MOST = 10**15  # so that whatever is made of a number (milliseconds, nano-dollars) stays exact and finite

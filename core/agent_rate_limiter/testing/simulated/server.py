@@ -59,7 +59,8 @@ class SimulatedProvider:
             `/openai/deployments/…` Azure's.
         seed: changes all answers.
         speed: simulated seconds per real second: with 60 a minute passes in one second. Limits, latencies and
-            outages go by simulated time, what is told to clients (Retry-After, resets) by theirs.
+            outages go by simulated time, what is told to clients (Retry-After, resets) by theirs. The amounts in
+            quota headers mean a simulated minute; who learns limits from them wants `headers="none"` then.
         clock: the client's time in seconds, instead of the machine's: then nothing moves until it does.
         separate_keys: each API key is an account of its own, with limits of its own.
         host, port: where to listen; 0 is any free port.
