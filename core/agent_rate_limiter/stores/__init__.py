@@ -28,14 +28,15 @@ def open_store(uri: str | Store | SharedStore) -> Store | SharedStore:
 
         return MemoryStore()
     scheme, marks, _ = uri.partition("://")
+    scheme = scheme.lower()
     if marks and scheme == "sqlite":
         from agent_rate_limiter.stores.sqlite import SQLiteStore
         from agent_rate_limiter.stores.sqlite_uri import file_of
 
         return SQLiteStore(file_of("store", uri))
-    if marks and scheme.partition("+")[0] in {"redis", "rediss"}:
+    if marks and scheme.partition("+")[0] in {"redis", "rediss", "valkey", "valkeys", "unix"}:
         return _redis(uri)
-    shown = f"{scheme}://…" if marks else uri  # what follows may hold a password
+    shown = f"{scheme}://…" if marks else uri.rpartition("@")[2]  # what else there is may hold a password
     raise ConfigError(f"store is {shown!r}: it is one of {_KNOWN}.")
 
 
@@ -46,9 +47,10 @@ def _redis(uri: str) -> SharedStore:
     from agent_rate_limiter.stores.redis import RedisStore
     from agent_rate_limiter.stores.redis_uri import SCHEMES, RedisAddress
 
-    scheme = uri.partition("://")[0]
+    scheme = uri.partition("://")[0].lower()
     if scheme not in SCHEMES:
-        raise ConfigError(f"store is '{scheme}://…': it is one of {', '.join(SCHEMES)}, each followed by ://host:port.")
+        known = ", ".join(name for name in SCHEMES if not name.startswith("valkey"))
+        raise ConfigError(f"store is '{scheme}://…': it is one of {known}, each followed by ://host:port.")
     return RedisStore(RedisAddress(uri))
 
 

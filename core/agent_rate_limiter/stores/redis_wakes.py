@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from threading import Event, Thread
 from typing import Any
 
 from agent_rate_limiter.stores.redis_uri import RedisAddress, troubles
 
+_log = logging.getLogger("agent_rate_limiter")
 _LOOK = 1.0
 """Seconds after which a listener looks whether anybody still wants to hear; also until it connects anew."""
 _QUIET = 5
@@ -30,13 +32,16 @@ class Wakes:
         Thread(target=self._work, name="agent-rate-limiter-wakes", daemon=True).start()
 
     def _work(self) -> None:
-        pause = Event()
+        pause, denied = Event(), False
         while self._heard(""):
             client: Any = None
             try:
                 client = self._address.connect()
                 self._listen(client.pubsub(ignore_subscribe_messages=True))
-            except troubles():
+            except troubles() as error:
+                if not denied and "NoPermission" in type(error).__name__:
+                    denied = True
+                    _log.warning("%s Whoever waits looks by itself, each second.", self._address.unavailable(error))
                 pause.wait(_LOOK)
             finally:
                 if client is not None:

@@ -198,6 +198,9 @@ if not beaten_at or now < beaten_at or (now - beaten_at) * 32 >= lease then  -- 
   call('ZADD', MEMBERS, format('%.0f', now + lease), member)
   beaten_at = now
 end
+if number == 1 then  -- what nobody has begun to use for as long is forgotten
+  for _, name in ipairs({ META, MEMBERS, RULES }) do call('PEXPIRE', name, 400 * DAY) end
+end
 
 -- all of it -----------------------------------------------------------------------------------------------------
 
@@ -216,7 +219,9 @@ local function wake(slot)  -- the first in line whose turn has come, unless it i
   for place, entry in ipairs(order) do
     local name, ticket = entry[1], entry[2]
     if (place == 1 and name == member) or not slot.how.take(slot.p, slot.state, ticket[5], now) then return end
-    if call('PUBLISH', prefix .. 'wake:' .. name, key_of(slot)) > 0 then
+    local heard = redis.pcall('PUBLISH', prefix .. 'wake:' .. name, key_of(slot))
+    if type(heard) == 'table' then return end  -- this user must not: all that was done before has to stay done
+    if heard > 0 then
       for gone = 1, place - 1 do  -- nobody heard those: they are dead, and block the way; else they come back
         slot.line[4][order[gone][1]], slot.moved = nil, true
       end
