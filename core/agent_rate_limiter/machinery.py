@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, cast
+from weakref import finalize
 
 from agent_rate_limiter.calls.life import Calls
 from agent_rate_limiter.checks import check_clock, check_lease_tokens
@@ -72,6 +73,8 @@ def make_engine(
     )
     engine.hire = Courier.maker(engine)
     engine.may_block = may_block
+    if not is_near(opened):
+        finalize(engine, opened.close).atexit = False  # connections are closed, not just forgotten
     return engine
 
 

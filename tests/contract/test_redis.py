@@ -146,12 +146,12 @@ def test_limits_that_a_script_cannot_count_exactly_are_refused() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_whose_turn_it_is_is_told_not_asked_for(name: str) -> None:
     uri = f"{server(name).uri}?namespace=turns"
-    one, other = RateLimiter(concurrency=1, store=uri), RateLimiter(concurrency=1, store=uri)
 
     async def main() -> float:
+        one, other = RateLimiter(concurrency=1, store=uri), RateLimiter(concurrency=1, store=uri)
         held = await one.acquire_async()
         waiting = asyncio.ensure_future(other.acquire_async())
-        await asyncio.sleep(0.4)  # it stands in line, and listens; by itself it would ask each second
+        await asyncio.sleep(0.4)  # it stands in line, and listens, for the first time; by itself it asks each second
         start = time.monotonic()
         held.settle()
         (await waiting).settle()

@@ -183,7 +183,7 @@ class Attempts:
 
     def _retry_in(self, failure: Failure, target: Target, cause: BaseException | None) -> float | None:
         """Seconds until a target may be tried again; None: no more."""
-        now = self._calls.engine.clock.now()
+        now = self._now()
         backoff = self._calls.retry.after(failure, self._attempt, (now - self._since) / 1000, cause)
         left = self._remaining()
         if backoff is None or (left is not None and backoff > left):
@@ -197,7 +197,11 @@ class Attempts:
     def _begin(self) -> None:
         self._attempt += 1
         if self._attempt == 1 and (self._calls.retry.max_attempts > 1 or self._deadline is not None):
-            self._since = self._calls.engine.clock.now()
+            self._since = self._now()
+
+    def _now(self) -> int:
+        """Epoch milliseconds, by this machine's clock: how far a store's differs, its first answer tells."""
+        return self._calls.engine.pauses.clock.now()
 
     def _first_way(self) -> Way:
         self._begin()
@@ -215,7 +219,7 @@ class Attempts:
         """Seconds that the call may still wait."""
         if self._deadline is None:
             return None
-        left = self._deadline - (self._calls.engine.clock.now() - self._since) / 1000
+        left = self._deadline - (self._now() - self._since) / 1000
         return left if left >= 0.001 else 0.0  # noqa: PLR2004 - the engine's clock tells no less than milliseconds
 
     def _tell(self, call: Reservation, failure: Failure, backoff: float) -> None:

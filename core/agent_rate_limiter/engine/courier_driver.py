@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import atexit
 import logging
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from threading import Lock, Thread
-from weakref import WeakSet, ref
+from weakref import ReferenceType, WeakSet, ref
 
 from agent_rate_limiter.engine.shared import SharedEngine
 
@@ -38,23 +39,24 @@ class Courier:
     """A thread that sends when it is called, and looks after the rest in between. It ends with its engine."""
 
     def __init__(self, engine: SharedEngine) -> None:
-        self._engine = ref(engine)
+        self._engine = ref(engine, lambda _: self(urgent=True))
         self._bell = Lock()
         self._bell.acquire()
-        self._urgent = False
+        self._urgent = self._over = False
         self._coming = False  # in a moment, without being called again
         Thread(target=self._work, name="agent-rate-limiter", daemon=True).start()
         _couriers.add(self)
+        if (processes := sys.modules.get("multiprocessing.util")) is not None:  # whose processes end without atexit
+            processes.Finalize(self, _end, (ref(self),), exitpriority=0)
 
     @classmethod
-    def maker(cls, engine: SharedEngine) -> Callable[[], Courier]:
+    def maker(cls, engine: SharedEngine) -> Callable[[], Callable[..., None]]:
         """Return what hires one for an engine, without keeping that alive."""
         reference = ref(engine)
 
-        def hire() -> Courier:
+        def hire() -> Callable[..., None]:
             found = reference()
-            assert found is not None  # noqa: S101 - it is the one who hires
-            return cls(found)
+            return _nobody if found is None else cls(found)  # None: hired in the engine's own end
 
         return hire
 
@@ -71,7 +73,10 @@ class Courier:
     def _work(self) -> None:
         while (engine := self._engine()) is not None:
             try:
-                pause = max(0, engine.chores() - engine.clock.now()) / 1000
+                at = engine.chores()
+                if at is None or self._over:
+                    return
+                pause = max(0, at - engine.clock.now()) / 1000
             except Exception:  # noqa: BLE001 - whoever waits, waits for this thread
                 _log.exception("The courier failed")
                 pause = 1.0
@@ -92,14 +97,25 @@ class Courier:
         self._coming = False
 
     def end(self) -> None:
-        """The program ends: send what is left."""
+        """The program ends: send what is left, and nothing later, when the interpreter is half gone."""
         engine = self._engine()
         deadline = time.monotonic() + _LAST_WORDS
         if engine is not None:
-            engine.let_go()
+            engine.depart()
         while engine is not None and engine.unsent and engine.loss.since is None and time.monotonic() < deadline:
             engine.pump()
             time.sleep(0.001)
+        self._over = True
+
+
+def _nobody(*, urgent: bool) -> None:
+    """Stand in for a courier."""
+
+
+def _end(courier: ReferenceType[Courier]) -> None:
+    found = courier()
+    if found is not None:
+        found.end()
 
 
 _couriers: WeakSet[Courier] = WeakSet()

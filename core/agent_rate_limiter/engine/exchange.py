@@ -255,14 +255,16 @@ class Exchange(Engine):
             with self._lock:
                 self._lose(error)
             return
-        _log.error("%s gave an answer that was not expected", self._shared.name, exc_info=error)
         with self._lock:
+            if self.loss.since is None:  # it is said once
+                _log.error("%s gave an answer that was not expected", self._shared.name, exc_info=error)
             self._lose(StoreUnavailable(f"The store {self._shared.name} failed: {error!r}."))
             self._parcel = None
 
     def _take_in(self, parcel: Parcel, answer: Answer, sent: int) -> None:
         with self._lock:
-            self.told.heard(answer.now, sent, self.clock.now())
+            if moved := self.told.heard(answer.now, sent, self.clock.now()):
+                self._line.shift(moved)
             self._parcel = None
             self._beaten_at = self.clock.now()
             owed = self.loss.owed(answer.now)

@@ -216,7 +216,7 @@ class NearEngine(SharedEngine):
 
     # -- the long way round --------------------------------------------------------------------------------
 
-    def chores(self) -> int:
+    def chores(self) -> int | None:
         """As ever. Whoever does them has time."""
         self._patient = get_ident()
         return super().chores()
@@ -250,6 +250,9 @@ class NearEngine(SharedEngine):
                 self._call_courier(urgent=True)
             return True
         return super().pump()
+
+    def _part(self) -> None:
+        """The connection is that of the file, and of everybody else who uses it here."""
 
     def _due_out(self) -> bool:
         return (bool(self._ends) and self.loss.since is None) or super()._due_out()

@@ -37,6 +37,10 @@ class Sizing(Protocol):
         ...
 
 
+_APART = 1_000
+"""Milliseconds between a call's beginning and its wait that only a change of the clock explains."""
+
+
 def _nobody(_: object) -> bool:
     return False
 
@@ -128,6 +132,17 @@ class Waiter:
     def returns_to(self, bucket: Bucket) -> bool:
         """Whether it stood in that limit's queue before."""
         return self.place is not None and self.place.bucket is bucket
+
+    def join(self, now: int) -> None:
+        """It begins to wait: where it began long ago, or later, the store's time has become known meanwhile."""
+        if abs(now - self.since) > _APART:
+            self.shift(now - self.since)
+
+    def shift(self, by: int) -> None:
+        """Its times were told by a clock that was late by milliseconds: it may wait as long as before."""
+        self.since += by
+        if self.deadline is not None:
+            self.deadline += by
 
     def renew(self) -> None:
         """Follow the limits that the path has by now."""

@@ -52,6 +52,7 @@ class SharedEngine(Upkeep):
             if self._unusable is not None:
                 raise LimiterClosed(self._unusable)
             now = self.clock.now()
+            waiter.join(now)
             self._clear_up(now)
             self._room.place(waiter, now)
             if waiter.outcome is not None:
@@ -295,12 +296,19 @@ class SharedEngine(Upkeep):
     def let_go(self) -> None:
         """Give back what this process keeps for calls to come: nothing here."""
 
+    def depart(self) -> None:
+        """The process ends, and its calls in flight: their estimates stay charged, their slots come back at once."""
+        self._dropped.extend([*self._live.values()])
+        self.let_go()
+        self.advance()
+
     def close(self) -> None:
         """Refuse every further call, and those that wait. Calls in flight can still be settled."""
         with self._lock:
             self._unusable = self._unusable or CLOSED
             self._line.abandon_all(CLOSED, self.clock.now())
         self.deliver()
+        self._wind_up()
 
     def before_fork(self) -> None:
         """Let no I/O be under way: a database's own locks would never be released in the child."""

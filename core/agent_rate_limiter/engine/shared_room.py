@@ -174,6 +174,12 @@ class SharedRoom(WaitingRoom):
         self._told.clear()
         self.serve_all(now)
 
+    def shift(self, by: int) -> None:
+        """The store's time is later than was thought, by milliseconds: everybody may wait as long as before."""
+        for waiter in self._asked.union(entry[2] for entry in self._deadlines):
+            waiter.shift(by)
+        self._deadlines = [(at + by, number, waiter) for at, number, waiter in self._deadlines]
+
     def queues(self) -> list[WaitQueue]:
         """Every queue that somebody stands in."""
         return list(self._queues)

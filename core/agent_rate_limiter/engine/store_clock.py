@@ -22,7 +22,13 @@ class StoreClock:
         """Epoch milliseconds."""
         return self._now() + self.skew
 
-    def heard(self, told: int, sent: int, received: int) -> None:
-        """Follow the store's clock, if it cannot have been that at any time since the question was sent."""
-        if self.own and not sent <= told <= received + 1:
-            self.skew += told - (sent + received) // 2
+    def heard(self, told: int, sent: int, received: int) -> int:
+        """Follow the store's clock, if it cannot have been that at any time since the question was sent.
+
+        Returns: milliseconds by which it is later than was thought.
+        """
+        if not self.own or sent <= told <= received + 1:
+            return 0
+        moved = told - (sent + received) // 2
+        self.skew += moved
+        return moved

@@ -19,23 +19,52 @@ class Upkeep(Exchange):
         self._work: deque[Callable[[], object]] = deque()
         self._listening = False
 
-    def chores(self) -> int:
-        """Do what nobody asked for: say that we are alive, look for room, try a lost store. Return when next."""
+    def chores(self) -> int | None:
+        """Do what nobody asked for: say that we are alive, look for room, try a lost store.
+
+        Returns: epoch milliseconds of the next time; None: the limiter is closed, and there is nothing left to do.
+        """
         with self._lock:
             self._clear_up(self.clock.now())
             look = self._room.waiting > 0 and self.loss.since is None
             self._looked_at = self.clock.now()
         if look:
             self._look()
-            if not self._listening:
-                self._listen()
         self.pump()
+        if self._room.waiting and not self._listening:  # asked for only now: the first wait is told of, too
+            self._listen()
         self._run_errands()
+        if self._done():
+            self._part()
+            return None
         with self._lock:
             self._planned = self._next_chore() or self.clock.now() + MEMBER_LEASE
             if self._live:
                 self._planned = min(self._planned, self._none_expires_before)
             return self._planned
+
+    @property
+    def closed(self) -> bool:
+        """Whether it takes no more calls."""
+        return self._unusable is not None
+
+    def _done(self) -> bool:
+        with self._lock:
+            if not self.closed or self._live or self._line.busy or self.unsent or self._work:
+                return False
+            self._courier = None  # should anybody ask for a report yet
+            return True
+
+    def _wind_up(self) -> None:
+        if self._courier is not None:
+            self._courier(urgent=True)
+        elif self._done():
+            self._part()
+
+    def _part(self) -> None:
+        """Let go of the store: should it be used again, it connects anew."""
+        with self._io:
+            self._shared.close()
 
     def _listen(self) -> None:
         """Have the store say when it is our turn somewhere."""
@@ -45,7 +74,7 @@ class Upkeep(Exchange):
             engine = myself()
             if engine is not None and key:
                 engine.our_turn(key)
-            return engine is not None
+            return engine is not None and not engine.closed
 
         self._listening = True
         self._shared.listen(self._outbox.member, heard)

@@ -28,13 +28,12 @@ def open_store(uri: str | Store | SharedStore) -> Store | SharedStore:
 
         return MemoryStore()
     scheme, marks, _ = uri.partition("://")
-    scheme = scheme.lower()
     if marks and scheme == "sqlite":
         from agent_rate_limiter.stores.sqlite import SQLiteStore
         from agent_rate_limiter.stores.sqlite_uri import file_of
 
         return SQLiteStore(file_of("store", uri))
-    if marks and scheme.partition("+")[0] in {"redis", "rediss", "valkey", "valkeys", "unix"}:
+    if marks and scheme.lower().partition("+")[0] in {"redis", "rediss", "valkey", "valkeys", "unix"}:
         return _redis(uri)
     shown = f"{scheme}://…" if marks else uri.rpartition("@")[2]  # what else there is may hold a password
     raise ConfigError(f"store is {shown!r}: it is one of {_KNOWN}.")
