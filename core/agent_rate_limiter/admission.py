@@ -121,22 +121,23 @@ def _put_back(hold: Taking, end: Bucket) -> None:
 def refusal(path: Path, amounts: Sequence[int], now: int) -> Refusal | None:
     """Say which of the limits binds, and how long; None: none does. Changes nothing."""
     refusals = [
-        _refusal(bucket, amount, now)
+        refused(bucket, amount, now, may_free=bucket.strategy.may_free(bucket.state, amount, now))
         for bucket, amount in zip(path, amounts)  # noqa: B905
         if amount and bucket.take(bucket.state, amount, now) is None
     ]
     return max(refusals, key=severity, default=None)
 
 
-def _refusal(bucket: Bucket, amount: int, now: int) -> Refusal:
+def refused(bucket: Bucket, amount: int, now: int, *, may_free: bool, ahead: int = 0) -> Refusal:
+    """Return the refusal of a call that has so many units before it; the rest as Refusal says."""
     strategy, state = bucket.strategy, bucket.state
     return Refusal(
         bucket,
         amount,
-        strategy.available(state, now),
-        strategy.wait(state, amount, now),
+        strategy.available(state, now) - ahead,
+        strategy.wait(state, amount + ahead, now),
         never=amount > strategy.capacity,
-        may_free=strategy.may_free(state, amount, now),
+        may_free=may_free,
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from agent_rate_limiter.admission import Bucket, Refusal, severity
+from agent_rate_limiter.admission import Bucket, Refusal, refused, severity
 from agent_rate_limiter.engine.port import Hold, Rule
 from agent_rate_limiter.strategies import Gate, Strategy, strategy_for
 from agent_rate_limiter.strategies.gate import State as GateState
@@ -34,15 +34,8 @@ def refusal_of(hold: Hold, ahead: Sequence[int], now: int) -> tuple[Refusal, int
 
 
 def _refusal(bucket: Bucket, amount: int, ahead: int, now: int) -> Refusal:
-    strategy, state = bucket.strategy, bucket.state
-    return Refusal(
-        bucket,
-        amount,
-        strategy.available(state, now) - ahead,
-        strategy.wait(state, amount + ahead, now),
-        never=amount > strategy.capacity,
-        may_free=ahead > 0 or strategy.may_free(state, amount, now),
-    )
+    may_free = ahead > 0 or bucket.strategy.may_free(bucket.state, amount, now)
+    return refused(bucket, amount, now, may_free=may_free, ahead=ahead)
 
 
 def obey(bucket: Bucket, rule: Rule) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from heapq import heappop, heappush
 
-from agent_rate_limiter.admission import Bucket, Refusal
+from agent_rate_limiter.admission import Bucket, Refusal, refused
 from agent_rate_limiter.engine.port import Hold, Store
 from agent_rate_limiter.engine.queue import ADMITTED, Outcome, Waiter, WaitQueue
 from agent_rate_limiter.limits import Resource
@@ -259,12 +259,4 @@ def _crowd(queue: WaitQueue, waiter: Waiter, now: int) -> Refusal:
 
 def queued(bucket: Bucket, amount: int, ahead: int, now: int) -> Refusal:
     """Return the refusal of a call that has others before it."""
-    strategy, state = bucket.strategy, bucket.state
-    return Refusal(
-        bucket,
-        amount,
-        strategy.available(state, now) - ahead,
-        strategy.wait(state, amount + ahead, now),
-        never=amount > strategy.capacity,
-        may_free=False,
-    )
+    return refused(bucket, amount, now, may_free=False, ahead=ahead)
