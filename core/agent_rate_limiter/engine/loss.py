@@ -42,7 +42,6 @@ class Loss:
         self.since: int | None = None
         self.retry_at = 0
         self.reason = ""
-        self.losses = 0
         self.told: Callable[[str, float | None], object] = lambda reason, seconds: None  # noqa: ARG005
         self._share = share
         self._members = 1
@@ -59,7 +58,6 @@ class Loss:
         if self.since is not None:
             return False
         self.since = now
-        self.losses += 1
         _log.warning("%s Until it is back, %s (on_store_error=%r).", self.reason, _MEANS[self.policy], self.policy)
         self.told(self.reason, None)
         return True
