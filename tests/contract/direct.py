@@ -33,18 +33,30 @@ class Direct(KnownStore):
             return None
         return refusal_of(hold, found, now)[0]
 
-    def ask(self, hold: Hold, now: int, rank: int = 5) -> Any:
+    def ask(self, hold: Hold, now: int, rank: int = 5, *, newcomer: bool = False) -> Any:
         number = self.numbers
         rows = [(bucket, n) for bucket, n in zip(hold.path, hold.amounts, strict=True) if n]
         return self.step(
-            lambda place: Reserve(number, rank, place(rows[0][0]), tuple((place(b), n) for b, n in rows)), now
+            lambda place: Reserve(
+                number, rank, -1 if newcomer else place(rows[0][0]), tuple((place(b), n) for b, n in rows)
+            ),
+            now,
         )
 
     def stand(
-        self, hold: Hold, now: int, *, rank: int = 5, flow: str = "", waiter: int = 1, lasting: int = 9_000
+        self,
+        hold: Hold,
+        now: int,
+        *,
+        rank: int = 5,
+        flow: str = "",
+        waiter: int = 1,
+        weight: int | None = None,
+        lasting: int = 9_000,
     ) -> Any:
         (bucket,), (amount,) = hold.path, hold.amounts
-        return self.step(lambda place: Stand(place(bucket), waiter, rank, flow, amount, amount, lasting), now)
+        share = amount if weight is None else weight
+        return self.step(lambda place: Stand(place(bucket), waiter, rank, flow, share, amount, lasting), now)
 
     def settle(self, hold: Hold, used: Sequence[int], now: int) -> None:
         rows = [(b, n, u) for b, n, u in zip(hold.path, hold.amounts, used, strict=True) if n or u]

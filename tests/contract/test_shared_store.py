@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any, cast
@@ -12,57 +11,20 @@ import pytest
 import redis
 
 from agent_rate_limiter.admission import Bucket
-from agent_rate_limiter.engine.port import Hold, Leave, Rule, SharedStore, Write
+from agent_rate_limiter.engine.port import Rule, SharedStore, Write
 from agent_rate_limiter.engine.verdicts import obey
 from agent_rate_limiter.limits import Limit, Resource
-from agent_rate_limiter.stores import is_shared, open_store
+from agent_rate_limiter.stores import open_store
 from agent_rate_limiter.stores.sqlite import SQLiteStore
 from agent_rate_limiter.strategies import GATE, gate, strategy_for
 from tests.contract.direct import Direct
+from tests.contract.members import NOW, RPM, Member, admitted, hold, left
 from tests.contract.opened import SHARED
 
-NOW = 1_767_225_600_000
-RPM = Limit(Resource.REQUESTS, 10, "minute")
 SLOTS = Limit(Resource.CONCURRENCY, 2)
 BUDGET = Limit(Resource.COST, 1.0, "day")
 ROLLING = Limit(Resource.COST, 1.0, "day", strategy="sliding_window")
 DOLLAR = 10**9
-
-Member = Callable[[str], Direct]
-
-
-@pytest.fixture(params=SHARED)
-def member(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Member]:
-    """Make members, each with a connection of its own."""
-    opened: list[SharedStore] = []
-
-    def make(name: str) -> Direct:
-        store = open_store(SHARED[request.param](tmp_path))
-        assert is_shared(store)
-        opened.append(store)
-        return Direct(store, name)
-
-    yield make
-    for store in opened:
-        store.close()
-
-
-def hold(store: Direct, limit: Limit, amount: int = 1) -> Hold:
-    return Hold((store.bucket(limit.name, limit, "", NOW),), (amount,))
-
-
-def admitted(store: Direct, limit: Limit, amount: int = 1, now: int = NOW) -> Hold | None:
-    wanted = hold(store, limit, amount)
-    if store.reserve(wanted, now) is not None:
-        return None
-    wanted.taken_at = now
-    return wanted
-
-
-def left(store: Direct, limit: Limit, now: int = NOW) -> int:
-    bucket = hold(store, limit).path[0]
-    store.refresh([bucket], now)
-    return bucket.strategy.available(bucket.state, now)
 
 
 def test_all_draw_on_one_limit(member: Member) -> None:
@@ -79,70 +41,6 @@ def test_what_one_gives_back_another_can_take(member: Member) -> None:
     assert taken
     one.settle(taken, [3], NOW)
     assert left(other, RPM) == 7
-
-
-def test_whoever_stands_in_line_is_not_overtaken(member: Member) -> None:
-    one, other = member("one"), member("other")
-    admitted(one, RPM, 5)
-    assert one.stand(hold(one, RPM, 8), NOW) == 0
-    assert not admitted(other, RPM, 1), "five are left, but eight are waited for"
-    assert admitted(one, RPM, 1), "its own newcomers the member orders itself"
-
-
-def test_the_line_delays_nobody_who_fits_beside_it(member: Member) -> None:
-    one, other = member("one"), member("other")
-    one.stand(hold(one, RPM, 8), NOW)
-    assert admitted(other, RPM, 2)
-
-
-def test_a_more_urgent_call_goes_first(member: Member) -> None:
-    one, other = member("one"), member("other")
-    admitted(one, RPM, 5)
-    one.stand(hold(one, RPM, 8), NOW, rank=5)
-    assert other.ask(hold(other, RPM, 1), NOW, rank=5) == (8,)
-    assert other.ask(hold(other, RPM, 1), NOW, rank=4) is False
-
-
-def test_agents_share_by_what_they_take_not_by_how_many_processes_they_run(member: Member) -> None:
-    members = [member(name) for name in ("a", "b", "c")]
-    admitted(members[0], RPM, 10)
-    assert [m.stand(hold(m, RPM, 3), NOW, flow="flood") for m in members[:2]] == [0, 3]
-    assert members[2].stand(hold(members[2], RPM, 2), NOW, flow="modest") == 3, "behind the first of the flood alone"
-    assert members[1].stand(hold(members[1], RPM, 3), NOW, flow="flood") == 5
-
-
-def test_a_head_keeps_its_turn_and_its_successor_stands_behind(member: Member) -> None:
-    one, other = member("one"), member("other")
-    admitted(one, RPM, 10)
-    one.stand(hold(one, RPM, 1), NOW, waiter=1)
-    assert other.stand(hold(other, RPM, 1), NOW, waiter=1) == 1
-    assert one.stand(hold(one, RPM, 1), NOW, waiter=1) == 0
-    assert one.stand(hold(one, RPM, 1), NOW, waiter=2) == 1
-
-
-def test_whoever_is_admitted_leaves_the_line(member: Member) -> None:
-    one, other = member("one"), member("other")
-    admitted(one, RPM, 5)
-    one.stand(hold(one, RPM, 8), NOW)
-    later = NOW + 18_000
-    assert one.ask(hold(one, RPM, 8), later) is False
-    assert other.stand(hold(other, RPM, 1), later) == 0
-
-
-def test_whoever_gives_up_leaves_the_line(member: Member) -> None:
-    one, other = member("one"), member("other")
-    waiting = hold(one, RPM, 8)
-    admitted(one, RPM, 5)
-    one.stand(waiting, NOW)
-    one.step(lambda place: Leave(place(waiting.path[0])), NOW)
-    assert admitted(other, RPM, 5)
-
-
-def test_whoever_does_not_come_back_is_forgotten(member: Member) -> None:
-    one, other = member("one"), member("other")
-    one.stand(hold(one, RPM, 8), NOW, lasting=1_000)
-    assert not admitted(other, RPM, 3, NOW + 999)
-    assert admitted(other, RPM, 3, NOW + 1_000)
 
 
 def test_the_slots_of_a_dead_process_come_back_by_its_lease(member: Member) -> None:

@@ -5,7 +5,9 @@ Unlike the long trace of test_stores_agree.py these stand in lines, learn rules,
 
 from __future__ import annotations
 
+import random
 import tempfile
+from collections.abc import Iterable
 from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -85,9 +87,10 @@ _STEPS = st.lists(st.builds(Step, _AFTER, st.integers(0, 2), st.lists(_MOVE, max
 class Member:
     """One process: what it knows, and what it sends to both stores."""
 
-    def __init__(self, name: str, stores: list[SharedStore]) -> None:
+    def __init__(self, name: str, stores: list[SharedStore], patience: int) -> None:
         self.name = name
         self.stores = stores
+        self.patience = patience
         self.numbers = count(1)
         self.known: list[tuple[int, Any, Any]] = [
             (0, strategy_for(limit), strategy_for(limit).initial(NOW)) for limit in LIMITS
@@ -159,7 +162,13 @@ class Member:
             )
         if move.kind == "stand":
             return Stand(
-                first, move.three % 3, move.two, "ab"[move.one % 2], 1 + move.one, 1 + move.two, 300 * move.one
+                first,
+                move.three % 3,
+                move.two,
+                "ab"[move.one % 2],
+                1 + move.one,
+                1 + move.two,
+                self.patience * move.one,
             )
         if move.kind == "leave":
             return Leave(first)
@@ -198,16 +207,11 @@ class Member:
 _examples = count()
 
 
-@pytest.mark.parametrize("name", [name for name in SHARED if name != "sqlite"])
-@settings(max_examples=40, deadline=None)
-@given(steps=_STEPS)
-def test_the_same_batches_are_answered_alike(name: str, steps: list[Step]) -> None:
+def _run(name: str, steps: Iterable[Step], patience: int = 300) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        file, address = (
-            Path(folder) / "limits.db",
-            RedisAddress(f"{server(name).uri}?namespace=agree-{next(_examples)}"),
-        )
-        members = [Member(who, [SQLiteStore(file), RedisStore(address)]) for who in "abc"]
+        file = Path(folder) / "limits.db"
+        address = RedisAddress(f"{server(name).uri}?namespace=agree-{next(_examples)}")
+        members = [Member(who, [SQLiteStore(file), RedisStore(address)], patience) for who in "abc"]
         now = NOW
         for step in steps:
             now += step.after
@@ -215,3 +219,34 @@ def test_the_same_batches_are_answered_alike(name: str, steps: list[Step]) -> No
         for member in members:
             for store in member.stores:
                 store.close()
+
+
+SERVERS = [name for name in SHARED if name != "sqlite"]
+
+
+@pytest.mark.parametrize("name", SERVERS)
+@settings(max_examples=40, deadline=None)
+@given(steps=_STEPS)
+def test_the_same_batches_are_answered_alike(name: str, steps: list[Step]) -> None:
+    _run(name, steps)
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_a_long_trace_is_answered_alike(name: str) -> None:
+    """Mostly small calls that come soon after each other: lines are long, and what was noted long ago still counts.
+
+    Heads come back in time: what is remembered of a line that everybody has left without a word is no promise.
+    """
+    dice = random.Random(11)
+
+    def move() -> Move:
+        places = sum({1 << dice.randrange(len(LIMITS)) for _ in range(dice.randint(1, 3))})
+        return Move(dice.choice(_KINDS), places, dice.randint(1, 6), dice.randint(0, 3), dice.randint(0, 6))
+
+    def step() -> Step:
+        after = dice.choice((0, 0, 0, 1, 1, 40, 700, 3_001 if dice.random() < 0.3 else 90))
+        if dice.random() < 0.004:
+            after = LEASE + 1_001
+        return Step(after, dice.randrange(3), [move() for _ in range(dice.randint(0, 4))])
+
+    _run(name, [step() for _ in range(1_000)], 10**6)
