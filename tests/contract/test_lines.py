@@ -6,6 +6,7 @@ import sqlite3
 from contextlib import closing
 from typing import Any, cast
 
+import pytest
 import redis
 
 from agent_rate_limiter.engine.port import Leave
@@ -140,7 +141,8 @@ def test_who_gives_up_takes_nobody_along(member: Member) -> None:
     assert second.stand(hold(second, RPM, 1), NOW, flow="newcomer", waiter=2) == 3, "behind the one who stood first"
 
 
-def test_agents_get_equal_shares_however_large_their_calls_are(member: Member) -> None:
+@pytest.mark.parametrize("unit", [1, 10])
+def test_agents_get_equal_shares_however_large_their_calls_are(member: Member, unit: int) -> None:
     sizes = {"large": 4, "small": 1}
     heads = {name: member(name) for name in sizes}
     waits_for_ever(member("patient"))
@@ -149,7 +151,7 @@ def test_agents_get_equal_shares_however_large_their_calls_are(member: Member) -
     def ahead(name: str) -> int:
         head = heads[name]
         found = head.stand(
-            hold(head, RPM, sizes[name]), now, flow=name, waiter=waiter[name], weight=10 * sizes[name], lasting=10**6
+            hold(head, RPM, sizes[name]), now, flow=name, waiter=waiter[name], weight=unit * sizes[name], lasting=10**6
         )
         return cast("int", found)
 
