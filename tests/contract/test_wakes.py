@@ -114,6 +114,19 @@ def test_the_first_is_who_goes_first_by_fair_share(hall: Hall, giver: Direct) ->
     assert hall.told() == [[], [SLOTS.name]]
 
 
+def test_each_is_told_in_its_turn(hall: Hall, giver: Direct) -> None:
+    """By priority, then fair share, then arrival."""
+    heads = [hall.head(name) for name in "abcde"]
+    ranks, flows = (5, 5, 5, 4, 5), ("flood", "flood", "modest", "flood", "other")
+    call = taken(giver, RPM, 10)
+    for head, rank, flow in zip(heads, ranks, flows, strict=True):
+        head.stand(hold(head, RPM), NOW, rank=rank, flow=flow, weight=7)
+    giver.settle(call, [0], NOW)
+    for turn in (3, 0, 2, 4, 1):
+        assert [bool(told) for told in hall.told()] == [number == turn for number in range(5)]
+        assert heads[turn].ask(hold(heads[turn], RPM), NOW, rank=ranks[turn]) is False
+
+
 def test_nobody_is_told_while_the_first_has_no_room(hall: Hall, giver: Direct) -> None:
     big, small = hall.head("big"), hall.head("small")
     call = taken(giver, RPM, 10)
