@@ -134,3 +134,24 @@ def test_what_is_refilled_by_then_is_not_owed() -> None:
     call.taken_at = NOW
     one.unheard(call, [2])
     assert one.owed(NOW + 12_000) == []
+
+
+@pytest.mark.parametrize(("told", "owed"), [([(0, 1), (12_000, 3)], 3), ([(12_000, 3), (0, 1)], 4)])
+def test_only_time_that_was_not_counted_yet_refills(told: list[tuple[int, int]], owed: int) -> None:
+    """What is told of late was used by then: it may be owed more, never less."""
+    one, rpm = loss(FAIL_OPEN), bucket()
+    one.lost(ERROR, NOW)
+    call = Hold((rpm,), (1,))
+    for after, used in told:
+        call.taken_at = NOW + after
+        one.unheard(call, [used])
+    assert one.owed(NOW + 12_000) == [(rpm, owed)]
+
+
+def test_a_single_unit_is_owed() -> None:
+    one, rpm = loss(FAIL_OPEN), bucket()
+    one.lost(ERROR, NOW)
+    call = Hold((rpm,), (1,))
+    call.taken_at = NOW
+    one.unheard(call, [1])
+    assert one.owed(NOW) == [(rpm, 1)]

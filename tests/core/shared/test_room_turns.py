@@ -22,7 +22,7 @@ RPM = Limit(Resource.REQUESTS, 10, "minute")
 class Engine:
     """What a room wants of its engine."""
 
-    def __init__(self) -> None:
+    def __init__(self, bounds: dict[int | None, int] | None = None) -> None:
         self.said: list[tuple[Any, ...]] = []
         self.room = SharedRoom(
             MemoryStore(),
@@ -36,7 +36,7 @@ class Engine:
                 lambda waiter, refusal, now: self.said.append(("waits", waiter, refusal.wait)),
                 lambda waiter, now: self.room.unanswered(waiter, SLOW, now),
             ),
-            {},
+            bounds or {},
         )
         self.slots = Bucket("slots", Limit(Resource.CONCURRENCY, 3), "", NOW)
         self.rpm = Bucket("rpm", RPM, "", NOW)
@@ -158,11 +158,17 @@ def test_whose_event_loop_is_gone_gives_back_what_the_store_gives_it(engine: Eng
 
 def test_who_is_admitted_has_left_the_line_and_who_gives_up_says_so(engine: Engine) -> None:
     waiter = engine.wait_on(engine.rpm)
-    engine.room.called(waiter.queue, NOW)  # type: ignore[arg-type]
-    engine.room.answered(waiter, None, 0, NOW)
+    engine.room.due(NOW + 700)
+    engine.room.answered(waiter, None, 0, NOW + 700)
     assert engine.heard("leave") == [], "the store has let it out"
     waiter = engine.wait_on(engine.rpm)
     engine.room.withdraw(waiter, NOW)
+    assert engine.heard("leave") == [("leave", "rpm")]
+    waiter = engine.wait_on(engine.rpm)
+    engine.room.due(NOW + 700)
+    never = Refusal(engine.rpm, 1, 0, None, never=True, may_free=False)
+    engine.room.answered(waiter, never, 0, NOW + 700)
+    assert waiter.outcome is never
     assert engine.heard("leave") == [("leave", "rpm")]
 
 
@@ -243,3 +249,58 @@ def test_everybody_is_sent_away_asked_for_or_not(engine: Engine) -> None:
     assert (waits.outcome, asked.outcome) == (SLOW, SLOW)
     assert (engine.room.everybody, engine.room.busy, engine.room.queues()) == (0, False, [])
     assert engine.heard("leave") == [("leave", "slots")]
+
+
+def test_all_who_wait_are_counted_in_a_queue_or_for_the_answer_alone(engine: Engine) -> None:
+    engine.arrive()
+    assert (engine.room.busy, engine.room.everybody) == (True, 1)
+    engine.wait_on(engine.slots)
+    assert (engine.room.busy, engine.room.everybody) == (True, 2)
+
+
+def test_a_call_follows_limits_that_were_learned_and_says_once_that_it_waits(engine: Engine) -> None:
+    waiter = engine.wait_on(engine.rpm)
+    waiter.sizing = Sized(engine.rpm, engine.slots)
+    engine.room.due(NOW + 700)
+    assert waiter.hold.path == (engine.rpm, engine.slots)
+    engine.refuse(waiter, engine.rpm, 700, now=NOW + 700)
+    assert engine.heard("waits") == []
+
+
+def test_who_comes_in_behind_others_stands_in_no_line(engine: Engine) -> None:
+    calm, urgent = engine.arrive(priority=9), engine.arrive(priority=5)
+    engine.refuse(urgent, engine.rpm, 700)
+    engine.heard()
+    engine.refuse(calm, engine.rpm, 700)
+    assert engine.heard("stand") == []
+    assert engine.room.waiting == 2
+
+
+def test_who_finds_a_full_queue_when_it_is_refused_is_told_so() -> None:
+    engine = Engine({None: 1})
+    first, second = engine.arrive(), engine.arrive()
+    rung: list[Any] = []
+
+    def ring(bell: Any) -> bool:
+        rung.append(bell)
+        return True
+
+    second.ring = ring
+    for waiter in (first, second):
+        engine.refuse(waiter, engine.rpm, 700)
+    assert not refused(first)
+    assert isinstance(second.outcome, Refusal)
+    assert second.outcome.crowd == 1
+    assert rung == [second.bell]
+    assert engine.room.everybody == 1
+
+
+def test_what_others_wait_for_is_not_asked_for_though_it_would_do_for_the_head(engine: Engine) -> None:
+    waiter = engine.wait_on(engine.rpm, ahead=3)
+    queue: Any = engine.rpm.queue
+    engine.rpm.state = engine.rpm.strategy.take(engine.rpm.state, 7, NOW)
+    engine.room.reconsider(queue, NOW)
+    assert engine.heard("ask") == []
+    engine.rpm.state = engine.rpm.strategy.settle(engine.rpm.state, 1, 0, NOW, NOW)
+    engine.room.reconsider(queue, NOW)
+    assert engine.heard("ask") == [("ask", waiter, "rpm", 5)]
