@@ -235,16 +235,15 @@ def test_a_dead_process_is_charged_its_slice(stores: Stores, manual_clock: Manua
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
-def test_a_child_has_no_part_in_its_parents_slices(tmp_path: Path) -> None:
-    limiter = RateLimiter([DAY], store=SHARED["sqlite"](tmp_path), lease_tokens=LEASE, ledger="memory://")
-    calls(limiter, 5, 500)
+def test_a_child_has_no_part_in_its_parents_slices(tmp_path: Path, manual_clock: ManualClock) -> None:
+    one = limiter(SHARED["sqlite"](tmp_path), manual_clock, DAY)
+    calls(one, 5, 500)
     child = os.fork()
     if child == 0:
-        engine = cast("Any", limiter._calls.engine)
-        os._exit(0 if not engine._slices and not engine._lying and limiter.try_acquire(input_tokens=5) else 1)
+        os._exit(0 if not one._calls.engine._slices and not lying(one) and one.try_acquire(input_tokens=5) else 1)
     assert os.waitpid(child, 0)[1] == 0
-    assert lying(limiter) > 0
-    limiter.close()
+    assert lying(one) > 0
+    one.close()
 
 
 @pytest.mark.parametrize("name", SHARED)
