@@ -85,6 +85,25 @@ def test_a_gate_that_counts_does_not_wait_for_the_dead(member: Member) -> None:
     assert admitted(other, GATE, now=NOW + 11_001)
 
 
+def test_what_a_dead_process_took_in_a_window_that_is_over_is_charged_to_no_other(member: Member) -> None:
+    dead, other = member("dead"), member("other")
+    assert admitted(dead, BUDGET, 6 * DOLLAR // 10, NOW - 5_000)
+    assert admitted(other, BUDGET, 5 * DOLLAR // 10, NOW + 1_000), "midnight has passed"
+    assert left(other, BUDGET, NOW + 5_001) == 5 * DOLLAR // 10
+
+
+def test_who_died_before_a_gate_closed_is_not_counted_out_of_those_who_passed_since(member: Member) -> None:
+    dead, other, third = member("dead"), member("other"), member("third")
+    bucket = hold(other, GATE).path[0]
+    for closed_at in (NOW, NOW + 2_000):
+        left(other, GATE, closed_at)
+        write(other, bucket, gate.closed(bucket.state, closed_at + 1_000, closed_at), now=closed_at)
+        assert admitted(dead if closed_at == NOW else other, GATE, now=closed_at + 1_000)
+    assert not admitted(third, GATE, now=NOW + 11_001), "the dead one's place went when the gate closed again"
+    left(other, GATE, NOW + 12_000)
+    assert not admitted(third, GATE, now=NOW + 12_999)
+
+
 def write(store: Direct, bucket: Bucket, after: object, limit: Limit | None = None, now: int = NOW) -> bool:
     strategy = bucket.strategy if limit is None else strategy_for(limit)
     rule = None if limit is None else Rule(bucket.rev + 1, limit, "", False)  # noqa: FBT003 - not searched for

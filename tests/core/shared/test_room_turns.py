@@ -34,12 +34,16 @@ class Engine:
                 lambda hold, now: self.said.append(("open", hold)),
                 lambda hold, now: self.said.append(("undo", hold)),
                 lambda waiter, refusal, now: self.said.append(("waits", waiter, refusal.wait)),
-                lambda waiter, now: self.room.unanswered(waiter, SLOW, now),
+                self._late,
             ),
             bounds or {},
         )
         self.slots = Bucket("slots", Limit(Resource.CONCURRENCY, 3), "", NOW)
         self.rpm = Bucket("rpm", RPM, "", NOW)
+
+    def _late(self, waiter: Waiter, now: int) -> None:
+        self.said.append(("late", waiter))
+        self.room.unanswered(waiter, SLOW, now)
 
     def heard(self, *words: str) -> list[tuple[Any, ...]]:
         """What was said since the last look, of these kinds."""
@@ -304,3 +308,36 @@ def test_what_others_wait_for_is_not_asked_for_though_it_would_do_for_the_head(e
     engine.rpm.state = engine.rpm.strategy.settle(engine.rpm.state, 1, 0, NOW, NOW)
     engine.room.reconsider(queue, NOW)
     assert engine.heard("ask") == [("ask", waiter, "rpm", 5)]
+
+
+def test_a_head_that_was_told_to_wait_is_not_asked_for_before(engine: Engine) -> None:
+    engine.wait_on(engine.rpm)
+    engine.room.serve_all(NOW + 699)
+    assert engine.heard("ask") == []
+    assert engine.room.next_time() == NOW + 700
+
+
+def test_a_head_waits_until_its_deadline_and_no_longer(engine: Engine) -> None:
+    waiter = engine.arrive(deadline=NOW + 3_000)
+    engine.refuse(waiter, engine.rpm, 10_000)
+    assert engine.room.next_time() == NOW + 3_000
+    engine.room.due(NOW + 3_000)
+    assert refused(waiter)
+    assert engine.heard("leave", "late") == [("leave", "rpm")]
+
+
+def test_whoever_has_its_answer_is_not_late(engine: Engine) -> None:
+    waiter = engine.arrive(deadline=NOW + 50)
+    engine.room.answered(waiter, None, 0, NOW)
+    engine.room.due(NOW + 50)
+    assert engine.heard("late") == []
+
+
+def test_of_many_deadlines_the_first_comes_first(engine: Engine) -> None:
+    kept = [engine.arrive(deadline=NOW + 1_000 + 37 * number % 101) for number in range(1, 41)]
+    for number in range(300):
+        engine.room.answered(engine.arrive(deadline=NOW + 500 + number), None, 0, NOW)
+    for waiter in sorted(kept, key=lambda waiter: waiter.deadline or 0):
+        assert engine.room.next_time() == waiter.deadline
+        engine.room.due(waiter.deadline or 0)
+        assert waiter.outcome == SLOW

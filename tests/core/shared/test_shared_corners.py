@@ -12,8 +12,9 @@ from typing import Any, cast
 
 import pytest
 
-from agent_rate_limiter import Estimate, RateLimiter
+from agent_rate_limiter import Estimate, MultiProviderLimiter, Provider, RateLimiter, StoreUnavailable
 from agent_rate_limiter.engine.port import SharedStore
+from agent_rate_limiter.providers.model import Failure, FailureKind
 from agent_rate_limiter.stores import open_store
 from agent_rate_limiter.testing import ManualClock, run_virtual
 from tests.contract.servers import until
@@ -73,7 +74,10 @@ def test_a_tracked_call_that_was_not_sent_is_told_to_nobody(stores: Stores, manu
     assert one.snapshot().in_flight == 0
 
 
-def test_a_courier_that_fails_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("error", [ZeroDivisionError("a bug"), StoreUnavailable("It is gone.")])
+def test_a_look_at_the_store_that_fails_is_not_the_last(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
     class Clumsy:
         look_every = 20
 
@@ -84,8 +88,7 @@ def test_a_courier_that_fails_goes_on(tmp_path: Path, caplog: pytest.LogCaptureF
         def changed(self) -> Any:
             self.looks += 1
             if self.looks == 1:
-                message = "a bug of the store's"
-                raise ZeroDivisionError(message)
+                raise error
             return self.store.changed()
 
         def __getattr__(self, name: str) -> Any:
@@ -102,7 +105,7 @@ def test_a_courier_that_fails_goes_on(tmp_path: Path, caplog: pytest.LogCaptureF
         (await waiting).settle()
 
     asyncio.run(main())
-    assert "The courier failed" in caplog.text
+    assert ("The courier failed" in caplog.text) == isinstance(error, ZeroDivisionError)
     store.store.close()
 
 
@@ -128,3 +131,39 @@ def test_a_child_does_not_stand_behind_those_who_wait_in_its_parent(waited_for: 
 
     assert os.waitpid(in_child(alone), 0)[1] == 0
     assert limiter.snapshot().waiting == 1
+
+
+def test_who_waits_is_served_when_a_settlement_goes_along_with_its_row(
+    tmp_path: Path, manual_clock: ManualClock
+) -> None:
+    one = RateLimiter(concurrency=1, store=f"sqlite:///{tmp_path / 'limits.db'}", clock=manual_clock)
+
+    async def main() -> int:
+        held = await one.acquire_async()
+        waiting = asyncio.ensure_future(one.acquire_async())
+        await asyncio.sleep(0.1)
+        start = manual_clock.now()
+        held.settle()
+        (await waiting).settle()
+        return manual_clock.now() - start
+
+    assert run_virtual(main(), manual_clock) == 0
+
+
+def test_who_waits_for_a_slot_hears_of_the_refusal_of_the_call_that_had_it(
+    stores: Stores, manual_clock: ManualClock
+) -> None:
+    one = MultiProviderLimiter(
+        [Provider("openai", {"gpt": {"concurrency": 1}})], store=stores(), clock=manual_clock, ledger="memory://"
+    )
+
+    async def main() -> float:
+        held = await one.acquire_async("openai:gpt")
+        waiting = asyncio.ensure_future(one.acquire_async("openai:gpt"))
+        await asyncio.sleep(0.1)
+        start = manual_clock.now()
+        held.fail(Failure(FailureKind.WAIT, retry_after=30))
+        (await waiting).settle()
+        return (manual_clock.now() - start) / 1000
+
+    assert run_virtual(main(), manual_clock) == pytest.approx(30, abs=0.1)
