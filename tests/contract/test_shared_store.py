@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,8 +12,8 @@ import pytest
 import redis
 
 from agent_rate_limiter.admission import Bucket
-from agent_rate_limiter.engine.port import Rule, SharedStore, Write
-from agent_rate_limiter.engine.verdicts import obey
+from agent_rate_limiter.engine.port import Hold, Rule, SharedStore, Write
+from agent_rate_limiter.engine.verdicts import obey, translated
 from agent_rate_limiter.limits import Limit, Resource
 from agent_rate_limiter.stores import open_store
 from agent_rate_limiter.stores.sqlite import SQLiteStore
@@ -135,6 +136,44 @@ def test_a_rule_that_one_has_learned_binds_all(member: Member) -> None:
     assert not admitted(other, RPM, 4)
     assert theirs.limit.name == "5 requests/minute (lowered)"
     assert admitted(other, RPM, 3)
+
+
+KINDS = [RPM, *(Limit(Resource.REQUESTS, 10, "minute", strategy=name) for name in ("fixed_window", "sliding_window"))]
+
+
+def lowered(store: Direct, bucket: Bucket, amount: int) -> bool:
+    """Write a lower amount; what was used stays."""
+    rule = replace(bucket.limit, amount=amount, name=f"{amount} requests/minute (lowered)")
+    return write(store, bucket, translated(bucket.state, bucket.strategy, strategy_for(rule)), rule)
+
+
+@pytest.mark.parametrize("limit", KINDS)
+def test_a_rule_binds_whoever_has_not_heard_of_it_however_many_draw_meanwhile(member: Member, limit: Limit) -> None:
+    one, other, third = (member(name) for name in ("one", "other", "third"))
+    assert lowered(one, hold(one, limit).path[0], 5)
+    unheard = [Bucket(limit.name, limit, "", NOW) for _ in range(4)]
+    assert [admits(each, bucket, 2) for each, bucket in zip((other, third, one, third), unheard, strict=True)] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+
+
+def admits(store: Direct, bucket: Bucket, amount: int) -> bool:
+    return isinstance(store.ask(Hold((bucket,), (amount,)), NOW), bool)
+
+
+@pytest.mark.parametrize("limit", KINDS)
+def test_of_two_who_change_a_rule_at_once_one_is_told_to_look_again(member: Member, limit: Limit) -> None:
+    one, other = member("one"), member("other")
+    buckets = [hold(each, limit).path[0] for each in (one, other)]
+    for each in (one, other, one):
+        each.reserve(hold(each, limit), NOW)
+    left(other, limit)
+    assert lowered(one, buckets[0], 5)
+    assert not lowered(other, buckets[1], 7), "though nobody has drawn on it meanwhile"
+    assert left(one, limit) == 2
 
 
 def test_a_configured_amount_may_be_changed_while_others_run(member: Member) -> None:

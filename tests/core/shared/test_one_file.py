@@ -213,11 +213,11 @@ def test_a_loop_is_not_blocked_by_a_locked_file(path: Path) -> None:
 
 
 def test_whoever_holds_a_slot_and_does_nothing_else_is_alive(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agent_rate_limiter.engine.exchange.MEMBER_LEASE", 150)
+    monkeypatch.setattr("agent_rate_limiter.engine.exchange.MEMBER_LEASE", 900)
     one, other = (RateLimiter(concurrency=1, store=f"sqlite:///{path}", ledger="memory://") for _ in range(2))
     engine = cast("NearEngine", one._calls.engine)
     with one.reserve():
-        deadline, last = time.monotonic() + 5, engine._beaten_at
+        deadline, last = time.monotonic() + 15, engine._beaten_at
         beats = 0
         while beats < 4:
             assert time.monotonic() < deadline
