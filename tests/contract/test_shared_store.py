@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from agent_rate_limiter.admission import Bucket
-from agent_rate_limiter.engine.port import Hold, Rule, SharedStore, Write
+from agent_rate_limiter.engine.port import Batch, Hold, Rule, SharedStore, Write
 from agent_rate_limiter.engine.verdicts import obey, translated
 from agent_rate_limiter.limits import Limit, Resource
 from agent_rate_limiter.stores import open_store
@@ -42,6 +42,13 @@ def test_what_one_gives_back_another_can_take(member: Member) -> None:
     assert taken
     one.settle(taken, [3], NOW)
     assert left(other, RPM) == 7
+
+
+def test_time_does_not_go_back_unless_far(member: Member) -> None:
+    store = member("one").shared
+    times = [NOW, NOW - 1, NOW - 59_999, NOW + 5, NOW + 5 - 60_000, NOW - 59_000]
+    told = [store.run(Batch("one", number, 10_000, [], []), now).now for number, now in enumerate(times, 1)]
+    assert told == [NOW, NOW, NOW, NOW + 5, NOW + 5 - 60_000, NOW - 59_000]
 
 
 def test_the_slots_of_a_dead_process_come_back_by_its_lease(member: Member) -> None:
