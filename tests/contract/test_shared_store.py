@@ -171,6 +171,28 @@ def admits(store: Direct, bucket: Bucket, amount: int) -> bool:
     return isinstance(store.ask(Hold((bucket,), (amount,)), NOW), bool)
 
 
+def forget(store: Direct, key: str) -> None:
+    """Let a bucket's row expire."""
+    shared: Any = store.shared
+    if isinstance(shared, SQLiteStore):
+        with closing(sqlite3.connect(shared.path)) as connection, connection:
+            connection.execute("DELETE FROM limits_rows WHERE key = ?", (f"bucket:{key}",))
+        return
+    with cast("Any", redis.Redis.from_url(shared.name)) as client:
+        assert client.delete(f"{shared._prefix}bucket:{key}")
+
+
+@pytest.mark.parametrize("limit", KINDS)
+def test_a_learned_rule_outlives_the_state_of_its_limit(member: Member, limit: Limit) -> None:
+    one, other = member("one"), member("other")
+    bucket = hold(one, limit).path[0]
+    assert lowered(one, bucket, 5)
+    forget(one, limit.name)
+    assert admits(one, bucket, 3)
+    assert not admits(other, Bucket(limit.name, limit, "", NOW), 3), "five are one more than that"
+    assert admits(other, Bucket(limit.name, limit, "", NOW), 2)
+
+
 @pytest.mark.parametrize("limit", KINDS)
 def test_of_two_who_change_a_rule_at_once_one_is_told_to_look_again(member: Member, limit: Limit) -> None:
     one, other = member("one"), member("other")
