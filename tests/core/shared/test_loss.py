@@ -68,9 +68,9 @@ def test_each_loss_is_told_once(policy: str, means: str, caplog: pytest.LogCaptu
     one.told = lambda *what: told.append(what)
     assert one.found(answer()) is False
     assert [one.lost(ERROR, NOW), one.lost(OSError("Still gone."), NOW + 100)] == [True, False]
-    assert (one.since, one.losses, one.reason) == (NOW, 1, "Still gone.")
+    assert (one.since, one.reason) == (NOW, "Still gone.")
     assert [one.found(answer(NOW + 2_500)), one.found(answer(NOW + 2_600))] == [True, False]
-    assert (one.since, one.losses, one.reason) == (None, 1, "")
+    assert (one.since, one.reason) == (None, "")
     assert told == [("It is gone.", None), ("", 2.5)]
     assert caplog.messages == [
         f"It is gone. Until it is back, {means} (on_store_error={policy!r}).",
