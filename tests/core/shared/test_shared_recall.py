@@ -16,6 +16,7 @@ from agent_rate_limiter import Estimate, MultiProviderLimiter, Provider, StoreUn
 from agent_rate_limiter.engine.port import SharedStore
 from agent_rate_limiter.learning.sizes import Learned
 from agent_rate_limiter.stores import open_store
+from tests.contract import servers
 
 MANY = 10**9
 GPT = Target("openai", "gpt-4")
@@ -54,7 +55,9 @@ def slow(tmp_path: Path) -> Slow:
         for target in (GPT, MINI):
             for _ in range(20):
                 before.acquire(target, ASKED).settle(Usage(1, 10, 100))
-    return Slow(cast("SharedStore", open_store(uri)))
+    store = cast("SharedStore", open_store(uri))
+    servers.until(lambda: all(store.recall(f"learned|{target}") for target in (GPT, MINI)))  # written in a moment
+    return Slow(store)
 
 
 def usual(limiter: MultiProviderLimiter) -> int:
