@@ -93,6 +93,16 @@ def test_a_gate_that_counts_does_not_wait_for_the_dead(member: Member) -> None:
     assert admitted(other, GATE, now=NOW + 11_001)
 
 
+@pytest.mark.parametrize("limit", [SLOTS, BUDGET, ROLLING])
+def test_the_dead_are_buried_by_whoever_comes_next_whatever_it_is_about(member: Member, limit: Limit) -> None:
+    dead, other = member("dead"), member("other")
+    all_there_is = 2 if limit is SLOTS else DOLLAR
+    assert admitted(dead, limit, all_there_is)
+    left(other, RPM, NOW + 10_001)
+    refusal = other.reserve(hold(other, limit, all_there_is), NOW + 10_001)
+    assert refusal is None if limit is SLOTS else refusal is not None and not refusal.may_free
+
+
 def test_what_a_dead_process_took_in_a_window_that_is_over_is_charged_to_no_other(member: Member) -> None:
     dead, other = member("dead"), member("other")
     assert admitted(dead, BUDGET, 6 * DOLLAR // 10, NOW - 5_000)
