@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+import redis
 
 from agent_rate_limiter import ConfigError, Limit, RateLimiter, Resource, StoreUnavailable
 from agent_rate_limiter.engine.port import Hold
@@ -91,6 +92,20 @@ def test_a_batch_whose_answer_was_lost_is_not_taken_twice(own: Server) -> None:
     for _ in range(9):
         assert limiter.acquire(timeout=5)
     assert not limiter.try_acquire()
+
+
+def test_a_server_without_memory_changes_nothing(own: Server, manual_clock: ManualClock) -> None:
+    limiter = RateLimiter(concurrency=2, store=own.uri, clock=manual_clock)
+    call, _other = limiter.acquire(), limiter.acquire()
+    client: Any = redis.Redis(port=own.port)
+    client.config_set("maxmemory", 1)
+    call.settle()
+    with pytest.raises(StoreUnavailable, match="Give the server more memory"):
+        limiter.acquire()
+    client.config_set("maxmemory", 0)
+    client.close()
+    manual_clock.advance(5)
+    assert limiter.try_acquire(), "the settlement was kept, and nothing of it had been done"
 
 
 def test_a_password_is_needed_and_never_shown() -> None:
