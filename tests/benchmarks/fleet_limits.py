@@ -1,4 +1,4 @@
-"""How each library lets a process share requests and tokens per second with others, and a worker that calls by it.
+"""How each library lets a process share requests and tokens with others, and a worker that calls by it.
 
 `python -m tests.benchmarks.fleet_limits JSON` is one process of a fleet: threads that call a simulated provider through
 the OpenAI SDK for a while, and a line of JSON on what came of it. Every library is used as its documentation says for
@@ -24,9 +24,11 @@ from openai import OpenAI, RateLimitError
 from agent_rate_limiter import Limit, RateLimiter
 
 MODEL = "gpt-4"
-REQUESTS, TOKENS = 20, 10_000
-"""A second."""
+REQUESTS, TOKENS = 600, 300_000
+"""A minute."""
 THREADS = 4
+_TEXT = 'Agents wait; limits (requests, tokens, dollars) tell "when", "how long" - and why. '
+"""What the simulated provider, which counts four characters as a token, counts as our estimates do. Others are told."""
 Admitted = Callable[[int], Any]
 """Waits until a call of so many tokens may be sent; what it returns is a context for the call."""
 
@@ -70,10 +72,10 @@ class Member:
     def _call_until(self, end: float, client: Any, admitted: Admitted, sizes: random.Random) -> tuple[int, int]:
         done = failed = 0
         while time.monotonic() < end:
-            prompt, most = sizes.choice((60, 200, 600, 1_800)), sizes.choice((20, 60, 200))
-            question = [{"role": "user", "content": "why " * prompt}]
+            text, most = _TEXT * sizes.choice((3, 10, 30, 90)), sizes.choice((20, 60, 200))
+            question = [{"role": "user", "content": text}]
             try:
-                with admitted(prompt + most):
+                with admitted(max(len(text) // 4, most)):  # as OpenAI counts
                     client.chat.completions.create(model=MODEL, messages=question, max_tokens=most)
                 done += 1
             except RateLimitError:
@@ -83,7 +85,7 @@ class Member:
 
 def ours(port: int, plain: OpenAI) -> tuple[Any, Admitted]:
     """Wrap the client; the limits stand in Redis."""
-    limits = [Limit("requests", REQUESTS, per=1), Limit("tokens", TOKENS, per=1, counts="max_tokens")]
+    limits = [Limit("requests", REQUESTS, per="minute"), Limit("tokens", TOKENS, per="minute", counts="max_tokens")]
     limiter = RateLimiter(limits, target=f"openai:{MODEL}", store=f"redis://127.0.0.1:{port}/0")
     return limiter.wrap(plain), lambda _: nullcontext()
 
@@ -98,10 +100,11 @@ def with_limits(port: int, plain: OpenAI) -> tuple[Any, Admitted]:
     limits: Any = import_module("limits")
     storage = import_module("limits.storage").RedisStorage(f"redis://127.0.0.1:{port}/1")
     window = import_module("limits.strategies").SlidingWindowCounterRateLimiter(storage)
-    rps, tps = limits.RateLimitItemPerSecond(REQUESTS), limits.RateLimitItemPerSecond(TOKENS, namespace="tokens")
+    requests = limits.RateLimitItemPerMinute(REQUESTS)
+    tokens = limits.RateLimitItemPerMinute(TOKENS, namespace="tokens")
 
-    def admitted(tokens: int) -> Any:
-        for item, cost in ((rps, 1), (tps, tokens)):
+    def admitted(needed: int) -> Any:
+        for item, cost in ((requests, 1), (tokens, needed)):
             while not window.hit(item, MODEL, cost=cost):
                 time.sleep(max(0.005, window.get_window_stats(item, MODEL).reset_time - time.time()))
         return nullcontext()
@@ -113,13 +116,13 @@ def with_throttled(port: int, plain: OpenAI) -> tuple[Any, Admitted]:
     """Use throttled-py's default, the token bucket, which waits up to a timeout."""
     throttled: Any = import_module("throttled")
     store = throttled.RedisStore(server=f"redis://127.0.0.1:{port}/2")
-    per_sec = throttled.rate_limiter.per_sec
-    rps = throttled.Throttled(key="rps", quota=per_sec(REQUESTS), store=store, timeout=60)
-    tps = throttled.Throttled(key="tps", quota=per_sec(TOKENS), store=store, timeout=60)
+    per_min = throttled.rate_limiter.per_min
+    requests = throttled.Throttled(key="requests", quota=per_min(REQUESTS), store=store, timeout=60)
+    tokens = throttled.Throttled(key="tokens", quota=per_min(TOKENS), store=store, timeout=60)
 
-    def admitted(tokens: int) -> Any:
-        rps.limit()
-        tps.limit(cost=tokens)
+    def admitted(needed: int) -> Any:
+        requests.limit()
+        tokens.limit(cost=needed)
         return nullcontext()
 
     return plain, admitted
@@ -133,17 +136,17 @@ def with_pyrate(port: int, plain: OpenAI) -> tuple[Any, Admitted]:
 
     def limiter(name: str, most: int) -> Any:
         bucket = pyrate.StateBucket(
-            [pyrate.Rate(most, pyrate.Duration.SECOND)],
+            [pyrate.Rate(most, pyrate.Duration.MINUTE)],
             algorithm=pyrate.TokenBucket(),
             store=stores.RedisStateStore(client, name),
         )
         return pyrate.Limiter(bucket)
 
-    rps, tps = limiter("rps", REQUESTS), limiter("tps", TOKENS)
+    requests, tokens = limiter("requests", REQUESTS), limiter("tokens", TOKENS)
 
-    def admitted(tokens: int) -> Any:
-        rps.try_acquire(MODEL)
-        tps.try_acquire(MODEL, tokens)
+    def admitted(needed: int) -> Any:
+        requests.try_acquire(MODEL)
+        tokens.try_acquire(MODEL, needed)
         return nullcontext()
 
     return plain, admitted
@@ -154,13 +157,13 @@ def with_token_throttle(port: int, plain: OpenAI) -> tuple[Any, Admitted]:
     throttle: Any = import_module("token_throttle")
     client = import_module("redis").Redis(port=port, db=4)
     rates = {"requests": REQUESTS, "tokens": TOKENS}
-    quotas = [throttle.Quota(metric=metric, limit=limit, per_seconds=1) for metric, limit in rates.items()]
+    quotas = [throttle.Quota(metric=metric, limit=limit) for metric, limit in rates.items()]
     config = throttle.PerModelConfig(quotas=throttle.UsageQuotas(quotas))
     limiter = throttle.SyncRateLimiter(config, backend=throttle.SyncRedisBackendBuilder(client, key_prefix="fleet"))
 
     @contextmanager
-    def admitted(tokens: int) -> Iterator[None]:
-        usage = {"requests": 1, "tokens": tokens}
+    def admitted(needed: int) -> Iterator[None]:
+        usage = {"requests": 1, "tokens": needed}
         reservation = limiter.acquire_capacity(usage, MODEL)
         yield
         limiter.refund_capacity(usage, reservation)
