@@ -38,8 +38,8 @@ def run(*, quick: bool) -> Report:
         Goal("ours: share of the limits used", used, 0.9, at_least=True, unit=""),  # type: ignore[arg-type]
     ]
     report.notes += [
-        "Calls of 60 to 1,900 tokens, answered at once. The provider's limits are everybody's; it charges the larger of",
-        "prompt and max_tokens (as OpenAI does), and so does everybody. Calls by others are retried by the SDK, twice.",
+        "Calls of 60 to 1,900 tokens, answered at once. The provider's limits are everybody's; it charges the larger",
+        "of prompt and max_tokens (as OpenAI does), and so does everybody. Calls by others are retried by the SDK, twice.",
         "limit used: of the tokens, or the requests, that the provider would have let through in that time.",
         "token-throttle (which needs Python 3.12) is left out where it is not installed.",
     ]

@@ -16,7 +16,7 @@ from agent_rate_limiter.costs.quotes import Quote
 from agent_rate_limiter.ledger import DAY, HOUR, Note
 from agent_rate_limiter.ledger import statements as say
 from agent_rate_limiter.limits import NANO_PER_DOLLAR, Target
-from agent_rate_limiter.stores.sqlite_rows import DROP, SAVE
+from agent_rate_limiter.stores.sqlite.rows import DROP, SAVE
 from tests.benchmarks import measure
 from tests.benchmarks.measure import Contender, interleave, timed
 from tests.benchmarks.report import Cell, Goal, Report, Table

@@ -18,7 +18,7 @@ import redis
 import redis.asyncio as redis_async
 
 from agent_rate_limiter import Limit, RateLimiter, Resource, Scope
-from agent_rate_limiter.stores import redis as ours
+from agent_rate_limiter.stores.redis import store as ours
 from tests.benchmarks.ledger import bare_of_both, books_on_one_file
 from tests.benchmarks.measure import progress
 from tests.benchmarks.peers import token_throttle_limits

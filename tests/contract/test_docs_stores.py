@@ -18,7 +18,7 @@ from agent_rate_limiter import Limit, MultiProviderLimiter, RateLimiter, StoreUn
 from agent_rate_limiter.engine.port import SharedStore
 from agent_rate_limiter.limits import Resource
 from agent_rate_limiter.stores import is_shared, open_store
-from agent_rate_limiter.stores.sqlite import SQLiteStore
+from agent_rate_limiter.stores.sqlite.store import SQLiteStore
 from tests.contract.members import NOW, Member, admitted
 from tests.contract.opened import SHARED, server
 from tests.contract.servers import Server, binaries

@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from agent_rate_limiter.engine.port import Leave
-from agent_rate_limiter.stores.sqlite import SQLiteStore
+from agent_rate_limiter.stores.sqlite.store import SQLiteStore
 from tests.contract.direct import Direct
 from tests.contract.members import NOW, RPM, Member, admitted, hold
 

@@ -16,8 +16,8 @@ import redis
 from agent_rate_limiter import ConfigError, Limit, RateLimiter, Resource, StoreUnavailable
 from agent_rate_limiter.engine.port import Hold
 from agent_rate_limiter.stores import open_store
-from agent_rate_limiter.stores.redis_uri import RedisAddress
-from agent_rate_limiter.stores.redis_wakes import Wakes
+from agent_rate_limiter.stores.redis.uri import RedisAddress
+from agent_rate_limiter.stores.redis.wakes import Wakes
 from agent_rate_limiter.testing import ManualClock
 from tests.contract.direct import Direct
 from tests.contract.opened import SHARED, server
@@ -198,7 +198,7 @@ def test_whoever_died_in_line_holds_nobody_up(name: str, tmp_path: Path) -> None
 
 
 def test_a_listener_does_not_wait_for_a_server_that_says_nothing(own: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agent_rate_limiter.stores.redis_wakes._LOOK", 0.02)
+    monkeypatch.setattr("agent_rate_limiter.stores.redis.wakes._LOOK", 0.02)
     heard: list[str] = []
     wanted = [True]
 

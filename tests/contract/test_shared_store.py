@@ -16,7 +16,7 @@ from agent_rate_limiter.engine.port import Batch, Hold, Rule, SharedStore, Write
 from agent_rate_limiter.engine.verdicts import obey, translated
 from agent_rate_limiter.limits import Limit, Resource
 from agent_rate_limiter.stores import open_store
-from agent_rate_limiter.stores.sqlite import SQLiteStore
+from agent_rate_limiter.stores.sqlite.store import SQLiteStore
 from agent_rate_limiter.strategies import GATE, gate, strategy_for
 from tests.contract.direct import Direct
 from tests.contract.members import NOW, RPM, Member, admitted, hold, left

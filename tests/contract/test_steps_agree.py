@@ -32,9 +32,9 @@ from agent_rate_limiter.engine.port import (
 )
 from agent_rate_limiter.engine.verdicts import translated
 from agent_rate_limiter.limits import Limit, Resource
-from agent_rate_limiter.stores.redis import RedisStore
-from agent_rate_limiter.stores.redis_uri import RedisAddress
-from agent_rate_limiter.stores.sqlite import SQLiteStore
+from agent_rate_limiter.stores.redis.store import RedisStore
+from agent_rate_limiter.stores.redis.uri import RedisAddress
+from agent_rate_limiter.stores.sqlite.store import SQLiteStore
 from agent_rate_limiter.strategies import GATE, gate, strategy_for
 from tests.contract.opened import SHARED, server
 

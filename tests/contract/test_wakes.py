@@ -72,7 +72,7 @@ class Hall:
 
 @pytest.fixture(params=[name for name in SHARED if name != "sqlite"])
 def hall(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hall]:
-    monkeypatch.setattr("agent_rate_limiter.stores.redis_wakes._LOOK", 0.02)
+    monkeypatch.setattr("agent_rate_limiter.stores.redis.wakes._LOOK", 0.02)
     found = Hall(request.param, SHARED[request.param](tmp_path))
     yield found
     found.close()

@@ -196,7 +196,7 @@ def open_ledger(uri: str, keep: Keep, *, synchronous: str = "normal") -> Ledger:
         return MemoryLedger(keep)
     if isinstance(uri, str) and uri.startswith("sqlite://"):
         from agent_rate_limiter.ledger.sqlite import SqliteLedger
-        from agent_rate_limiter.stores.sqlite_uri import file_of
+        from agent_rate_limiter.stores.sqlite.uri import file_of
 
         return SqliteLedger(file_of("ledger", uri), keep, synchronous=synchronous)
     scheme, marks, _ = uri.partition("://") if isinstance(uri, str) else ("", "", "")

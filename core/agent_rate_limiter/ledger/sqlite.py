@@ -21,8 +21,8 @@ from agent_rate_limiter.engine.courier_driver import may_block
 from agent_rate_limiter.errors import ConfigError, StoreUnavailable
 from agent_rate_limiter.ledger import DAY, HOUR, Keep, Key, Note, Row, Sums, key_of
 from agent_rate_limiter.ledger import statements as say
-from agent_rate_limiter.stores.sqlite_file import SQLiteFile
-from agent_rate_limiter.stores.sqlite_fixes import explained
+from agent_rate_limiter.stores.sqlite.file import SQLiteFile
+from agent_rate_limiter.stores.sqlite.fixes import explained
 from agent_rate_limiter.usage import Usage
 
 _PATIENCE, _BRIEFLY = 1.0, 0.05

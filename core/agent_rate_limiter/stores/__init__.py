@@ -29,8 +29,8 @@ def open_store(uri: str | Store | SharedStore) -> Store | SharedStore:
         return MemoryStore()
     scheme, marks, _ = uri.partition("://")
     if marks and scheme == "sqlite":
-        from agent_rate_limiter.stores.sqlite import SQLiteStore
-        from agent_rate_limiter.stores.sqlite_uri import file_of
+        from agent_rate_limiter.stores.sqlite.store import SQLiteStore
+        from agent_rate_limiter.stores.sqlite.uri import file_of
 
         return SQLiteStore(file_of("store", uri))
     if marks and scheme.lower().partition("+")[0] in {"redis", "rediss", "valkey", "valkeys", "unix"}:
@@ -43,8 +43,8 @@ _KNOWN = "'memory://' (one process), 'sqlite:///agents.db' (one machine) or 'red
 
 
 def _redis(uri: str) -> SharedStore:
-    from agent_rate_limiter.stores.redis import RedisStore
-    from agent_rate_limiter.stores.redis_uri import SCHEMES, RedisAddress
+    from agent_rate_limiter.stores.redis.store import RedisStore
+    from agent_rate_limiter.stores.redis.uri import SCHEMES, RedisAddress
 
     scheme = uri.partition("://")[0].lower()
     if scheme not in SCHEMES:

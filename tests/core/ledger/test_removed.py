@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from agent_rate_limiter import CostTracker, MultiProviderLimiter, Price, Usage
-from agent_rate_limiter.stores import sqlite_file, sqlite_gone
+from agent_rate_limiter.stores.sqlite import file as sqlite_file
+from agent_rate_limiter.stores.sqlite import gone
 
 PRICES = {"p:m": Price(1, 1)}
 MILLION = Usage(input_tokens=1_000_000)
@@ -19,7 +20,7 @@ MILLION = Usage(input_tokens=1_000_000)
 
 @pytest.fixture(autouse=True)
 def _look_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite_gone, "_EVERY", 0.0)
+    monkeypatch.setattr(gone, "_EVERY", 0.0)
 
 
 def remove(file: Path) -> None:
@@ -70,7 +71,7 @@ def test_a_log_that_is_removed_is_missed_and_nothing_else(tmp_path: Path, caplog
 def test_a_log_that_grows_because_somebody_reads_is_spoken_of_and_cut_afterwards(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(sqlite_gone, "_LARGE", 200_000)
+    monkeypatch.setattr(gone, "_LARGE", 200_000)
     monkeypatch.setattr(sqlite_file, "_LOG_KEPT", 100_000)
     file = tmp_path / "costs.db"
     log = Path(f"{file}-wal")
@@ -108,9 +109,9 @@ def test_nobody_else_loses_what_he_has_written_when_the_program_ends(tmp_path: P
     file = tmp_path / "costs.db"
     program = f"""
 from agent_rate_limiter import CostTracker, Price, Usage
-from agent_rate_limiter.stores import sqlite_gone
+from agent_rate_limiter.stores.sqlite import gone
 
-sqlite_gone._EVERY = 0.0
+gone._EVERY = 0.0
 costs = CostTracker("sqlite:///{file}", prices={{"p:m": Price(1, 1)}})
 costs.record("p:m", Usage(input_tokens=1_000_000))
 print("begun", flush=True)

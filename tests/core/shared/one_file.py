@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from agent_rate_limiter import Estimate, MultiProviderLimiter, Provider, Usage
-from agent_rate_limiter.stores.sqlite import SQLiteStore
+from agent_rate_limiter.stores.sqlite.store import SQLiteStore
 
 MODEL = {"rpm": 10**6, "tpm": 10**9, "input_per_1m": 1, "output_per_1m": 2}
 DOLLAR = Usage(input_tokens=10**6)

@@ -16,9 +16,10 @@ from agent_rate_limiter import Limit, LimiterClosed, RateLimiter, Resource, Stor
 from agent_rate_limiter.engine.near import NearEngine
 from agent_rate_limiter.engine.port import Answer, Batch, Hold, Place, Reserve, Rule, SharedStore, Write
 from agent_rate_limiter.providers.model import Failure, FailureKind
-from agent_rate_limiter.stores import open_store, sqlite_rows
-from agent_rate_limiter.stores.sqlite import SQLiteStore
-from agent_rate_limiter.stores.sqlite_file import SQLiteFile
+from agent_rate_limiter.stores import open_store
+from agent_rate_limiter.stores.sqlite import rows
+from agent_rate_limiter.stores.sqlite.file import SQLiteFile
+from agent_rate_limiter.stores.sqlite.store import SQLiteStore
 from agent_rate_limiter.strategies import strategy_for
 from agent_rate_limiter.testing import ManualClock
 from tests.contract.direct import Direct
@@ -193,8 +194,8 @@ def test_members_are_counted_and_who_was_taken_for_dead_comes_back(path: Path) -
 
 
 def test_no_more_is_remembered_than_makes_sense(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite_rows, "_MOST_KNOWN", 3)
-    monkeypatch.setattr(sqlite_rows, "_AT_ONCE", 2)
+    monkeypatch.setattr(rows, "_MOST_KNOWN", 3)
+    monkeypatch.setattr(rows, "_AT_ONCE", 2)
     store = SQLiteStore(path)
     limits = [Limit(Resource.REQUESTS, 10, "minute", name=f"limit {number}") for number in range(8)]
     for times in (1, 2):
@@ -207,8 +208,8 @@ def test_no_more_is_remembered_than_makes_sense(path: Path, monkeypatch: pytest.
 
 
 def test_rows_that_have_expired_are_swept_a_stretch_at_a_time(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite_rows, "_LOOKED_AT", 10)
-    monkeypatch.setattr(sqlite_rows, "_SWEEP_EVERY", 5)
+    monkeypatch.setattr(rows, "_LOOKED_AT", 10)
+    monkeypatch.setattr(rows, "_SWEEP_EVERY", 5)
     store = SQLiteStore(path)
     for number in range(40):
         step(store, NOW, limit=Limit(Resource.REQUESTS, 10, "minute", name=f"limit {number:02}"))

@@ -19,8 +19,8 @@ from typing import Any
 
 import pytest
 
-from agent_rate_limiter.stores.sqlite import SQLiteStore
-from agent_rate_limiter.stores.sqlite_file import SQLiteFile
+from agent_rate_limiter.stores.sqlite.file import SQLiteFile
+from agent_rate_limiter.stores.sqlite.store import SQLiteStore
 from tests.core.shared.one_file import DOLLAR, ONE, call, make, spent, store_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")

@@ -19,8 +19,8 @@ import pytest
 
 from agent_rate_limiter import CostTracker, MultiProviderLimiter, Provider, RateLimiter
 from agent_rate_limiter.engine.near import NearEngine
-from agent_rate_limiter.stores.sqlite import SQLiteStore
-from agent_rate_limiter.stores.sqlite_turns import Transaction
+from agent_rate_limiter.stores.sqlite.store import SQLiteStore
+from agent_rate_limiter.stores.sqlite.turns import Transaction
 from agent_rate_limiter.testing import ManualClock
 from tests.core.shared.one_file import DOLLAR, NOTHING, ONE, call, make, rows, spent, statements, store_of
 

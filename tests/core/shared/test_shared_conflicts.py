@@ -27,7 +27,7 @@ from agent_rate_limiter.engine.port import Answer, Batch, SharedStore
 from agent_rate_limiter.engine.verdicts import merged
 from agent_rate_limiter.errors import ConfigError
 from agent_rate_limiter.stores import open_store
-from agent_rate_limiter.stores.redis_uri import RedisAddress
+from agent_rate_limiter.stores.redis.uri import RedisAddress
 from agent_rate_limiter.strategies import TokenBucket, gate
 from agent_rate_limiter.strategies.gate import Gate, State
 from agent_rate_limiter.testing import ManualClock, run_virtual

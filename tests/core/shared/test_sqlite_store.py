@@ -56,7 +56,7 @@ def test_a_file_of_a_later_version_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_locked_file_is_unavailable_not_a_hang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agent_rate_limiter.stores.sqlite._BUSY", 0.02)
+    monkeypatch.setattr("agent_rate_limiter.stores.sqlite.store._BUSY", 0.02)
     path = tmp_path / "limits.db"
     limiter = RateLimiter(rpm=5, store=f"sqlite:///{path}", ledger="memory://")
     limiter.acquire().settle()

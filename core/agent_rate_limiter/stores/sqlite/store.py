@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 from agent_rate_limiter.clock import SystemClock
 from agent_rate_limiter.engine.port import Answer, Batch, Offer, Place
 from agent_rate_limiter.errors import StoreUnavailable
-from agent_rate_limiter.stores import sqlite_layout
-from agent_rate_limiter.stores.sqlite_file import SQLiteFile
-from agent_rate_limiter.stores.sqlite_fixes import explained
-from agent_rate_limiter.stores.sqlite_rows import Rows, Sweeper
-from agent_rate_limiter.stores.sqlite_turns import Arrive
+from agent_rate_limiter.stores.sqlite import layout
+from agent_rate_limiter.stores.sqlite.file import SQLiteFile
+from agent_rate_limiter.stores.sqlite.fixes import explained
+from agent_rate_limiter.stores.sqlite.rows import Rows, Sweeper
+from agent_rate_limiter.stores.sqlite.turns import Arrive
 from agent_rate_limiter.stores.steps import Step
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class SQLiteStore:
         self.look_every = 20
         self.file = SQLiteFile.shared(self.path)
         self.prepared: sqlite3.Connection | None = None
-        self.prepare = sqlite_layout.prepare
+        self.prepare = layout.prepare
         self._offer: Offer | None = None
         self._clock = SystemClock()
         self._sweeper = Sweeper()

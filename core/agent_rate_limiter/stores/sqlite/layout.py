@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 
-from agent_rate_limiter.stores.sqlite_rows import Head
+from agent_rate_limiter.stores.sqlite.rows import Head
 
 # ruff: noqa: S608 - everything here is made of constants
 

@@ -20,9 +20,9 @@ from typing import Any
 from weakref import WeakMethod, WeakSet, WeakValueDictionary
 
 from agent_rate_limiter.forks import around_fork, last_of_all
-from agent_rate_limiter.stores.sqlite_fixes import is_locked
-from agent_rate_limiter.stores.sqlite_gone import Whereabouts
-from agent_rate_limiter.stores.sqlite_turns import Rider, Tenant, Transaction, Turn
+from agent_rate_limiter.stores.sqlite.fixes import is_locked
+from agent_rate_limiter.stores.sqlite.gone import Whereabouts
+from agent_rate_limiter.stores.sqlite.turns import Rider, Tenant, Transaction, Turn
 
 _LOG_KEPT = 16 << 20
 """Bytes of the write-ahead log that are kept, when somebody has read for long and it has grown meanwhile."""

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Protocol
 
-from agent_rate_limiter.stores.sqlite_fixes import is_locked
+from agent_rate_limiter.stores.sqlite.fixes import is_locked
 
 if TYPE_CHECKING:
-    from agent_rate_limiter.stores.sqlite_file import SQLiteFile
+    from agent_rate_limiter.stores.sqlite.file import SQLiteFile
 
 _log = logging.getLogger("agent_rate_limiter")
 _PAUSES = (0.0005, 0.001, 0.002, 0.005, 0.01)

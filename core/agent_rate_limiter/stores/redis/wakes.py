@@ -7,7 +7,7 @@ from collections.abc import Callable
 from threading import Event, Thread
 from typing import Any
 
-from agent_rate_limiter.stores.redis_uri import RedisAddress, troubles
+from agent_rate_limiter.stores.redis.uri import RedisAddress, troubles
 
 _log = logging.getLogger("agent_rate_limiter")
 _LOOK = 1.0

@@ -9,8 +9,8 @@ from typing import Any
 
 from agent_rate_limiter.engine.port import Answer, Batch, Place, Reserve, Rule, Settle
 from agent_rate_limiter.stores.codec import rule_text
+from agent_rate_limiter.stores.redis.wire import parameters
 from agent_rate_limiter.stores.steps import kind_of
-from agent_rate_limiter.stores.wire import parameters
 from agent_rate_limiter.strategies import strategy_for
 from agent_rate_limiter.strategies.numbers import lost_with_its_member, pack
 

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
 
 from agent_rate_limiter.errors import ConfigError, StoreUnavailable
-from agent_rate_limiter.stores.redis_fixes import fix_of
+from agent_rate_limiter.stores.redis.fixes import fix_of
 
 _SAME = {"redis": "redis", "rediss": "rediss", "valkey": "redis", "valkeys": "rediss"}
 _KINDS = ("", "+cluster", "+sentinel")

@@ -14,10 +14,10 @@ from typing import Any
 
 from agent_rate_limiter.clock import SystemClock
 from agent_rate_limiter.engine.port import Answer, Batch, Place
-from agent_rate_limiter.stores.redis_memory import RedisMemory
-from agent_rate_limiter.stores.redis_uri import RedisAddress, troubles
-from agent_rate_limiter.stores.redis_wakes import Wakes
-from agent_rate_limiter.stores.wire import decode, encode, parameters
+from agent_rate_limiter.stores.redis.memory import RedisMemory
+from agent_rate_limiter.stores.redis.uri import RedisAddress, troubles
+from agent_rate_limiter.stores.redis.wakes import Wakes
+from agent_rate_limiter.stores.redis.wire import decode, encode, parameters
 
 _LAYOUT = 1
 """Of the keys and what they hold. Another one has other keys: old and new processes may run side by side."""
@@ -148,6 +148,6 @@ _PARTS = {"step.lua": ("strategies.lua", "lines.lua", "step.lua")}
 
 @cache
 def _script(name: str) -> tuple[str, str]:
-    folder = files("agent_rate_limiter.stores").joinpath("lua")
+    folder = files("agent_rate_limiter.stores.redis").joinpath("lua")
     text = "\n".join(folder.joinpath(part).read_text(encoding="utf-8") for part in _PARTS.get(name, (name,)))
     return text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()

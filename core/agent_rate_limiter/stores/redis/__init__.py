@@ -1,0 +1,1 @@
+"""Many machines: the limits in Redis or Valkey."""

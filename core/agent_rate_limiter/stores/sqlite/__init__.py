@@ -1,0 +1,1 @@
+"""Many processes on one machine: the limits in a file that survives them."""
