@@ -39,7 +39,7 @@ def run(*, quick: bool) -> Report:
     ]
     report.notes += [
         "Calls of 60 to 1,900 tokens, answered at once. The provider's limits are everybody's; it charges the larger",
-        "of prompt and max_tokens (as OpenAI does), and so does everybody. Calls by others are retried by the SDK, twice.",
+        "of prompt and max_tokens (as OpenAI does), and so does everybody. Calls by others are retried twice.",
         "limit used: of the tokens, or the requests, that the provider would have let through in that time.",
         "token-throttle (which needs Python 3.12) is left out where it is not installed.",
     ]
