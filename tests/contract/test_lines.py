@@ -186,6 +186,15 @@ def test_who_was_served_leaves_nothing_in_line(member: Member) -> None:
     assert len(line) < 300
 
 
+def test_agents_who_come_once_are_forgotten_in_a_line_that_is_never_empty(member: Member) -> None:
+    busy = member("busy")
+    waits_for_ever(member("patient"))
+    for number in range(1, 601):
+        served(busy, 1, NOW + 6_000 * number, flow=f"run {number}", waiter=number)
+    (line,) = kept(busy)
+    assert len(line) < 256 * 20
+
+
 def test_an_empty_line_is_not_kept(member: Member) -> None:
     one = member("one")
     admitted(one, RPM, 10)

@@ -1,7 +1,7 @@
 """Who goes before whom among the processes that wait for one limit.
 
 Each process lets the head of its own queue stand here. Order: priority (aged), then start-time fair queueing
-among agents as inside a process, then arrival. Whoever does not come back in time counts as gone. `step.lua` does
+among agents as inside a process, then arrival. Whoever does not come back in time counts as gone. `lines.lua` does
 the same for Redis.
 """
 
@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 
 from agent_rate_limiter.engine.port import Stand
 
+_MOST_FLOWS = 256
+"""Agents whose next start is kept."""
 _Ticket = list[int]
 """Waiter, rank, start, arrival, amount, and when it counts as gone."""
 
@@ -47,14 +49,20 @@ class Line:
             start = max(self.clock, self.finish.get(wish.flow, 0))
             self.finish[wish.flow] = start + max(1, wish.weight)
             ticket = self.tickets[member] = [wish.waiter, 0, start, self.arrivals, 0, 0]
+            if len(self.finish) > _MOST_FLOWS:  # where more come than come back, virtual time would stand still
+                self._advance(min(self.finish.values()))
         ticket[1], ticket[4], ticket[5] = wish.rank, wish.amount, now + wish.lasting
 
     def leave(self, member: str, *, served: bool) -> None:
         """Take a member's head out."""
         ticket = self.tickets.pop(member, None)
         if ticket is not None and served:
-            self.clock = max(self.clock, ticket[2])
-            self.finish = {flow: tag for flow, tag in self.finish.items() if tag > self.clock}
+            self._advance(ticket[2])
+
+    def _advance(self, to: int) -> None:
+        """Virtual time goes on; agents whom it has overtaken begin afresh."""
+        self.clock = max(self.clock, to)
+        self.finish = {flow: tag for flow, tag in self.finish.items() if tag > self.clock}
 
     def ahead_of(self, member: str, rank: int, *, standing: bool) -> int:
         """Units of those who go before a member's call of that rank."""

@@ -8,11 +8,30 @@ local function before(a, rank, start, arrival)
   return a[4] < arrival
 end
 
-local function prune(line, now)  -- those who did not come back in time
+local MOST_FLOWS = 256
+
+local function prune(line, now)  -- those who did not come back in time; whether there were any
+  local some = false
   for name, ticket in pairs(line[4]) do
-    if ticket[6] <= now then line[4][name] = nil end
+    if ticket[6] <= now then
+      line[4][name] = nil
+      some = true
+    end
   end
-  return line
+  return some
+end
+
+local function advance(line, to)  -- virtual time goes on; flows that it has overtaken begin afresh
+  line[1] = math.max(line[1], to)
+  for flow, start in pairs(line[3]) do
+    if start <= line[1] then line[3][flow] = nil end
+  end
+end
+
+local function forget(line)  -- where more flows come than come back, virtual time would stand still
+  local flows, first = 0, math.huge
+  for _, start in pairs(line[3]) do flows, first = flows + 1, math.min(first, start) end
+  if flows > MOST_FLOWS then advance(line, first) end
 end
 
 local function ahead(line, member, rank, standing)  -- units of those who go before
@@ -34,6 +53,7 @@ local function stand(line, member, waiter, rank, flow, weight, amount, gone_at)
     local start = math.max(line[1], line[3][flow] or 0)
     line[3][flow] = start + math.max(1, weight)
     ticket = { waiter, 0, start, line[2], 0, 0 }
+    forget(line)
   end
   ticket[2], ticket[5], ticket[6] = rank, amount, gone_at
   line[4][member] = ticket
@@ -43,12 +63,7 @@ end
 local function leave(line, member, served)
   local ticket = line[4][member]
   line[4][member] = nil
-  if ticket and served then
-    line[1] = math.max(line[1], ticket[3])
-    for flow, start in pairs(line[3]) do
-      if start <= line[1] then line[3][flow] = nil end
-    end
-  end
+  if ticket and served then advance(line, ticket[3]) end
 end
 
 local function in_order(line)  -- { member, ticket } of each

@@ -59,7 +59,10 @@ for place, p in ipairs(params) do
   else
     slot.state, slot.override = slot.how.initial(p, now), rev > 0 and p or false
   end
-  if line then slot.line = prune(unpacked(line), now) end
+  if line then
+    slot.line = unpacked(line)
+    slot.moved = prune(slot.line, now)
+  end
   slots[place] = slot
 end
 
