@@ -17,7 +17,7 @@ FRAMEWORK_NOTEBOOKS := $(foreach name,langchain crewai llamaindex,notebooks/$(na
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv frameworks demo test tested tested-frameworks test-oldest lint typed typed-frameworks \
+.PHONY: help venv frameworks demo test tested tested-stores tested-frameworks test-oldest lint typed typed-frameworks \
 	format notebooks bench bench-frameworks check constraints clean
 
 help:  ## list the targets
@@ -28,12 +28,18 @@ demo: venv  ## twenty agents share one limit, without and with the limiter (ARGS
 
 test: venv frameworks  ## all tests; fails under 95 % branch coverage (PYTHON=python3.12 for another Python)
 	$(BIN)/coverage erase
-	$(MAKE) --no-print-directory tested tested-frameworks
+	$(MAKE) --no-print-directory tested-frameworks tested-stores tested
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
+# Parts of one length, for `make --jobs=2`; the shared stores' tests wait a lot.
+STORE_TESTS := tests/contract tests/programs tests/properties tests/core/shared
+
 tested:
-	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage run -m pytest $(addprefix --ignore=,$(STORE_TESTS))
+
+tested-stores:
+	$(BIN)/coverage run -m pytest $(STORE_TESTS)
 
 tested-frameworks:
 	$(if $(FRAMEWORK_TESTS),$(FRAMEWORKS)/bin/coverage run -m pytest -c frameworks.ini $(FRAMEWORK_TESTS))
