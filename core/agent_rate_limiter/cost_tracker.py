@@ -42,6 +42,8 @@ _UNWRITTEN = 100_000
 """Calls that wait in memory while a ledger's file cannot be written; beyond, the oldest are lost, and that is said."""
 _RETRY = 5
 """How many times as long as calls may be held up by a ledger they go on without it, when it cannot be written."""
+_SOON = 1_000
+"""Milliseconds after which calls that wait in memory are worth a word: others' locks mostly last less."""
 _ACCOUNTS = 4_096
 _ROWS = 1 << 40
 _log = logging.getLogger("agent_rate_limiter")
@@ -94,8 +96,8 @@ class CostTracker:
         self._prices = prices_of(prices)
         self._ledger = open_ledger(ledger, Keep.checked(keep_rows, keep_hours, passing_labels), synchronous=synchronous)
         self._accounts: dict[tuple[Target, tuple[tuple[str, str], ...]], Account] = {}
-        self._failing = False
-        self._retry_at = 0
+        self._failing = self._said = False
+        self._failing_since = self._retry_at = 0
         self._spent = 0
         self.batch = 1 if self._ledger.durable else _BATCH
         self.late: deque[Note] = deque()
@@ -201,18 +203,22 @@ class CostTracker:
         self._spent += sum(note[2] or 0 for note in notes) if self._ledger.durable else 0
         if self._failing:
             self._failing = False
-            _log.warning("The ledger can be written again; nothing that waited is missing.")
+            if self._said:
+                _log.warning("The ledger can be written again; nothing that waited is missing.")
 
     def _keep_for_later(self, notes: list[Note], error: StoreUnavailable) -> None:
         self.late.extendleft(reversed(notes))
         lost = max(0, len(self.late) - _UNWRITTEN)
         for _ in range(lost):
             self.late.popleft()
-        if not self._failing or lost:
+        now, patience = self._now(), round(1000 * abs(self._ledger.patience))
+        if not self._failing:
+            self._failing, self._failing_since, self._said = True, now, False
+        if lost or (not self._said and now - self._failing_since + patience >= _SOON):
+            self._said = True
             fate = f"; the oldest {lost} are lost" if lost else " until they can be written"
             _log.error("%s %d calls wait in memory%s.", error, len(self.late), fate)
-        self._failing = True
-        self._retry_at = self._now() + round(_RETRY * 1000 * abs(self._ledger.patience))
+        self._retry_at = now + _RETRY * patience
 
     # -- reading -------------------------------------------------------------------------------------------
 

@@ -30,6 +30,7 @@ def test_calls_go_on_while_the_file_is_locked(
 ) -> None:
     """They wait in memory, it is said once, and nothing is missing afterwards."""
     monkeypatch.setattr("agent_rate_limiter.ledger.sqlite._PATIENCE", 0.01)
+    monkeypatch.setattr("agent_rate_limiter.cost_tracker._SOON", 10)
     costs.close()
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
@@ -53,6 +54,27 @@ def test_calls_go_on_while_the_file_is_locked(
         "1 calls wait in memory until they can be written."
     )
     assert is_back.getMessage() == "The ledger can be written again; nothing that waited is missing."
+
+
+def test_a_lock_that_is_soon_gone_is_no_word_worth(
+    costs: CostTracker,
+    manual_clock: ManualClock,
+    path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An event loop waits for no lock, so it often meets one."""
+    monkeypatch.setattr("agent_rate_limiter.ledger.sqlite._PATIENCE", 0.01)
+    costs.close()
+    for seconds, said in ((0.5, 0), (2.0, 2)):
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            costs.record("p:a", MILLION)
+            manual_clock.advance(seconds)
+            costs.record("p:a", MILLION)
+        costs.add_up()
+        assert len(caplog.records) == said
+    assert count(path) == 4
 
 
 def test_the_longest_that_waits_is_lost_at_last_and_that_is_said(
