@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import tenacity
 
 from agent_rate_limiter import ConfigError
-from agent_rate_limiter_adapters.http import Destinations, kind_of, library_of, like, limited_client
+from agent_rate_limiter_adapters.http import Destinations, kind_of, library_of, like, limited_client, undying
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -75,7 +75,7 @@ def _twin(client: Any, api: Any) -> Any:
         return api
 
     twin = copy.copy(client)
-    twin.__class__ = _undying(client.__class__)
+    twin.__class__ = undying(client.__class__)
     twin._get_api_client = built_on  # noqa: SLF001 - by the constructor, with all that it makes
     plain: Any = genai.Client
     plain.__init__(twin, debug_config=client._debug_config)  # noqa: SLF001
@@ -117,16 +117,6 @@ def _limited_async(api: Any, limit: Callable[[Any], Any]) -> Any:
         twin._inner_client_cls = made  # noqa: SLF001
         twin._loop_clients, twin._loop_clients_lock = {}, threading.Lock()  # noqa: SLF001
     return twin
-
-
-@cache
-def _undying(cls: Any) -> Any:
-    """The class of a twin, which leaves the shared connections open when it is dropped."""
-    return cls if "_is_limited" in cls.__dict__ else like(cls, __del__=_stay, _is_limited=True)
-
-
-def _stay(_: object) -> None:
-    """Do nothing."""
 
 
 @cache

@@ -96,8 +96,9 @@ class CostTracker:
         self._prices = prices_of(prices)
         self._ledger = open_ledger(ledger, Keep.checked(keep_rows, keep_hours, passing_labels), synchronous=synchronous)
         self._accounts: dict[tuple[Target, tuple[tuple[str, str], ...]], Account] = {}
-        self._failing = self._said = False
-        self._failing_since = self._retry_at = 0
+        self._failing_since: int | None = None
+        self._said = False  # that it fails
+        self._retry_at = 0
         self._spent = 0
         self.batch = 1 if self._ledger.durable else _BATCH
         self.late: deque[Note] = deque()
@@ -175,7 +176,7 @@ class CostTracker:
         Args:
             at_once: False on the way of a call: then it is not tried again and again while it fails.
         """
-        if self._failing and not at_once and self._now() < self._retry_at:
+        if self._failing_since is not None and not at_once and self._now() < self._retry_at:
             return
         late = self.late
         while self.lock.acquire(timeout=self._ledger.patience):
@@ -185,7 +186,7 @@ class CostTracker:
                     self._write(notes)
             finally:
                 self.lock.release()
-            if not late or self._failing:  # else whoever wanted to write meanwhile may have gone on
+            if not late or self._failing_since is not None:  # else whoever wanted to write meanwhile may have gone on
                 return
 
     def _write(self, notes: list[Note]) -> None:
@@ -201,19 +202,18 @@ class CostTracker:
             _log.exception("%d calls cannot be written to the ledger, and are lost to it.", len(notes))
             return
         self._spent += sum(note[2] or 0 for note in notes) if self._ledger.durable else 0
-        if self._failing:
-            self._failing = False
-            if self._said:
-                _log.warning("The ledger can be written again; nothing that waited is missing.")
+        if self._said:
+            _log.warning("The ledger can be written again; nothing that waited is missing.")
+        self._failing_since, self._said = None, False
 
     def _keep_for_later(self, notes: list[Note], error: StoreUnavailable) -> None:
         self.late.extendleft(reversed(notes))
         lost = max(0, len(self.late) - _UNWRITTEN)
         for _ in range(lost):
             self.late.popleft()
-        now, patience = self._now(), round(1000 * abs(self._ledger.patience))
-        if not self._failing:
-            self._failing, self._failing_since, self._said = True, now, False
+        now, patience = self._now(), round(1000 * self._ledger.patience)
+        if self._failing_since is None:
+            self._failing_since = now
         if lost or (not self._said and now - self._failing_since + patience >= _SOON):
             self._said = True
             fate = f"; the oldest {lost} are lost" if lost else " until they can be written"

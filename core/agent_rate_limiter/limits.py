@@ -134,7 +134,7 @@ class Limit:
             timezone: str = "UTC",
             counts: str = "actual",
             name: str = "",
-            enforced: bool = True,  # noqa: FBT001, FBT002
+            enforced: bool = True,  # noqa: FBT001, FBT002 - a field, mostly given by name
             thresholds: float | Sequence[float] | None = None,
             key: str = "",
         ) -> None: ...

@@ -13,6 +13,7 @@ from agent_rate_limiter.clock import SystemClock
 from agent_rate_limiter.engine.engine import Engine
 from agent_rate_limiter.engine.port import Clock, SharedStore, Store
 from agent_rate_limiter.errors import ConfigError
+from agent_rate_limiter.loops import may_block
 from agent_rate_limiter.stores import ON_STORE_ERROR, is_near, is_shared, open_store
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def make_engine(
                 "memory: leave it out, or give store='redis://host:6379/0' or 'sqlite:///agents.db'."
             )
         return Engine(cast("Store", opened), clock or SystemClock(), lease=lease, ageing=ageing, bounds=bounds)
-    from agent_rate_limiter.engine.courier_driver import Courier, may_block
+    from agent_rate_limiter.engine.courier_driver import Courier
     from agent_rate_limiter.engine.loss import Loss
     from agent_rate_limiter.stores.known import KnownStore, share_of
 

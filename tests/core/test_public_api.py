@@ -107,6 +107,14 @@ def test_a_whole_call_needs_nothing_but_the_standard_library() -> None:
     assert set(python(code)[0].split()) - measuring <= {"agent_rate_limiter", "typing_extensions"}
 
 
+def test_a_ledgers_file_alone_loads_neither_the_engine_nor_asyncio() -> None:
+    loaded = python(
+        "import sys, agent_rate_limiter.ledger.sqlite\n"
+        "print('asyncio' in sys.modules, 'agent_rate_limiter.engine.shared' in sys.modules)"
+    )
+    assert loaded == ["False False"]
+
+
 def test_the_version_is_that_of_the_distribution() -> None:
     from importlib.metadata import version
 

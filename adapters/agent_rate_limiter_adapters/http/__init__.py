@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
 from agent_rate_limiter_adapters.http.clients import library_of, limited_client
-from agent_rate_limiter_adapters.http.likeness import kind_of, like, stay
+from agent_rate_limiter_adapters.http.likeness import kind_of, like, stay, undying
 from agent_rate_limiter_adapters.http.sdk import limited_sdk
 from agent_rate_limiter_adapters.http.targets import Destinations
 from agent_rate_limiter_adapters.http.transports import transports
@@ -25,6 +25,7 @@ __all__ = [
     "limited_sdk",
     "stay",
     "transports",
+    "undying",
 ]
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import copy
 import sys
 from collections.abc import Callable, Mapping
-from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from agent_rate_limiter import ConfigError
 from agent_rate_limiter.sending import check_terms
 from agent_rate_limiter_adapters.http.elsewhere import Others
 from agent_rate_limiter_adapters.http.flow import Terms
-from agent_rate_limiter_adapters.http.likeness import kind_of, like
+from agent_rate_limiter_adapters.http.likeness import kind_of, undying
 from agent_rate_limiter_adapters.http.targets import Destinations
 from agent_rate_limiter_adapters.http.transports import Wrapping, transports
 
@@ -80,7 +79,7 @@ def _twin(client: Any, terms: Terms) -> Any:
         return None if inner is None else transport(inner, terms)
 
     twin = copy.copy(client)
-    twin.__class__ = _undying(client.__class__)
+    twin.__class__ = undying(client.__class__)
     twin._headers = client.headers.copy()  # noqa: SLF001 - the setter would add headers that were removed
     twin.cookies = client.cookies
     twin.event_hooks = client.event_hooks
@@ -88,13 +87,3 @@ def _twin(client: Any, terms: Terms) -> Any:
     twin._mounts = {pattern: wrapped(inner) for pattern, inner in client._mounts.items()}  # noqa: SLF001
     twin._limited_twin_of = client  # noqa: SLF001 - SDKs' own clients close the shared connections when dropped
     return twin
-
-
-def _stay(_: object) -> None:
-    """Do nothing."""
-
-
-@cache
-def _undying(cls: Any) -> Any:
-    """The class of a twin, which leaves the shared connections open when it is dropped."""
-    return cls if "_limited_twin_of" in cls.__dict__ else like(cls, _limited_twin_of=None, __del__=_stay)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, NoReturn
 
 from agent_rate_limiter import ConfigError
@@ -11,6 +12,16 @@ def like(cls: Any, *before: Any, **fields: Any) -> Any:
     """Return a subclass that looks like a class, with fields of its own; `before` are looked into first."""
     looks = {name: getattr(cls, name) for name in ("__module__", "__qualname__", "__doc__")}
     return cls.__class__(cls.__name__, (*before, cls), {**looks, **fields})
+
+
+@cache
+def undying(cls: Any) -> Any:
+    """Return the class of a twin, which leaves the shared connections open when it is dropped."""
+    return cls if "_limited_twin_of" in cls.__dict__ else like(cls, _limited_twin_of=None, __del__=_go)
+
+
+def _go(_: object) -> None:
+    """Do nothing."""
 
 
 def kind_of(thing: object) -> str:

@@ -56,7 +56,7 @@ def took(latency: object) -> int:
     Raises:
         ConfigError: it is no finite number of seconds.
     """
-    if not is_number(latency) or not 0 <= latency < 1e9:  # noqa: PLR2004
+    if not is_number(latency) or not 0 <= latency < 1e9:  # noqa: PLR2004 - thirty years
         raise ConfigError(f"latency is {latency!r}: give seconds as a finite number of at least 0.")
     return round(latency * 1000)
 

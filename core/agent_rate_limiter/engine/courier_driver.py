@@ -6,7 +6,6 @@ same time goes out as one batch.
 
 from __future__ import annotations
 
-import asyncio
 import atexit
 import logging
 import sys
@@ -16,6 +15,7 @@ from contextlib import suppress
 from threading import Lock, Thread
 from weakref import ReferenceType, WeakSet, ref
 
+from agent_rate_limiter.engine.exchange import nobody
 from agent_rate_limiter.engine.shared import SharedEngine
 
 _log = logging.getLogger("agent_rate_limiter")
@@ -25,14 +25,6 @@ _LONGEST = 0.1
 """Seconds for which the rest may lie while there is always somebody else who sends."""
 _LAST_WORDS = 1.0
 """Seconds that a program's end may wait for what is still to be sent."""
-
-
-def may_block() -> bool:
-    """Whether this thread runs no event loop, so that only its own caller waits for its I/O."""
-    return _running_loop() is None
-
-
-_running_loop = asyncio._get_running_loop  # noqa: SLF001 - what get_running_loop calls, without an exception
 
 
 class Courier:
@@ -56,7 +48,7 @@ class Courier:
 
         def hire() -> Callable[..., None]:
             found = reference()
-            return _nobody if found is None else cls(found)  # None: hired in the engine's own end
+            return nobody if found is None else cls(found)  # None: hired in the engine's own end
 
         return hire
 
@@ -106,10 +98,6 @@ class Courier:
             engine.pump()
             time.sleep(0.001)
         self._over = True
-
-
-def _nobody(*, urgent: bool) -> None:
-    """Stand in for a courier."""
 
 
 def _end(courier: ReferenceType[Courier]) -> None:

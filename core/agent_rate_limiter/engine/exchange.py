@@ -48,7 +48,7 @@ class Known(Store, Protocol):
     """Called when `io` was held by somebody who sends nothing else."""
 
 
-def _nobody(*, urgent: bool) -> None:
+def nobody(*, urgent: bool) -> None:
     """Stand in for a courier."""
 
 
@@ -101,7 +101,7 @@ class Exchange(Engine):
         self.loss = loss
         self.teach: Callable[[str, Rule, int], Bucket | None] = lambda key, rule, now: None  # noqa: ARG005
         self.is_adaptive: Callable[[Bucket], bool] = lambda bucket: False  # noqa: ARG005
-        self.hire: Callable[[], Callable[..., None]] = lambda: _nobody
+        self.hire: Callable[[], Callable[..., None]] = lambda: nobody
         self.may_block: Callable[[], bool] = lambda: False  # whether this thread may do the I/O; the drivers know
         self._pauses = Engine(known, clock, lease=lease, ageing=ageing)
         self._shared = store

@@ -17,10 +17,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from agent_rate_limiter.costs.accounts import Account
-from agent_rate_limiter.engine.courier_driver import may_block
 from agent_rate_limiter.errors import ConfigError, StoreUnavailable
 from agent_rate_limiter.ledger import DAY, HOUR, Keep, Key, Note, Row, Sums, key_of
 from agent_rate_limiter.ledger import statements as say
+from agent_rate_limiter.loops import may_block
 from agent_rate_limiter.stores.sqlite.file import SQLiteFile
 from agent_rate_limiter.stores.sqlite.fixes import explained
 from agent_rate_limiter.usage import Usage

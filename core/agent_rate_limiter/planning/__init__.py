@@ -147,7 +147,7 @@ def plan(
     """
     from agent_rate_limiter.config import load_config
 
-    if not is_number(factor) or not 1 < factor <= 1_000:  # noqa: PLR2004
+    if not is_number(factor) or not 1 < factor <= 1_000:  # noqa: PLR2004 - more limits than anybody buys
         raise ConfigError(f"factor is {factor!r}: give a number above 1, such as 2.")
     quiet = {"store": "memory://", "lease_tokens": None, "ledger": "memory://", "on_alert": None}
     quiet["on_unknown_price"] = "zero"

@@ -138,7 +138,7 @@ def _moment(where: str, value: object) -> float | None:
     """Seconds from the start, or since the epoch; as a number or ISO text."""
     if value is None:
         return None
-    if is_number(value) and abs(value) < 1e12:  # noqa: PLR2004
+    if is_number(value) and abs(value) < 1e12:  # noqa: PLR2004 - seconds, for 30,000 years
         return float(value)
     try:
         moment = value if isinstance(value, datetime) else datetime.fromisoformat(str(value).replace("Z", "+00:00"))
