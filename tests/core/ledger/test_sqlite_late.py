@@ -8,37 +8,49 @@ import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import closing
+from collections.abc import Generator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from threading import Event, Thread
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pytest
 
 from agent_rate_limiter import CostTracker, Usage
 from agent_rate_limiter.testing import ManualClock
 from tests.core.ledger.books import MILLION, count
 
-if TYPE_CHECKING:
-    import pytest
+
+@contextmanager
+def locked(path: Path) -> Generator[None]:
+    """Somebody else writes for as long as the block lasts."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        yield
+
+
+@pytest.fixture
+def impatient(costs: CostTracker, monkeypatch: pytest.MonkeyPatch) -> CostTracker:
+    """It waits for others for a moment only."""
+    monkeypatch.setattr("agent_rate_limiter.ledger.sqlite._PATIENCE", 0.01)
+    costs.close()
+    return costs
 
 
 def test_calls_go_on_while_the_file_is_locked(
-    costs: CostTracker,
+    impatient: CostTracker,
     manual_clock: ManualClock,
     path: Path,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """They wait in memory, it is said once, and nothing is missing afterwards."""
-    monkeypatch.setattr("agent_rate_limiter.ledger.sqlite._PATIENCE", 0.01)
     monkeypatch.setattr("agent_rate_limiter.cost_tracker._SOON", 10)
-    costs.close()
-    other = sqlite3.connect(path, isolation_level=None)
-    other.execute("BEGIN IMMEDIATE")
-    for number in range(3):
-        costs.record("p:a", MILLION, agent=number)
-    assert count(path) == 0
-    other.execute("ROLLBACK")
-    other.close()
+    costs = impatient
+    with locked(path):
+        for number in range(3):
+            costs.record("p:a", MILLION, agent=number)
+        assert count(path) == 0
     costs.record("p:a", MILLION, agent=3)
     assert count(path) == 0  # it is not tried on every call: that may take a second
     manual_clock.advance(5)
@@ -57,43 +69,32 @@ def test_calls_go_on_while_the_file_is_locked(
 
 
 def test_a_lock_that_is_soon_gone_is_no_word_worth(
-    costs: CostTracker,
-    manual_clock: ManualClock,
-    path: Path,
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
+    impatient: CostTracker, manual_clock: ManualClock, path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """An event loop waits for no lock, so it often meets one."""
-    monkeypatch.setattr("agent_rate_limiter.ledger.sqlite._PATIENCE", 0.01)
-    costs.close()
     for seconds, said in ((0.5, 0), (2.0, 2)):
-        with closing(sqlite3.connect(path, isolation_level=None)) as other:
-            other.execute("BEGIN IMMEDIATE")
-            costs.record("p:a", MILLION)
+        with locked(path):
+            impatient.record("p:a", MILLION)
             manual_clock.advance(seconds)
-            costs.record("p:a", MILLION)
-        costs.add_up()
+            impatient.record("p:a", MILLION)
+        impatient.add_up()
         assert len(caplog.records) == said
     assert count(path) == 4
 
 
 def test_the_longest_that_waits_is_lost_at_last_and_that_is_said(
-    costs: CostTracker,
+    impatient: CostTracker,
     manual_clock: ManualClock,
     path: Path,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("agent_rate_limiter.cost_tracker._UNWRITTEN", 2)
-    monkeypatch.setattr("agent_rate_limiter.ledger.sqlite._PATIENCE", 0.01)
-    costs.close()
-    other = sqlite3.connect(path, isolation_level=None)
-    other.execute("BEGIN IMMEDIATE")
-    for number in range(3):
-        costs.record("p:a", MILLION, agent=number)
-        manual_clock.advance(5)
-    other.close()
-    assert [row["labels"] for row in costs.rows()] == [{"agent": "2"}, {"agent": "1"}]
+    with locked(path):
+        for number in range(3):
+            impatient.record("p:a", MILLION, agent=number)
+            manual_clock.advance(5)
+    assert [row["labels"] for row in impatient.rows()] == [{"agent": "2"}, {"agent": "1"}]
     assert "2 calls wait in memory; the oldest 1 are lost." in caplog.text
 
 
@@ -142,8 +143,7 @@ def test_a_loop_is_held_up_by_a_locked_file_for_a_moment_only(path: Path, costs:
             costs.record("p:a", MILLION, agent=number)
         return time.monotonic() - began
 
-    with closing(sqlite3.connect(path, isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
+    with locked(path):
         assert asyncio.run(main()) < 0.5, "a thread waits for a second"
     assert costs.total == 5
 
