@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV ?= $(if $(filter python3,$(PYTHON)),.venv,.venv-$(notdir $(PYTHON)))
 CONSTRAINTS ?= constraints.txt
 BIN := $(VENV)/bin
-INSTALL := -m pip --disable-pip-version-check --no-input install --quiet --constraint
+# Python compiles what it imports; most of what the frameworks bring is never imported.
+INSTALL := -m pip --disable-pip-version-check --no-input install --quiet --no-compile --constraint
 PIP = $(BIN)/python $(INSTALL) $(CONSTRAINTS)
 FRAMEWORK_PIP = $(FRAMEWORKS)/bin/python $(INSTALL) $(FRAMEWORK_CONSTRAINTS)
 EXTRAS := demo,anthropic,google,redis,tokens,notebook
@@ -17,7 +18,7 @@ FRAMEWORK_NOTEBOOKS := $(foreach name,langchain crewai llamaindex,notebooks/$(na
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv frameworks demo test tested tested-stores tested-frameworks test-oldest lint typed typed-frameworks \
+.PHONY: help venv frameworks demo test tested tested-long tested-stores tested-frameworks test-oldest lint typed typed-frameworks \
 	format notebooks bench bench-frameworks check constraints clean
 
 help:  ## list the targets
@@ -28,15 +29,19 @@ demo: venv  ## twenty agents share one limit, without and with the limiter (ARGS
 
 test: venv frameworks  ## all tests; fails under 95 % branch coverage (PYTHON=python3.12 for another Python)
 	$(BIN)/coverage erase
-	$(MAKE) --no-print-directory tested-frameworks tested-stores tested
+	$(MAKE) --no-print-directory tested-frameworks tested tested-long tested-stores
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-# Parts of one length, for `make --jobs=2`; the shared stores' tests wait a lot.
-STORE_TESTS := tests/contract tests/programs tests/properties tests/core/shared
+# Parts that `make --jobs=2` runs side by side. What computes for long is not traced: coverage slows our code fourfold.
+LONG_TESTS := tests/programs tests/properties tests/simulations
+STORE_TESTS := tests/contract tests/core/shared
 
 tested:
-	$(BIN)/coverage run -m pytest $(addprefix --ignore=,$(STORE_TESTS))
+	$(BIN)/coverage run -m pytest $(addprefix --ignore=,$(LONG_TESTS) $(STORE_TESTS))
+
+tested-long:
+	$(BIN)/python -m pytest $(LONG_TESTS)
 
 tested-stores:
 	$(BIN)/coverage run -m pytest $(STORE_TESTS)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
 from typing import Any
 
 import pytest
@@ -21,33 +20,7 @@ from agent_rate_limiter.limits import Resource
 from agent_rate_limiter.provider import Provider
 from agent_rate_limiter.scopes import Scope
 from agent_rate_limiter.testing import ManualClock, run_virtual
-
-
-class Line:
-    """Calls that note when they were served."""
-
-    def __init__(self, limiter: RateLimiter, clock: ManualClock) -> None:
-        self.limiter = limiter
-        self.clock = clock
-        self.start = clock.now()
-        self.served: list[str] = []
-        self.at: dict[str, float] = {}
-
-    async def call(self, name: str, *, after: float = 0, agent: str = "", hold: float = 0, **options: Any) -> None:
-        await asyncio.sleep(after)
-        labels: dict[str, Any] = {"agent": agent} if agent else {}
-        with self.limiter.scope(**labels):
-            async with self.limiter.reserve(**options):
-                self.served.append(name)
-                self.at[name] = (self.clock.now() - self.start) / 1000
-                await asyncio.sleep(hold)
-
-    def run(self, *calls: Coroutine[Any, Any, None]) -> list[str]:
-        async def main() -> None:
-            await asyncio.gather(*calls)
-
-        run_virtual(main(), self.clock)
-        return self.served
+from tests.core.line import Line
 
 
 def one_per_second(clock: ManualClock, **options: Any) -> RateLimiter:
@@ -320,11 +293,3 @@ def test_try_acquire_never_overtakes(manual_clock: ManualClock) -> None:
         waiting.cancel()
 
     run_virtual(main(), manual_clock)
-
-
-def test_ten_thousand_waiters_keep_their_order(manual_clock: ManualClock) -> None:
-    line = Line(RateLimiter(Limit(Resource.REQUESTS, 1_000, "second", burst=1), clock=manual_clock), manual_clock)
-    names = [f"{n % 3}-{n}" for n in range(10_000)]
-    line.limiter._calls.engine._room._ageing = 10**9
-    served = line.run(*(line.call(name, priority=int(name[0])) for name in names))
-    assert served[1:] == sorted(names[1:], key=lambda name: (name[0], int(name[2:])))
