@@ -9,26 +9,16 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from agent_rate_limiter.admission import Bucket
 from agent_rate_limiter.alerts import Alerts
 from agent_rate_limiter.calls import context
 from agent_rate_limiter.calls.attempts import Attempts
 from agent_rate_limiter.calls.choice import NOWHERE, Chooser
-from agent_rate_limiter.calls.decorator import Terms
-from agent_rate_limiter.calls.life import Calls
 from agent_rate_limiter.calls.reservation import Reservation
 from agent_rate_limiter.calls.routing import Declared
-from agent_rate_limiter.checks import (
-    check_estimate,
-    check_priority,
-    check_queue,
-    check_span,
-    check_timeout,
-    listed,
-    make_estimate,
-)
+from agent_rate_limiter.checks import check_estimate, check_priority, check_queue, check_span, listed
 from agent_rate_limiter.cost_tracker import CostTracker
 from agent_rate_limiter.costs.quotes import Quotes
 from agent_rate_limiter.decision import Decision
@@ -47,11 +37,7 @@ from agent_rate_limiter.usage import Estimate
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-P = ParamSpec("P")
-R = TypeVar("R")
 T = TypeVar("T")
-Size = Estimate | Callable[..., Estimate] | None
-"""What a decorated call is expected to use, or a function of its arguments that says so."""
 
 
 class Limiter:
@@ -109,9 +95,7 @@ class Limiter:
         self.alerts = alerts or Alerts()
         self.alerts.keep_in(engine.store)
         quotes = Quotes(on_unknown_price, engine.clock.now)
-        self.costs = (
-            ledger if isinstance(ledger, CostTracker) else CostTracker(_books(ledger, store), clock=engine.clock)
-        )
+        self.costs = _books(ledger, store, engine.clock, must_open=on_store_error == "fail_closed")
         self._own_costs = self.costs is not ledger
         self.events = Events()
         self.alerts.hear(lambda alert: self.events.emit(AlertRaised(alert.at, alert=alert)))
@@ -317,30 +301,26 @@ class Limiter:
     ) -> None:
         self.close()
 
+    def __copy__(self) -> Self:
+        """Return itself, as whoever holds a copy is under the same limits."""
+        return self
 
-def _books(ledger: str | None, store: str | Store | SharedStore) -> str:
-    if ledger is not None:
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
+    def __reduce__(self) -> Any:
+        """Refuse to be pickled: locks, threads and connections belong to one process."""
+        raise TypeError(
+            f"A {type(self).__name__} cannot be pickled: make one in each process, with the same "
+            "store='sqlite:///agents.db' or 'redis://host:6379/0', and they share their limits."
+        )
+
+
+def _books(
+    ledger: str | CostTracker | None, store: str | Store | SharedStore, clock: Clock, *, must_open: bool
+) -> CostTracker:
+    if isinstance(ledger, CostTracker):
         return ledger
-    return store if isinstance(store, str) and store.startswith("sqlite://") else "memory://"
-
-
-def make_terms(  # noqa: PLR0917 - the decorator's own
-    calls: Calls,
-    target: Target,
-    estimate: Size,
-    priority: int | None,
-    timeout: float | None,
-    counts: Mapping[str, int],
-    fallbacks: tuple[Target, ...] = (),
-) -> Terms:
-    """Check a decorator's arguments when it is applied, not when it is first called."""
-    if priority is not None:
-        check_priority(priority)
-    if timeout is not None:
-        check_timeout(timeout)
-    if callable(estimate) and counts:
-        raise ConfigError(f"{next(iter(counts))} is given beside a function for the estimate: let that count it.")
-    size = estimate if callable(estimate) else make_estimate(estimate, counts)
-    if not callable(size):
-        check_estimate(size)
-    return Terms(calls, target, size, priority, timeout, fallbacks)
+    if ledger is None and isinstance(store, str) and store.startswith("sqlite://"):  # what may be lost, and both are
+        return CostTracker(store, clock=clock, must_open=must_open)
+    return CostTracker("memory://" if ledger is None else ledger, clock=clock)

@@ -67,6 +67,7 @@ class CostTracker:
         keep_hours: days for which sums are kept by the hour; from then on by the day, for ever.
         passing_labels: labels that sums by the day leave out, as their values do not come again.
         synchronous: "normal", or "full" to survive a loss of power as well; that takes some fifteen times as long.
+        must_open: refuse a file that cannot be used now. If not, what is recorded waits in memory until it can be.
         clock: tells the time; the system's unless given.
 
     Raises:
@@ -84,6 +85,7 @@ class CostTracker:
         keep_hours: float = 30,
         passing_labels: Iterable[str] = ("run",),
         synchronous: str = "normal",
+        must_open: bool = True,
         clock: Clock | None = None,
     ) -> None:
         if clock is None:
@@ -94,7 +96,8 @@ class CostTracker:
         self._now = clock.now
         self._quotes = Quotes(on_unknown_price, clock.now)
         self._prices = prices_of(prices)
-        self._ledger = open_ledger(ledger, Keep.checked(keep_rows, keep_hours, passing_labels), synchronous=synchronous)
+        keep = Keep.checked(keep_rows, keep_hours, passing_labels)
+        self._ledger = open_ledger(ledger, keep, synchronous=synchronous, must_open=must_open)
         self._accounts: dict[tuple[Target, tuple[tuple[str, str], ...]], Account] = {}
         self._failing_since: int | None = None
         self._said = False  # that it fails

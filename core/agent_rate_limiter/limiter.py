@@ -9,8 +9,8 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from agent_rate_limiter.alerts import Alerts, Sinks
-from agent_rate_limiter.base_limiter import Limiter, P, R, Size, make_terms
-from agent_rate_limiter.calls.decorator import limited
+from agent_rate_limiter.base_limiter import Limiter
+from agent_rate_limiter.calls.decorator import P, R, Size, Terms, limited
 from agent_rate_limiter.calls.fallback import Limited
 from agent_rate_limiter.calls.pending import Pending
 from agent_rate_limiter.calls.reservation import Reservation
@@ -164,7 +164,7 @@ class RateLimiter(Limiter):
             timeout: seconds a call may wait.
             counts: requests, input_tokens, output_tokens, max_output_tokens.
         """
-        terms = make_terms(self._calls, self.target, estimate, priority, timeout, counts)
+        terms = Terms.checked(self._calls, self.target, estimate, priority, timeout, counts)
         return lambda function: limited(function, terms)
 
     def target_for(self, provider: str, model: str) -> Target:  # noqa: ARG002 - one target serves all

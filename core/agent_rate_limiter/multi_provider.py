@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from agent_rate_limiter.alerts import Alerts, Sinks
-from agent_rate_limiter.base_limiter import Limiter, P, R, Size, make_terms
+from agent_rate_limiter.base_limiter import Limiter
 from agent_rate_limiter.budgets import DEFAULT_THRESHOLDS, Budget, budgets_of, limits_of
 from agent_rate_limiter.calls.attempts import Attempts
 from agent_rate_limiter.calls.choice import FALLBACK_AFTER, Chooser, Elsewhere
-from agent_rate_limiter.calls.decorator import limited
+from agent_rate_limiter.calls.decorator import P, R, Size, Terms, limited
 from agent_rate_limiter.calls.fallback import Limited
 from agent_rate_limiter.calls.pending import Pending
 from agent_rate_limiter.calls.reservation import Reservation
@@ -288,7 +288,7 @@ class MultiProviderLimiter(Limiter):
         """
         where = self._target(one_target(target, provider, model))
         others = tuple(map(self._target, listed("fallbacks", fallbacks, "targets")))
-        terms = make_terms(self._calls, where, estimate, priority, timeout, counts, others)
+        terms = Terms.checked(self._calls, where, estimate, priority, timeout, counts, others)
         return lambda function: limited(function, terms, self._target)
 
     def target_for(self, provider: str, model: str) -> Target:

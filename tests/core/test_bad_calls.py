@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import math
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -137,3 +139,17 @@ def test_nothing_but_our_errors_whatever_is_given(tokens: Any, cost: Any, priori
         limiter.acquire(Estimate(1, tokens, cost=cost), priority=priority, timeout=timeout).settle()
     except RateLimiterError as error:
         assert len(str(error)) > 20  # noqa: PT017 - the other outcome is as good
+
+
+# ---------------------------------------------------------------- limiters that are taken elsewhere
+
+
+def test_a_limiter_is_not_sent_to_another_process(limiter: MultiProviderLimiter) -> None:
+    with pytest.raises(TypeError, match=r"A MultiProviderLimiter cannot be pickled: make one in each process, with"):
+        pickle.dumps({"limiter": limiter})
+
+
+def test_copies_of_a_limiter_are_itself(limiter: MultiProviderLimiter) -> None:
+    """Frameworks copy what holds one: its limits must go on to hold."""
+    assert copy.copy(limiter) is limiter
+    assert copy.deepcopy([limiter])[0] is limiter

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import AsyncIterator, Callable, Generator, Mapping
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -18,6 +18,7 @@ from agent_rate_limiter.calls.fallback import (
     parameters_of,
     servable,
 )
+from agent_rate_limiter.checks import check_estimate, check_priority, check_timeout, make_estimate
 from agent_rate_limiter.errors import ConfigError
 from agent_rate_limiter.limits import Target
 from agent_rate_limiter.sending import send, send_async, stream, stream_async
@@ -31,6 +32,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 Start = Callable[["Reservation", tuple[Any, ...], dict[str, Any]], Any]
 """Starts the user's function for one admitted call."""
+Size = Estimate | Callable[..., Estimate] | None
+"""What a decorated call is expected to use, or a function of its arguments that says so."""
 Serves = Callable[[Target], bool] | None
 """Which other targets a function can be told to call."""
 
@@ -62,6 +65,33 @@ class Terms:
         self._estimate = estimate
         self._priority = priority
         self._timeout = timeout
+
+    @classmethod
+    def checked(  # noqa: PLR0917 - the decorator's own
+        cls,
+        calls: Calls,
+        target: Target,
+        estimate: Size,
+        priority: int | None,
+        timeout: float | None,
+        counts: Mapping[str, int],
+        fallbacks: tuple[Target, ...] = (),
+    ) -> Terms:
+        """Check a decorator's arguments when it is applied, not when the function is first called.
+
+        Raises:
+            ConfigError: one makes no sense.
+        """
+        if priority is not None:
+            check_priority(priority)
+        if timeout is not None:
+            check_timeout(timeout)
+        if callable(estimate) and counts:
+            raise ConfigError(f"{next(iter(counts))} is given beside a function for the estimate: let that count it.")
+        size = estimate if callable(estimate) else make_estimate(estimate, counts)
+        if not callable(size):
+            check_estimate(size)
+        return cls(calls, target, size, priority, timeout, fallbacks)
 
     def towards(self, target: Target) -> Terms:
         """Return the same terms for another target."""

@@ -181,12 +181,12 @@ class Ledger(Protocol):
         ...
 
 
-def open_ledger(uri: str, keep: Keep, *, synchronous: str = "normal") -> Ledger:
+def open_ledger(uri: str, keep: Keep, *, synchronous: str = "normal", must_open: bool = True) -> Ledger:
     """Return the ledger that a URI names.
 
     Raises:
         ConfigError: it names none.
-        StoreUnavailable: its file cannot be used; the message says why.
+        StoreUnavailable: its file cannot be used, and must; the message says why.
     """
     if synchronous not in ("normal", "full"):
         raise ConfigError(f"synchronous is {synchronous!r}: give 'normal' or 'full'.")
@@ -198,7 +198,7 @@ def open_ledger(uri: str, keep: Keep, *, synchronous: str = "normal") -> Ledger:
         from agent_rate_limiter.ledger.sqlite import SqliteLedger
         from agent_rate_limiter.stores.sqlite.uri import file_of
 
-        return SqliteLedger(file_of("ledger", uri), keep, synchronous=synchronous)
+        return SqliteLedger(file_of("ledger", uri), keep, synchronous=synchronous, must_open=must_open)
     scheme, marks, _ = uri.partition("://") if isinstance(uri, str) else ("", "", "")
     shown = f"{scheme}://…" if marks else uri  # what follows may hold a password
     raise ConfigError(f"ledger is {shown!r}: give 'memory://', or 'sqlite:///costs.db' for a file.")

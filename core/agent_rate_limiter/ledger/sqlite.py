@@ -49,15 +49,18 @@ class SqliteLedger:
         keep: how long what is kept.
         synchronous: "normal" or "full".
         must_exist: refuse to make the file, and write nothing to it.
+        must_open: refuse a file that cannot be used now.
 
     Raises:
         ConfigError: `synchronous` is neither.
-        StoreUnavailable: the file cannot be used.
+        StoreUnavailable: the file cannot be used, and must.
     """
 
     durable = True
 
-    def __init__(self, path: str, keep: Keep, *, synchronous: str = "normal", must_exist: bool = False) -> None:
+    def __init__(
+        self, path: str, keep: Keep, *, synchronous: str = "normal", must_exist: bool = False, must_open: bool = True
+    ) -> None:
         if synchronous not in {"normal", "full"}:
             raise ConfigError(f"synchronous is {synchronous!r}: give 'normal' or 'full'.")
         if must_exist and not os.path.isfile(path):  # noqa: PTH113 - never raises
@@ -74,7 +77,8 @@ class SqliteLedger:
         self.prepared: sqlite3.Connection | None = None
         self._reader = _Reader(Path(path), self._check)
         self._file = self._reader.file if must_exist else SQLiteFile.shared(Path(path), synchronous)
-        self._open()
+        if must_open:
+            self._open()
 
     # -- the file ------------------------------------------------------------------------------------------
 

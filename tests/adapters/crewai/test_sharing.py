@@ -7,12 +7,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from agent_rate_limiter.testing import SimulatedProvider
 from tests.adapters.crewai.crews import MODEL
 from tests.adapters.crewai.sharing import SHARED, SPEED, TPM, run
+from tests.notebooks import untraced
 
 ROOT = Path(__file__).parents[3]
 
@@ -39,7 +41,8 @@ def test_five_crews_in_one_process(shared: SimulatedProvider) -> None:
 def test_two_processes(shared: SimulatedProvider, tmp_path: Path) -> None:
     store = f"sqlite:///{tmp_path / 'limits.db'}"
     command = [sys.executable, "-W", "ignore", "-m", "tests.adapters.crewai.sharing", shared.openai_url, store, "3"]
-    running = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) for _ in range(2)]
+    pipes: Any = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    running = [subprocess.Popen(command, cwd=ROOT, env=untraced(), **pipes) for _ in range(2)]
     told = [process.communicate(timeout=100)[1].decode() for process in running]
     assert [json.loads(lines.splitlines()[-1]) for lines in told] == [["done"] * 3] * 2, told
     assert_shared(shared, calls=18)

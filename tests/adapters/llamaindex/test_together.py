@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.adapters.llamaindex.together import AT_ONCE, EACH
+from tests.notebooks import untraced
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], d
     local = {"CREWAI_TESTING": "true", "CREWAI_DISABLE_VERSION_CHECK": "true", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
     done = subprocess.run(
         [sys.executable, "-m", "tests.adapters.llamaindex.together"],
-        env={**os.environ, **quiet, **local, "HOME": home, "OPENAI_API_KEY": "sk-test"},
+        env={**untraced(), **quiet, **local, "HOME": home, "OPENAI_API_KEY": "sk-test"},
         cwd=Path(__file__).parents[3],
         stdout=subprocess.PIPE,
         text=True,

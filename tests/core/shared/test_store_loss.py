@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -144,6 +145,32 @@ def test_a_snapshot_says_where_the_limits_live_and_is_fresh(
         one.acquire()
     assert one.snapshot().store.endswith("(lost: The store is gone.)")
     assert "on sqlite" in str(one.snapshot()) or "on redis" in str(one.snapshot())
+
+
+@pytest.mark.parametrize("policy", ["fail_open", "local"])
+def test_who_goes_on_without_the_store_does_so_from_the_beginning(
+    policy: str, tmp_path: Path, manual_clock: ManualClock
+) -> None:
+    """The limits and the books are in a directory that somebody has yet to make."""
+    folder = tmp_path / "later"
+    limiter = RateLimiter(tpm=100, store=f"sqlite:///{folder}/agents.db", on_store_error=policy, clock=manual_clock)
+    with limiter.reserve(input_tokens=30) as call:
+        call.settle(Usage(input_tokens=20))
+    folder.mkdir()
+    manual_clock.advance(10)
+    with limiter.reserve(input_tokens=30) as call:
+        call.settle(Usage(input_tokens=5))
+    assert {row["input_tokens"] for row in limiter.costs.rows()} == {5, 20}
+    assert tokens_left(limiter) == 91  # 16 of the 20 have been refilled
+    limiter.close()
+
+
+def test_who_needs_the_store_or_named_the_books_is_told_when_he_begins(tmp_path: Path) -> None:
+    nowhere = f"sqlite:///{tmp_path}/nowhere/agents.db"
+    with pytest.raises(StoreUnavailable, match="Make its directory"):
+        RateLimiter(rpm=1, store=nowhere)
+    with pytest.raises(StoreUnavailable, match="Make its directory"):
+        RateLimiter(rpm=1, on_store_error="fail_open", ledger=nowhere)
 
 
 def test_policies_are_checked() -> None:
