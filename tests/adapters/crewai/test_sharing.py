@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -41,8 +40,8 @@ def test_five_crews_in_one_process(shared: SimulatedProvider) -> None:
 def test_two_processes(shared: SimulatedProvider, tmp_path: Path) -> None:
     store = f"sqlite:///{tmp_path / 'limits.db'}"
     command = [sys.executable, "-W", "ignore", "-m", "tests.adapters.crewai.sharing", shared.openai_url, store, "3"]
-    pipes: Any = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-    running = [subprocess.Popen(command, cwd=ROOT, env=untraced(), **pipes) for _ in range(2)]
+    out, told_to = subprocess.DEVNULL, subprocess.PIPE
+    running = [subprocess.Popen(command, cwd=ROOT, env=untraced(), stdout=out, stderr=told_to) for _ in range(2)]
     told = [process.communicate(timeout=100)[1].decode() for process in running]
     assert [json.loads(lines.splitlines()[-1]) for lines in told] == [["done"] * 3] * 2, told
     assert_shared(shared, calls=18)
