@@ -321,6 +321,6 @@ def _books(
 ) -> CostTracker:
     if isinstance(ledger, CostTracker):
         return ledger
-    if ledger is None and isinstance(store, str) and store.startswith("sqlite://"):  # what may be lost, and both are
+    if ledger is None and isinstance(store, str) and store.startswith("sqlite://"):  # lost and found with it
         return CostTracker(store, clock=clock, must_open=must_open)
     return CostTracker("memory://" if ledger is None else ledger, clock=clock)
