@@ -18,8 +18,8 @@ FRAMEWORK_NOTEBOOKS := $(foreach name,langchain crewai llamaindex,notebooks/$(na
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv frameworks demo test tested tested-long tested-stores tested-frameworks test-oldest lint typed typed-frameworks \
-	format notebooks bench bench-frameworks check constraints clean
+.PHONY: help venv frameworks demo test tested tested-long tested-stores tested-frameworks test-oldest lint typed \
+	typed-frameworks format notebooks bench bench-frameworks check constraints clean
 
 help:  ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20

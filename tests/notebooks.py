@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Any
+
+from tests.untraced import untraced
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 
@@ -20,11 +21,6 @@ def executed(path: Path) -> Any:
         notebook, timeout=120, kernel_name="python3", record_timing=False, resources={"metadata": {"path": path.parent}}
     )
     return client.execute(env=untraced())
-
-
-def untraced() -> dict[str, str]:
-    """Return the environment of a process that loads much and is not to be traced by coverage, which slows it."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
 
 
 def printed(notebook: Any) -> str:

@@ -164,7 +164,7 @@ class RateLimiter(Limiter):
             timeout: seconds a call may wait.
             counts: requests, input_tokens, output_tokens, max_output_tokens.
         """
-        terms = Terms.checked(self._calls, self.target, estimate, priority, timeout, counts)
+        terms = Terms.checked(self._calls, self.target, estimate, priority=priority, timeout=timeout, counts=counts)
         return lambda function: limited(function, terms)
 
     def target_for(self, provider: str, model: str) -> Target:  # noqa: ARG002 - one target serves all

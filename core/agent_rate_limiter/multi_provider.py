@@ -288,7 +288,9 @@ class MultiProviderLimiter(Limiter):
         """
         where = self._target(one_target(target, provider, model))
         others = tuple(map(self._target, listed("fallbacks", fallbacks, "targets")))
-        terms = Terms.checked(self._calls, where, estimate, priority, timeout, counts, others)
+        terms = Terms.checked(
+            self._calls, where, estimate, priority=priority, timeout=timeout, counts=counts, fallbacks=others
+        )
         return lambda function: limited(function, terms, self._target)
 
     def target_for(self, provider: str, model: str) -> Target:

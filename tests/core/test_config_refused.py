@@ -193,7 +193,7 @@ budgt_limit: 5
             ),
         ),
         ("limits.yaml", "a: 1\nb: \x07", "line 2, column 4: a character that YAML does not allow."),
-        ("limits.yaml", "[" * 600, "it is nested too deeply."),
+        ("limits.yaml", "[" * 600, "it is nested too deeply."),  # PyYAML takes the square of it
         ("limits.json", "[" * 100_000, "it is nested too deeply."),
         ("limits.yaml", "retry: &a\n  b: [*a]", "it is nested too deeply."),
         ("limits.json", '{\n "lease" 5\n}', "line 2, column 10: Expecting ':' delimiter."),

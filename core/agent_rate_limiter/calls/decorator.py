@@ -50,11 +50,12 @@ class Terms:
         fallbacks: where the function itself can send them instead.
     """
 
-    def __init__(  # noqa: PLR0917 - the decorator's own
+    def __init__(
         self,
         calls: Calls,
         target: Target,
         estimate: Estimate | Callable[..., Estimate],
+        *,
         priority: int | None,
         timeout: float | None,
         fallbacks: tuple[Target, ...] = (),
@@ -67,11 +68,12 @@ class Terms:
         self._timeout = timeout
 
     @classmethod
-    def checked(  # noqa: PLR0917 - the decorator's own
+    def checked(
         cls,
         calls: Calls,
         target: Target,
         estimate: Size,
+        *,
         priority: int | None,
         timeout: float | None,
         counts: Mapping[str, int],
@@ -86,16 +88,16 @@ class Terms:
             check_priority(priority)
         if timeout is not None:
             check_timeout(timeout)
-        if callable(estimate) and counts:
+        if not callable(estimate):
+            estimate = make_estimate(estimate, counts)
+            check_estimate(estimate)
+        elif counts:
             raise ConfigError(f"{next(iter(counts))} is given beside a function for the estimate: let that count it.")
-        size = estimate if callable(estimate) else make_estimate(estimate, counts)
-        if not callable(size):
-            check_estimate(size)
-        return cls(calls, target, size, priority, timeout, fallbacks)
+        return cls(calls, target, estimate, priority=priority, timeout=timeout, fallbacks=fallbacks)
 
     def towards(self, target: Target) -> Terms:
         """Return the same terms for another target."""
-        return Terms(self.calls, target, self._estimate, self._priority, self._timeout)
+        return Terms(self.calls, target, self._estimate, priority=self._priority, timeout=self._timeout)
 
     def attempts(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], others: tuple[Target, ...], serves: Serves

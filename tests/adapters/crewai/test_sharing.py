@@ -13,7 +13,7 @@ import pytest
 from agent_rate_limiter.testing import SimulatedProvider
 from tests.adapters.crewai.crews import MODEL
 from tests.adapters.crewai.sharing import SHARED, SPEED, TPM, run
-from tests.notebooks import untraced
+from tests.untraced import untraced
 
 ROOT = Path(__file__).parents[3]
 
@@ -40,8 +40,10 @@ def test_five_crews_in_one_process(shared: SimulatedProvider) -> None:
 def test_two_processes(shared: SimulatedProvider, tmp_path: Path) -> None:
     store = f"sqlite:///{tmp_path / 'limits.db'}"
     command = [sys.executable, "-W", "ignore", "-m", "tests.adapters.crewai.sharing", shared.openai_url, store, "3"]
-    out, told_to = subprocess.DEVNULL, subprocess.PIPE
-    running = [subprocess.Popen(command, cwd=ROOT, env=untraced(), stdout=out, stderr=told_to) for _ in range(2)]
+    running = [
+        subprocess.Popen(command, cwd=ROOT, env=untraced(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        for _ in range(2)
+    ]
     told = [process.communicate(timeout=100)[1].decode() for process in running]
     assert [json.loads(lines.splitlines()[-1]) for lines in told] == [["done"] * 3] * 2, told
     assert_shared(shared, calls=18)

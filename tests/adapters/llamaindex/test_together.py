@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.adapters.llamaindex.together import AT_ONCE, EACH
-from tests.notebooks import untraced
+from tests.untraced import untraced
 
 
 @pytest.fixture(scope="module")
